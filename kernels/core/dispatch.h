@@ -1,0 +1,36 @@
+// From run-time device and dtype to code. The only #if on CUDA is here.
+#pragma once
+
+#include "kernels/core/dtype.h"
+#include "kernels/core/stream.h"
+
+// TY_SELECT(stream, RmsNormForward)(args, stream): calls internal::RmsNormForwardCpu or, in a CUDA build and on a CUDA
+// stream, internal::RmsNormForwardCuda.
+#if defined(TY_CUDA)
+#define TY_SELECT(stream, function) \
+  ((stream).device() == ::trainyard::kernels::Device::kCuda ? internal::function##Cuda : internal::function##Cpu)
+#else
+#define TY_SELECT(stream, function) internal::function##Cpu
+#endif
+
+namespace trainyard::kernels {
+
+template <typename T>
+struct DTypeTag {
+  using type = T;
+};
+
+// Calls body(DTypeTag<float>) or body(DTypeTag<BFloat16>): the storage types of weights and activations.
+template <typename Body>
+void DispatchFloat(DType dtype, const Body& body) {
+  switch (dtype) {
+    case DType::kF32:
+      return body(DTypeTag<float>{});
+    case DType::kBF16:
+      return body(DTypeTag<BFloat16>{});
+    default:
+      TY_CHECK(false && "an op over float storage got another dtype");
+  }
+}
+
+}  // namespace trainyard::kernels
