@@ -1,0 +1,83 @@
+// Causal self-attention with grouped key/value heads (Ainslie et al., arXiv:2305.13245), computed in blocks with an
+// online softmax so that no T x T matrix is ever kept (Dao et al., arXiv:2205.14135).
+//
+//   o[b,t,h] = sum_{s <= t} p[s] v[b,s,g],   p[s] = exp(scale * q[b,t,h] . k[b,s,g] - lse[b,h,t]),
+//   lse[b,h,t] = log sum_{s <= t} exp(scale * q[b,t,h] . k[b,s,g]),   g = h / (q_heads / kv_heads)
+//
+// A token's row of qkv is q heads | k heads | v heads, each head_dim wide: (B, T, (Hq + 2 Hkv) * HS). Any T >= 1, any
+// head_dim >= 1, q_heads a multiple of kv_heads. Tensors are f32 or bf16, one dtype a call; arithmetic is f32. Results
+// are the same for any number of threads, and an output depends on no later token, not even by a bit.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/core/stream.h"
+#include "kernels/core/tensor.h"
+
+namespace trainyard::kernels {
+
+struct AttentionShape {
+  int64_t batch = 0;
+  int64_t seq = 0;
+  int64_t q_heads = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+
+  int64_t group() const { return q_heads / kv_heads; }  // query heads that share a key/value head
+  int64_t packed_width() const { return (q_heads + 2 * kv_heads) * head_dim; }
+};
+
+struct AttentionForwardArgs {
+  AttentionShape shape;
+  TensorView qkv;        // (B, T, (Hq + 2 Hkv) * HS); any view of that many elements
+  TensorView o;          // (B, T, Hq * HS)
+  TensorView lse;        // f32 (B, Hq, T), kept for the backward
+  float scale = 0.0f;    // of the scores; 0 means 1 / sqrt(head_dim)
+  TensorView workspace;  // u8, at least AttentionForwardWorkspaceBytes
+};
+
+// Scratch for `stream.threads()` threads.
+int64_t AttentionForwardWorkspaceBytes(const AttentionShape& shape, DType dtype, int threads);
+
+// Overwrites o and lse.
+void AttentionForward(const AttentionForwardArgs& args, Stream& stream);
+
+struct AttentionBackwardArgs {
+  AttentionShape shape;
+  TensorView qkv, o, lse;  // as given to and written by the forward
+  TensorView dout;         // (B, T, Hq * HS), gradient of o
+  TensorView dqkv;         // as qkv
+  float scale = 0.0f;
+  TensorView workspace;  // u8, at least AttentionBackwardWorkspaceBytes
+};
+
+int64_t AttentionBackwardWorkspaceBytes(const AttentionShape& shape, DType dtype, int threads);
+
+// Overwrites dqkv; the scores are computed again from qkv and lse. One task a (batch, key/value head), so at most
+// B * Hkv threads help. dqkv may alias nothing.
+void AttentionBackward(const AttentionBackwardArgs& args, Stream& stream);
+
+// One new token a sequence against the keys and values so far, for generation.
+struct AttentionDecodeArgs {
+  AttentionShape shape;         // seq is not used
+  TensorView q;                 // (B, Hq * HS), or the packed rows (B, (Hq + 2 Hkv) * HS), of which q is the head
+  TensorView k_cache, v_cache;  // (B, T_max, Hkv, HS)
+  int64_t length = 0;           // valid positions of the cache, the new token's own among them; 1..T_max
+  TensorView o;                 // (B, Hq * HS)
+  float scale = 0.0f;
+};
+
+// Overwrites o.
+void AttentionDecode(const AttentionDecodeArgs& args, Stream& stream);
+
+// Copies the k and v heads of packed rows (after RoPE) to cache positions [position, position + seq).
+struct KvCacheAppendArgs {
+  AttentionShape shape;
+  TensorView qkv;               // (B, T, (Hq + 2 Hkv) * HS)
+  TensorView k_cache, v_cache;  // (B, T_max, Hkv, HS), same dtype
+  int64_t position = 0;
+};
+
+void KvCacheAppend(const KvCacheAppendArgs& args, Stream& stream);
+
+}  // namespace trainyard::kernels

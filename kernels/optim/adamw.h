@@ -1,0 +1,39 @@
+// AdamW: Adam with decoupled weight decay (Loshchilov and Hutter, arXiv:1711.05101), one tensor a call.
+//
+//   g' = g * grad_scale * gradient_factor
+//   m = beta1 m + (1 - beta1) g'           v = beta2 v + (1 - beta2) g'^2
+//   p = p - lr * ( (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps) + weight_decay * p )
+//
+// param, grad, m, v: the same number of elements, each f32 or bf16 on its own. Arithmetic is f32; the update uses m and
+// v before they are rounded to their storage. With `master` (f32) the update is made there and param receives it
+// rounded. Element-wise: the same bits on any thread count, and a shard gives the bits of the whole.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/core/stream.h"
+#include "kernels/core/tensor.h"
+#include "kernels/optim/rounding.h"
+
+namespace trainyard::kernels {
+
+struct AdamWArgs {
+  TensorView param;   // read (unless there is a master) and overwritten
+  TensorView master;  // optional, f32, read and overwritten
+  TensorView grad;
+  TensorView m, v;  // updated; zero before step 1
+  float lr = 0.0f;
+  float beta1 = 0.9f;
+  float beta2 = 0.95f;
+  float eps = 1e-8f;
+  float weight_decay = 0.0f;
+  int64_t step = 1;  // 1-based
+  float grad_scale = 1.0f;
+  TensorView gradient_factor;  // optional, f32 (1): a factor known only on the device, e.g. GlobalNormArgs::clip_factor
+  Rounding rounding = Rounding::kNearest;
+  RoundingKey key;
+};
+
+void AdamW(const AdamWArgs& args, Stream& stream);
+
+}  // namespace trainyard::kernels
