@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Installs what the tests need (Debian packages), builds everything, runs every check, and says what happened.
+#   tests/run.sh            all of it
+#   tests/run.sh --quick    no sanitizers: for the minutes between two edits
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+quick=false
+case "${1:-}" in
+  "") ;;
+  --quick) quick=true ;;
+  *)
+    echo "usage: tests/run.sh [--quick]" >&2
+    exit 2
+    ;;
+esac
+
+passed=0
+failed=0
+failures=()
+started=$SECONDS
+
+# step NAME COMMAND...: one check that either passes or fails as a whole.
+step() {
+  local name=$1 began=$SECONDS
+  shift
+  echo "== $name"
+  if "$@"; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    failures+=("$name")
+  fi
+  echo "   $((SECONDS - began)) s"
+}
+
+# suite NAME BAZEL-ARGUMENTS...: test targets; counts the cases inside them.
+suite() {
+  local name=$1 began=$SECONDS
+  shift
+  echo "== $name"
+  local log
+  log=$(mktemp)
+  bazel test --noshow_progress "$@" 2>&1 | tee "$log" | grep -vE '^(INFO|Loading|Analyzing)'
+  local status=${PIPESTATUS[0]}
+  local ok=0 bad=0 file
+  while read -r file; do
+    read -r o b < <(tests/count_cases.py "$file")
+    ok=$((ok + o))
+    bad=$((bad + b))
+  done < <(grep -oE '^//[^ ]+ +.*(PASSED|FAILED|TIMEOUT)' "$log" | awk '{print $1}' |
+    sed 's|^//||; s|:|/|; s|^|bazel-testlogs/|; s|$|/test.xml|' | sort -u)
+  # A target that did not build, or died before it could say which cases failed, counts as one failure.
+  if [ "$status" != 0 ] && [ "$bad" = 0 ]; then bad=1; fi
+  [ "$bad" = 0 ] || failures+=("$name")
+  passed=$((passed + ok))
+  failed=$((failed + bad))
+  rm -f "$log"
+  echo "   $ok passed, $bad failed, $((SECONDS - began)) s"
+}
+
+third_party/install_packages.sh test || exit 1
+
+step "format" tests/check_format.sh
+step "dependency walls" tests/check_walls.sh
+suite "unit and integration tests" --config=opt --test_summary=short //...
+if ! $quick; then
+  suite "address and undefined-behaviour sanitizers over the unit tests" --config=asan --test_summary=short \
+    --test_tag_filters=-process,-no_asan -- //base/... //proto/... //kernels/... //coordinator/... //worker/... //client/...
+  suite "thread sanitizer over base, coordinator/core, worker/comm and the thread pool" --config=tsan --test_summary=short \
+    --test_tag_filters=-process,-no_tsan -- //base/... //coordinator/core/... //worker/comm/... //kernels/core/...
+fi
+bazel shutdown
+
+echo
+if [ "$failed" -gt 0 ]; then
+  printf 'Failed: %s\n' "${failures[@]}"
+  echo "Look at bazel-testlogs/<package>/<target>/test.log; run one target with: bazel test --config=opt //package:target"
+else
+  echo "All checks passed in $((SECONDS - started)) s. Next: deploy/local/quickstart.sh trains a model on two workers."
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
