@@ -1,0 +1,32 @@
+// General matrix product.
+//
+//   c = alpha * op(a) * op(b) + beta * c + bias     (bias added to every row)
+//
+// op(a): (m, k), stored (k, m) if transpose_a; op(b): (k, n), stored (n, k) if transpose_b; c: (m, n); bias: (n),
+// optional. a and b share a dtype, f32 or bf16; c has that dtype or is f32; bias is f32 or bf16.
+// f32 goes to the BLAS library. bf16 operands are widened to f32 panel by panel in `workspace`, accumulated in f32 and
+// rounded once at the end. With beta 0, c is not read. c aliases nothing.
+// Work is cut at places that depend on the shape alone: the bits are the same for any number of threads.
+#pragma once
+
+#include "kernels/core/stream.h"
+#include "kernels/core/tensor.h"
+
+namespace trainyard::kernels {
+
+struct GemmArgs {
+  TensorView a, b, c;
+  bool transpose_a = false;
+  bool transpose_b = false;
+  float alpha = 1;
+  float beta = 0;
+  TensorView bias;       // optional
+  TensorView workspace;  // any dtype; at least GemmWorkspaceBytes(a.dtype(), m, n, k), aligned to 64
+};
+
+void Gemm(const GemmArgs& args, Stream& stream);
+
+// 0 for f32.
+int64_t GemmWorkspaceBytes(DType dtype, int64_t m, int64_t n, int64_t k);
+
+}  // namespace trainyard::kernels
