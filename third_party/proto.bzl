@@ -7,9 +7,11 @@ def ty_proto_library(name, src, deps = [], grpc = False, visibility = None):
       name: target name; `<name>_src` is the filegroup that importing protos need.
       src: the .proto file.
       deps: other ty_proto_library targets that `src` imports.
-      grpc: also generate the services (callback API and mocks).
+      grpc: also generate the services (callback API and mocks). The messages alone are then `<name>_messages`, for
+        code that may not depend on gRPC.
       visibility: as usual.
     """
+    messages = name + "_messages" if grpc else name
     base = native.package_name() + "/" + src[:-len(".proto")]
     outs = [src[:-len(".proto")] + ext for ext in [".pb.h", ".pb.cc"]]
     command = "protoc -I. --cpp_out=$(GENDIR)"
@@ -28,10 +30,19 @@ def ty_proto_library(name, src, deps = [], grpc = False, visibility = None):
         cmd = command + " " + base + ".proto",
     )
     native.cc_library(
-        name = name,
-        srcs = [out for out in outs if out.endswith(".cc")],
-        hdrs = [out for out in outs if out.endswith(".h")],
+        name = messages,
+        srcs = [src[:-len(".proto")] + ".pb.cc"],
+        hdrs = [src[:-len(".proto")] + ".pb.h"],
         copts = ["-w"],
         visibility = visibility,
-        deps = deps + ["//third_party:grpc" if grpc else "//third_party:protobuf"],
+        deps = deps + ["//third_party:protobuf"],
     )
+    if grpc:
+        native.cc_library(
+            name = name,
+            srcs = [out for out in outs if out.endswith(".grpc.pb.cc")],
+            hdrs = [out for out in outs if out.endswith(".grpc.pb.h") or out.endswith("_mock.grpc.pb.h")],
+            copts = ["-w"],
+            visibility = visibility,
+            deps = [":" + messages, "//third_party:grpc"],
+        )
