@@ -1,0 +1,132 @@
+// The sections that all training kinds share, typed and with their defaults: model, data, training, communication.
+// Ranges are enforced by the parsers in training_options.cc and are stated here beside each field.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+
+#include "absl/time/time.h"
+#include "proto/spec/model_presets.h"
+
+namespace trainyard::v1 {
+class CommunicationSpec;
+class DataSpec;
+class ModelSpec;
+class TrainingSpec;
+}  // namespace trainyard::v1
+
+namespace trainyard::spec {
+
+class FieldErrors;
+
+enum class FloatType { kFp32, kBf16 };
+
+// ---- model ----
+
+// A named shape of model_presets.h; weights start from the job's seed.
+struct PresetModel {
+  std::string name;
+  LlamaShape shape;
+};
+// A folder in Hugging Face layout, relative to the workers' data root or absolute.
+struct PathModel {
+  std::string path;
+  bool from_scratch = false;  // true: take only the shape
+};
+// A shape given in the spec. Required: vocab_size, hidden_size, intermediate_size, num_hidden_layers,
+// num_attention_heads. num_key_value_heads defaults to the query heads, head_dim to hidden_size / heads.
+struct ShapeModel {
+  LlamaShape shape;
+};
+
+struct ModelOptions {
+  std::variant<PresetModel, PathModel, ShapeModel> source;
+  FloatType dtype = FloatType::kFp32;  // storage of weights and activations
+};
+
+// The shape as far as the spec tells it: null for a PathModel.
+const LlamaShape* ShapeOf(const ModelOptions& options);
+
+// ---- data ----
+
+struct DataOptions {
+  std::string path;                      // required
+  int32_t sequence_length = 1024;        // 1..1,048,576; at most the model's positions
+  std::optional<uint64_t> shuffle_seed;  // unset: the job's seed
+};
+
+// ---- training ----
+
+// How linear layers compute; follows model.dtype if not given, and must agree with it.
+struct LinearFp32 {};
+struct LinearBf16 {};
+using LinearOptions = std::variant<LinearFp32, LinearBf16>;
+
+struct AdamWOptions {
+  double learning_rate = 3e-4;  // (0, 10]
+  double beta1 = 0.9;           // [0, 1)
+  double beta2 = 0.95;          // [0, 1)
+  double epsilon = 1e-8;        // (0, 1]
+  double weight_decay = 0.1;    // [0, 10]; decoupled
+};
+struct SgdOptions {
+  double learning_rate = 0.1;  // (0, 100]
+  double momentum = 0.9;       // [0, 1)
+  bool nesterov = false;       // needs momentum > 0
+  double weight_decay = 0.0;   // [0, 10]
+};
+using OptimizerOptions = std::variant<AdamWOptions, SgdOptions>;
+
+enum class ScheduleShape { kConstant, kCosine, kLinear, kWsd };
+
+struct ScheduleOptions {
+  ScheduleShape shape = ScheduleShape::kCosine;
+  int64_t warmup_steps = 0;     // 0..training.steps
+  double final_fraction = 0.1;  // [0, 1] of the peak; not for constant
+  double decay_fraction = 0.2;  // (0, 1] of all steps; WSD only; warm-up and decay must not overlap
+};
+
+struct EvaluationOptions {
+  int64_t interval_steps = 100;  // 0..1,000,000,000; 0: never
+  int32_t batches = 8;           // 1..1,000,000 micro-batches of the validation split, over all ranks
+};
+
+enum class NanPolicy { kFail, kSkip };
+enum class Recompute { kNone, kBlock };
+
+struct TrainingOptions {
+  int64_t steps = 0;         // required, 1..1,000,000,000
+  int32_t micro_batch = 4;   // 1..65,536 sequences a rank
+  int32_t accumulation = 1;  // 1..65,536
+  LinearOptions linear;
+  OptimizerOptions optimizer;
+  ScheduleOptions schedule;
+  double clip_norm = 1.0;  // [0, 1,000,000]; 0: off
+  EvaluationOptions evaluation;
+  NanPolicy nan_policy = NanPolicy::kFail;
+  double alarm_z_score = 6.0;  // [0, 1000]; 0: off
+  int32_t lm_head_chunks = 1;  // 1..1024; divides micro_batch * sequence_length
+  Recompute recompute = Recompute::kNone;
+};
+
+// ---- communication ----
+
+struct IdentityCodec {};
+using CodecOptions = std::variant<IdentityCodec>;
+
+struct CommunicationOptions {
+  int64_t bucket_bytes = 16 << 20;  // 1 KiB..1 GiB
+  CodecOptions codec;
+  absl::Duration timeout = absl::Seconds(120);  // 1 s..1 h
+};
+
+// Each adds all problems of its section to `errors`, whose path is the section's. What depends on two sections is
+// checked by ParseJob.
+ModelOptions ParseModel(const v1::ModelSpec& spec, FieldErrors& errors);
+DataOptions ParseData(const v1::DataSpec& spec, FieldErrors& errors);
+TrainingOptions ParseTraining(const v1::TrainingSpec& spec, FieldErrors& errors);
+CommunicationOptions ParseCommunication(const v1::CommunicationSpec& spec, FieldErrors& errors);
+
+}  // namespace trainyard::spec
