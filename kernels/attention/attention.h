@@ -57,6 +57,8 @@ int64_t AttentionBackwardWorkspaceBytes(const AttentionShape& shape, DType dtype
 // B * Hkv threads help. dqkv may alias nothing.
 void AttentionBackward(const AttentionBackwardArgs& args, Stream& stream);
 
+inline constexpr int64_t kMaxDecodeHeadDim = 1024;
+
 // One new token a sequence against the keys and values so far, for generation.
 struct AttentionDecodeArgs {
   AttentionShape shape;         // seq is not used

@@ -1,6 +1,7 @@
 // From run-time device and dtype to code. The only #if on CUDA is here.
 #pragma once
 
+#include "base/check.h"
 #include "kernels/core/dtype.h"
 #include "kernels/core/stream.h"
 

@@ -7,13 +7,18 @@
 // param, grad, m, v: the same number of elements, each f32 or bf16 on its own. Arithmetic is f32; the update uses m and
 // v before they are rounded to their storage. With `master` (f32) the update is made there and param receives it
 // rounded. Element-wise: the same bits on any thread count, and a shard gives the bits of the whole.
+//
+// What is stored in bf16 is rounded to nearest or stochastically: up with the probability that keeps the mean exact, so
+// updates below half a unit in the last place are not lost on average. The words come from `random` with a purpose of
+// its own for the parameter and for each moment. A param that has a master is always rounded to nearest.
 #pragma once
 
 #include <cstdint>
 
+#include "kernels/core/philox.h"
 #include "kernels/core/stream.h"
 #include "kernels/core/tensor.h"
-#include "kernels/optim/rounding.h"
+#include "kernels/quant/cast.h"
 
 namespace trainyard::kernels {
 
@@ -30,8 +35,9 @@ struct AdamWArgs {
   int64_t step = 1;  // 1-based
   float grad_scale = 1.0f;
   TensorView gradient_factor;  // optional, f32 (1): a factor known only on the device, e.g. GlobalNormArgs::clip_factor
-  Rounding rounding = Rounding::kNearest;
-  RoundingKey key;
+  Rounding rounding = Rounding::kNearestEven;  // of what is stored in bf16
+  PhiloxKey random;                            // stochastic: seed, step, tensor; the op sets the purpose
+  int64_t first_element = 0;  // where the views begin in the tensor: a shard rounds as inside the whole
 };
 
 void AdamW(const AdamWArgs& args, Stream& stream);

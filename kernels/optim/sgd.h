@@ -10,9 +10,10 @@
 
 #include <cstdint>
 
+#include "kernels/core/philox.h"
 #include "kernels/core/stream.h"
 #include "kernels/core/tensor.h"
-#include "kernels/optim/rounding.h"
+#include "kernels/quant/cast.h"
 
 namespace trainyard::kernels {
 
@@ -25,11 +26,11 @@ struct SgdArgs {
   float momentum = 0.0f;
   bool nesterov = false;
   float weight_decay = 0.0f;  // added to the gradient, not decoupled
-  int64_t step = 1;           // names the random words only
   float grad_scale = 1.0f;
-  TensorView gradient_factor;  // optional, f32 (1)
-  Rounding rounding = Rounding::kNearest;
-  RoundingKey key;
+  TensorView gradient_factor;                  // optional, f32 (1)
+  Rounding rounding = Rounding::kNearestEven;  // of what is stored in bf16
+  PhiloxKey random;                            // stochastic: seed, step, tensor; the op sets the purpose
+  int64_t first_element = 0;  // where the views begin in the tensor: a shard rounds as inside the whole
 };
 
 void Sgd(const SgdArgs& args, Stream& stream);

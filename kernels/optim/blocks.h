@@ -1,0 +1,36 @@
+// Elements of a tensor as floats, a block at a time: what lets one loop serve every mix of storage types. Blocks stay
+// in the level 1 cache, so the copies cost nothing next to memory.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/core/philox.h"
+#include "kernels/core/tensor.h"
+#include "kernels/quant/cast.h"
+
+namespace trainyard::kernels::internal {
+
+inline constexpr int64_t kBlock = 512;          // elements
+inline constexpr int64_t kGrain = 16 * kBlock;  // elements a thread takes at least
+
+// Elements [begin, begin + count), count <= kBlock, of an f32 or bf16 tensor. Of f32 they are the tensor's own memory:
+// what is written to them is stored at once, and StoreBlock does nothing.
+float* LoadBlock(const TensorView& x, int64_t begin, int64_t count, float* buffer);
+
+// How a block is rounded when its tensor is bf16.
+struct BlockRounding {
+  Rounding rounding = Rounding::kNearestEven;
+  PhiloxKey random;
+  int64_t first_element = 0;  // number of the view's first element in its tensor
+
+  BlockRounding For(uint16_t purpose) const {
+    BlockRounding result = *this;
+    result.random.purpose = purpose;
+    return result;
+  }
+};
+
+// Stores what LoadBlock returned, or other floats, to elements [begin, begin + count).
+void StoreBlock(const float* block, const BlockRounding& how, int64_t begin, int64_t count, const TensorView& x);
+
+}  // namespace trainyard::kernels::internal

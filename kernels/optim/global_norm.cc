@@ -1,0 +1,27 @@
+#include "kernels/optim/global_norm.h"
+
+#include "base/check.h"
+#include "kernels/core/dispatch.h"
+
+namespace trainyard::kernels {
+namespace internal {
+
+void GlobalNormCpu(const GlobalNormArgs& args, Stream& stream);
+
+}  // namespace internal
+
+void GlobalNorm(const GlobalNormArgs& args, Stream& stream) {
+  for (const TensorView& x : args.tensors) TY_CHECK(x.dtype() == DType::kF32 || x.dtype() == DType::kBF16);
+  TY_CHECK(args.norm.dtype() == DType::kF32);
+  TY_CHECK_EQ(args.norm.size(), 1);
+  if (args.clip_factor) {
+    TY_CHECK(args.clip_factor.dtype() == DType::kF32);
+    TY_CHECK_EQ(args.clip_factor.size(), 1);
+  }
+  TY_CHECK_GE(args.grad_scale, 0.0f);
+  TY_CHECK_GE(args.max_norm, 0.0f);
+  TY_CHECK_GE(args.workspace.bytes(), GlobalNormWorkspaceBytes(args.tensors));
+  TY_SELECT(stream, GlobalNorm)(args, stream);
+}
+
+}  // namespace trainyard::kernels
