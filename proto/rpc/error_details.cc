@@ -56,8 +56,9 @@ absl::Status ErrorWithReason(absl::StatusCode code, absl::string_view reason, ab
 
 std::vector<FieldViolation> GetFieldViolations(const absl::Status& status) {
   std::vector<FieldViolation> violations;
-  for (const auto& detail : Get<google::rpc::BadRequest>(status).field_violations()) {
-    violations.push_back({detail.field(), detail.description()});
+  const auto detail = Get<google::rpc::BadRequest>(status);
+  for (const auto& violation : detail.field_violations()) {
+    violations.push_back({violation.field(), violation.description()});
   }
   return violations;
 }

@@ -1,0 +1,334 @@
+#include "proto/spec/job_options.h"
+
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+
+#include <algorithm>
+#include <set>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "base/digest.h"
+#include "base/overloaded.h"
+#include "base/status_macros.h"
+#include "proto/spec/durations.h"
+#include "proto/spec/field_errors.h"
+#include "proto/v1/job.pb.h"
+
+namespace trainyard::spec {
+namespace {
+
+constexpr size_t kMaxLabels = 64;
+constexpr size_t kMaxLabelLength = 63;
+constexpr size_t kMaxAnnotationLength = 4096;
+constexpr int kMaxCounter = 1'000'000;
+const absl::Duration kTenYears = absl::Hours(10 * 365 * 24);
+
+void CheckLabel(FieldErrors& errors, absl::string_view name, absl::string_view value) {
+  if (IsLabel(value)) return;
+  errors.Add(name, absl::StrCat("'", value.substr(0, 80),
+                                "' is not a name: 1 to 63 of a-z, 0-9 and '-', a letter first, no '-' last"));
+}
+
+WorldOptions ParseWorld(const v1::World& spec, FieldErrors errors) {
+  constexpr int kMaxWorld = 100'000;
+  WorldOptions options;
+  if (spec.has_min()) options.min = errors.InRange("min", spec.min(), 1, kMaxWorld);
+  if (spec.has_max()) options.max = errors.InRange("max", spec.max(), 1, kMaxWorld);
+  if (!spec.has_min()) options.min = options.max;
+  if (!spec.has_max()) options.max = options.min;
+  if (options.min > options.max) {
+    errors.Add("max", absl::StrCat(options.max, " is smaller than world.min ", options.min));
+  } else if (options.min < options.max) {
+    errors.Add("max", absl::StrCat(options.max, " differs from world.min ", options.min,
+                                   ": jobs that change their size are not supported yet"));
+  }
+  if (spec.has_slots_per_worker()) {
+    options.slots_per_worker = errors.InRange("slots_per_worker", spec.slots_per_worker(), 1, 64);
+  }
+  switch (spec.slot_type()) {
+    case v1::SLOT_TYPE_UNSPECIFIED:
+    case v1::SLOT_TYPE_CPU:
+      break;
+    case v1::SLOT_TYPE_GPU:
+      options.slot_type = SlotType::kGpu;
+      break;
+    default:
+      errors.Add("slot_type", absl::StrCat(static_cast<int>(spec.slot_type()), " is not a known type"));
+  }
+  if (spec.has_threads_per_rank()) {
+    options.threads_per_rank = errors.InRange("threads_per_rank", spec.threads_per_rank(), 1, 1024);
+  }
+  return options;
+}
+
+RetryOptions ParseRetry(const v1::Retry& spec, FieldErrors errors) {
+  RetryOptions options;
+  if (spec.has_max_user_failures()) {
+    options.max_user_failures = errors.InRange("max_user_failures", spec.max_user_failures(), 0, kMaxCounter);
+  }
+  if (spec.has_max_infra_failures()) {
+    options.max_infra_failures = errors.InRange("max_infra_failures", spec.max_infra_failures(), 0, kMaxCounter);
+  }
+  if (spec.has_no_progress_limit()) {
+    options.no_progress_limit = errors.InRange("no_progress_limit", spec.no_progress_limit(), 0, kMaxCounter);
+  }
+  const size_t before = errors.violations().size();
+  if (spec.has_backoff_initial()) {
+    options.backoff_initial =
+        DurationInRange(errors, "backoff_initial", spec.backoff_initial(), absl::Seconds(1), absl::Hours(1));
+  }
+  if (spec.has_backoff_maximum()) {
+    options.backoff_maximum =
+        DurationInRange(errors, "backoff_maximum", spec.backoff_maximum(), absl::Seconds(1), absl::Hours(1));
+  }
+  if (errors.violations().size() == before && options.backoff_initial > options.backoff_maximum) {
+    errors.Add(spec.has_backoff_initial() ? "backoff_initial" : "backoff_maximum",
+               absl::StrCat("backoff_initial ", absl::FormatDuration(options.backoff_initial),
+                            " is longer than backoff_maximum ", absl::FormatDuration(options.backoff_maximum)));
+  }
+  return options;
+}
+
+template <typename Codes>
+std::vector<int32_t> ParseCodes(FieldErrors& errors, absl::string_view name, const Codes& codes) {
+  std::set<int32_t> seen;
+  for (int i = 0; i < codes.size(); ++i) {
+    const std::string item = absl::StrCat(name, "[", i, "]");
+    errors.InRange(item, codes[i], 1, 125);
+    if (!seen.insert(codes[i]).second) errors.Add(item, absl::StrCat(codes[i], " is in the list twice"));
+  }
+  return {codes.begin(), codes.end()};
+}
+
+// Drops from `defaults` what the user put into the other list.
+void DropListed(std::vector<int32_t>& defaults, const std::vector<int32_t>& listed) {
+  const auto is_listed = [&](int32_t code) { return std::find(listed.begin(), listed.end(), code) != listed.end(); };
+  defaults.erase(std::remove_if(defaults.begin(), defaults.end(), is_listed), defaults.end());
+}
+
+ExitPolicyOptions ParseExitPolicy(const v1::ExitPolicy& spec, FieldErrors errors) {
+  ExitPolicyOptions options;
+  if (spec.always_retry_size() > 0) options.always_retry = ParseCodes(errors, "always_retry", spec.always_retry());
+  if (spec.never_retry_size() > 0) options.never_retry = ParseCodes(errors, "never_retry", spec.never_retry());
+  if (spec.never_retry_size() == 0) DropListed(options.never_retry, options.always_retry);
+  if (spec.always_retry_size() == 0) DropListed(options.always_retry, options.never_retry);
+  for (size_t i = 0; i < options.never_retry.size(); ++i) {
+    const int32_t code = options.never_retry[i];
+    if (std::find(options.always_retry.begin(), options.always_retry.end(), code) != options.always_retry.end()) {
+      errors.Add(absl::StrCat("never_retry[", i, "]"), absl::StrCat(code, " is also in exit_policy.always_retry"));
+    }
+  }
+  return options;
+}
+
+CheckpointOptions ParseCheckpoint(const v1::CheckpointPolicy& spec, FieldErrors errors) {
+  CheckpointOptions options;
+  switch (spec.interval_case()) {
+    case v1::CheckpointPolicy::kIntervalSeconds:
+      options.interval = absl::Seconds(errors.InRange("interval_seconds", spec.interval_seconds(), 1, 7 * 24 * 3600));
+      break;
+    case v1::CheckpointPolicy::kIntervalSteps:
+      options.interval.reset();
+      options.interval_steps = errors.InRange("interval_steps", spec.interval_steps(), 1, 1'000'000'000);
+      break;
+    case v1::CheckpointPolicy::INTERVAL_NOT_SET:
+      break;
+  }
+  if (spec.has_keep_last()) options.keep_last = errors.InRange("keep_last", spec.keep_last(), 1, 1000);
+  if (spec.has_on_stop()) options.on_stop = spec.on_stop();
+  return options;
+}
+
+HangOptions ParseHang(const v1::Hang& spec, FieldErrors errors) {
+  HangOptions options;
+  if (spec.has_factor()) options.factor = errors.InRange("factor", spec.factor(), 2, 1000);
+  if (spec.has_floor()) {
+    options.floor = DurationInRange(errors, "floor", spec.floor(), absl::Seconds(1), absl::Hours(24));
+  }
+  if (spec.has_warmup_steps()) {
+    options.warmup_steps = errors.InRange("warmup_steps", spec.warmup_steps(), 0, kMaxCounter);
+  }
+  return options;
+}
+
+bool IsLabelKey(absl::string_view key) {
+  const auto inner = [](char c) { return absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.' || c == '/'; };
+  return !key.empty() && key.size() <= kMaxLabelLength && absl::ascii_isalnum(key.front()) &&
+         absl::ascii_isalnum(key.back()) && std::all_of(key.begin(), key.end(), inner);
+}
+
+template <typename Map>
+std::map<std::string, std::string> ParseLabels(FieldErrors& errors, absl::string_view name, const Map& labels,
+                                               size_t max_value) {
+  // In key order, so that messages do not depend on protobuf's hash.
+  const std::map<std::string, std::string> sorted(labels.begin(), labels.end());
+  if (sorted.size() > kMaxLabels) {
+    errors.Add(name, absl::StrCat(sorted.size(), " entries, at most ", kMaxLabels, " allowed"));
+  }
+  for (const auto& [key, value] : sorted) {
+    if (!IsLabelKey(key)) {
+      errors.Add(name, absl::StrCat("key '", absl::string_view(key).substr(0, 80),
+                                    "' is not 1 to 63 of letters, digits and '-_./', alphanumeric at both ends"));
+    } else if (value.size() > max_value) {
+      errors.Add(absl::StrCat(name, ".", key),
+                 absl::StrCat("value has ", value.size(), " characters, at most ", max_value, " allowed"));
+    }
+  }
+  return sorted;
+}
+
+PretrainOptions ParsePretrain(const v1::PretrainSpec& spec, FieldErrors errors) {
+  constexpr int kMaxPrompts = 16;
+  constexpr size_t kMaxPromptBytes = 4096;
+  PretrainOptions options;
+  options.sample_prompts.assign(spec.sample_prompts().begin(), spec.sample_prompts().end());
+  if (spec.sample_prompts_size() > kMaxPrompts) {
+    errors.Add("sample_prompts",
+               absl::StrCat(spec.sample_prompts_size(), " prompts, at most ", kMaxPrompts, " allowed"));
+  }
+  for (int i = 0; i < spec.sample_prompts_size(); ++i) {
+    const size_t bytes = spec.sample_prompts(i).size();
+    if (bytes == 0 || bytes > kMaxPromptBytes) {
+      errors.Add(absl::StrCat("sample_prompts[", i, "]"),
+                 absl::StrCat(bytes, " bytes not in [1, ", kMaxPromptBytes, "]"));
+    }
+  }
+  if (spec.has_sample_tokens()) options.sample_tokens = errors.InRange("sample_tokens", spec.sample_tokens(), 1, 4096);
+  return options;
+}
+
+void CheckDeadlines(const v1::JobSpec& spec, FieldErrors& errors, JobOptions& options) {
+  const auto read = [&](bool given, absl::string_view name, const google::protobuf::Duration& value,
+                        absl::Duration lowest, absl::Duration highest, absl::Duration& out) {
+    if (given) out = DurationInRange(errors, name, value, lowest, highest);
+  };
+  const absl::Duration second = absl::Seconds(1);
+  const absl::Duration zero = absl::ZeroDuration();
+  const absl::Duration hour = absl::Hours(1);
+  read(spec.has_active_deadline(), "active_deadline", spec.active_deadline(), second, kTenYears,
+       options.active_deadline);
+  read(spec.has_queue_deadline(), "queue_deadline", spec.queue_deadline(), second, kTenYears, options.queue_deadline);
+  read(spec.has_ttl_after_finish(), "ttl_after_finish", spec.ttl_after_finish(), second, kTenYears,
+       options.ttl_after_finish);
+  read(spec.has_stop_grace(), "stop_grace", spec.stop_grace(), zero, hour, options.stop_grace);
+  read(spec.has_lost_after(), "lost_after", spec.lost_after(), zero, hour, options.lost_after);
+}
+
+// What depends on more than one section.
+void CheckRelations(const v1::JobSpec& spec, const JobOptions& options, FieldErrors& errors) {
+  const LlamaShape* shape = ShapeOf(options.model);
+  if (shape != nullptr && shape->vocab_size > 0 && options.data.sequence_length > shape->max_position_embeddings) {
+    errors.Add("data.sequence_length",
+               absl::StrCat(options.data.sequence_length, spec.data().has_sequence_length() ? "" : " (the default)",
+                            " is longer than the model's max_position_embeddings ", shape->max_position_embeddings));
+  }
+  const int64_t rows = int64_t{options.training.micro_batch} * options.data.sequence_length;
+  if (rows % options.training.lm_head_chunks != 0) {
+    errors.Add("training.lm_head_chunks",
+               absl::StrCat(options.training.lm_head_chunks, " does not divide micro_batch * sequence_length = ",
+                            options.training.micro_batch, " * ", options.data.sequence_length));
+  }
+  if (spec.training().linear().scheme_case() != v1::LinearScheme::SCHEME_NOT_SET) {
+    const bool is_bf16_linear = std::holds_alternative<LinearBf16>(options.training.linear);
+    const bool is_bf16_model = options.model.dtype == FloatType::kBf16;
+    if (is_bf16_linear != is_bf16_model) {
+      errors.Add("training.linear",
+                 absl::StrCat(is_bf16_linear ? "bf16" : "fp32", " needs model.dtype ", is_bf16_linear ? "bf16" : "fp32",
+                              ", which is ", is_bf16_model ? "bf16" : "fp32"));
+    }
+  }
+}
+
+std::string DigestOfMessage(const v1::JobSpec& spec) {
+  std::string bytes;
+  {
+    google::protobuf::io::StringOutputStream sink(&bytes);
+    google::protobuf::io::CodedOutputStream coded(&sink);
+    coded.SetSerializationDeterministic(true);  // maps in key order
+    spec.SerializeToCodedStream(&coded);
+  }
+  return DigestOf(bytes);
+}
+
+}  // namespace
+
+bool IsLabel(absl::string_view name) {
+  const auto inner = [](char c) { return absl::ascii_islower(c) || absl::ascii_isdigit(c) || c == '-'; };
+  return !name.empty() && name.size() <= kMaxLabelLength && absl::ascii_islower(name.front()) && name.back() != '-' &&
+         std::all_of(name.begin(), name.end(), inner);
+}
+
+absl::StatusOr<JobOptions> ParseJob(const v1::JobSpec& spec) {
+  FieldErrors errors;
+  JobOptions options;
+
+  options.name = spec.name();
+  if (!spec.name().empty()) CheckLabel(errors, "name", spec.name());
+  if (!spec.namespace_().empty()) {
+    options.name_space = spec.namespace_();
+    CheckLabel(errors, "namespace", options.name_space);
+  }
+  if (!spec.queue().empty()) {
+    options.queue = spec.queue();
+    CheckLabel(errors, "queue", options.queue);
+  }
+  if (spec.has_priority()) options.priority = errors.InRange("priority", spec.priority(), -1000, 1000);
+  options.world = ParseWorld(spec.world(), errors.In("world"));
+  options.retry = ParseRetry(spec.retry(), errors.In("retry"));
+  options.exit_policy = ParseExitPolicy(spec.exit_policy(), errors.In("exit_policy"));
+  options.checkpoint = ParseCheckpoint(spec.checkpoint(), errors.In("checkpoint"));
+  CheckDeadlines(spec, errors, options);
+  options.hang = ParseHang(spec.hang(), errors.In("hang"));
+  options.labels = ParseLabels(errors, "labels", spec.labels(), kMaxLabelLength);
+  options.annotations = ParseLabels(errors, "annotations", spec.annotations(), kMaxAnnotationLength);
+  options.suspend = spec.suspend();
+  if (spec.has_seed()) options.seed = spec.seed();
+
+  FieldErrors model = errors.In("model");
+  options.model = ParseModel(spec.model(), model);
+  FieldErrors data = errors.In("data");
+  options.data = ParseData(spec.data(), data);
+  FieldErrors training = errors.In("training");
+  options.training = ParseTraining(spec.training(), training);
+  if (spec.training().linear().scheme_case() == v1::LinearScheme::SCHEME_NOT_SET &&
+      options.model.dtype == FloatType::kBf16) {
+    options.training.linear = LinearBf16{};
+  }
+  FieldErrors communication = errors.In("communication");
+  options.communication = ParseCommunication(spec.communication(), communication);
+
+  switch (spec.kind_case()) {
+    case v1::JobSpec::kPretrain:
+      options.kind = ParsePretrain(spec.pretrain(), errors.In("pretrain"));
+      break;
+    case v1::JobSpec::KIND_NOT_SET:
+      errors.Add("", "no job kind; give one of: pretrain");
+      break;
+  }
+  CheckRelations(spec, options, errors);
+  TY_RETURN_IF_ERROR(errors.ToStatus());
+  return options;
+}
+
+std::string KindName(const v1::JobSpec& spec) {
+  const auto* kind = v1::JobSpec::descriptor()->FindOneofByName("kind");
+  const auto* field = v1::JobSpec::GetReflection()->GetOneofFieldDescriptor(spec, kind);
+  return field == nullptr ? "" : field->name();
+}
+
+std::string SpecDigest(const v1::JobSpec& spec) {
+  v1::JobSpec fixed = spec;
+  fixed.clear_priority();
+  fixed.clear_queue();
+  fixed.clear_labels();
+  fixed.clear_annotations();
+  fixed.clear_suspend();
+  return DigestOfMessage(fixed);
+}
+
+std::string RequestDigest(const v1::JobSpec& spec) {
+  return DigestOfMessage(spec);
+}
+
+}  // namespace trainyard::spec

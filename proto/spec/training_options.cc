@@ -1,0 +1,288 @@
+#include "proto/spec/training_options.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/overloaded.h"
+#include "proto/spec/durations.h"
+#include "proto/spec/field_errors.h"
+#include "proto/v1/job.pb.h"
+
+namespace trainyard::spec {
+namespace {
+
+constexpr int64_t kMaxSteps = 1'000'000'000;
+
+// One of `lowest`..`highest`, required.
+int32_t RequiredSize(FieldErrors& errors, absl::string_view name, bool given, int32_t value, int32_t lowest,
+                     int32_t highest) {
+  if (!given) {
+    errors.Add(name, absl::StrCat("missing; give a value in [", lowest, ", ", highest, "]"));
+    return 0;
+  }
+  return errors.InRange(name, value, lowest, highest);
+}
+
+LlamaShape ParseShape(const v1::LlamaShape& spec, FieldErrors& errors) {
+  const size_t before = errors.violations().size();
+  LlamaShape shape;
+  shape.vocab_size = RequiredSize(errors, "vocab_size", spec.has_vocab_size(), spec.vocab_size(), 2, 16'777'216);
+  shape.hidden_size = RequiredSize(errors, "hidden_size", spec.has_hidden_size(), spec.hidden_size(), 2, 65'536);
+  shape.intermediate_size =
+      RequiredSize(errors, "intermediate_size", spec.has_intermediate_size(), spec.intermediate_size(), 1, 1'048'576);
+  shape.num_hidden_layers =
+      RequiredSize(errors, "num_hidden_layers", spec.has_num_hidden_layers(), spec.num_hidden_layers(), 1, 1024);
+  shape.num_attention_heads =
+      RequiredSize(errors, "num_attention_heads", spec.has_num_attention_heads(), spec.num_attention_heads(), 1, 1024);
+  shape.num_key_value_heads = shape.num_attention_heads;
+  if (spec.has_num_key_value_heads()) {
+    shape.num_key_value_heads = errors.InRange("num_key_value_heads", spec.num_key_value_heads(), 1, 1024);
+  }
+  if (spec.has_head_dim()) shape.head_dim = errors.InRange("head_dim", spec.head_dim(), 2, 1024);
+  if (spec.has_rope_theta()) shape.rope_theta = errors.InRange("rope_theta", spec.rope_theta(), 1.0, 1e12);
+  if (spec.has_rms_norm_eps()) shape.rms_norm_eps = errors.InRangeAbove("rms_norm_eps", spec.rms_norm_eps(), 0.0, 0.1);
+  shape.attention_bias = spec.attention_bias();
+  shape.tie_word_embeddings = spec.tie_word_embeddings();
+  if (spec.has_max_position_embeddings()) {
+    shape.max_position_embeddings =
+        errors.InRange("max_position_embeddings", spec.max_position_embeddings(), 1, 16'777'216);
+  }
+  if (errors.violations().size() != before) return shape;  // relations of bad numbers tell nothing
+
+  if (shape.num_attention_heads % shape.num_key_value_heads != 0) {
+    errors.Add("num_key_value_heads", absl::StrCat(shape.num_key_value_heads, " does not divide num_attention_heads ",
+                                                   shape.num_attention_heads));
+  }
+  if (shape.head_dim == 0) {
+    if (shape.hidden_size % shape.num_attention_heads != 0) {
+      errors.Add("hidden_size", absl::StrCat(shape.hidden_size, " is not a multiple of num_attention_heads ",
+                                             shape.num_attention_heads, "; change one or give head_dim"));
+      return shape;
+    }
+    shape.head_dim = shape.hidden_size / shape.num_attention_heads;
+  }
+  if (shape.head_dim % 2 != 0) {
+    errors.Add(spec.has_head_dim() ? "head_dim" : "hidden_size",
+               absl::StrCat("head size ", shape.head_dim, " is odd; rotary embedding pairs its halves"));
+  }
+  if (shape.head_dim > 1024) {
+    errors.Add("hidden_size", absl::StrCat("head size ", shape.head_dim, " not in [2, 1024]"));
+  }
+  return shape;
+}
+
+AdamWOptions ParseAdamW(const v1::AdamW& spec, FieldErrors& errors) {
+  AdamWOptions options;
+  if (spec.has_learning_rate()) {
+    options.learning_rate = errors.InRangeAbove("learning_rate", spec.learning_rate(), 0, 10);
+  }
+  if (spec.has_beta1()) options.beta1 = errors.InRangeBelow("beta1", spec.beta1(), 0, 1);
+  if (spec.has_beta2()) options.beta2 = errors.InRangeBelow("beta2", spec.beta2(), 0, 1);
+  if (spec.has_epsilon()) options.epsilon = errors.InRangeAbove("epsilon", spec.epsilon(), 0, 1);
+  if (spec.has_weight_decay()) options.weight_decay = errors.InRange("weight_decay", spec.weight_decay(), 0, 10);
+  return options;
+}
+
+SgdOptions ParseSgd(const v1::Sgd& spec, FieldErrors& errors) {
+  SgdOptions options;
+  if (spec.has_learning_rate()) {
+    options.learning_rate = errors.InRangeAbove("learning_rate", spec.learning_rate(), 0, 100);
+  }
+  if (spec.has_momentum()) options.momentum = errors.InRangeBelow("momentum", spec.momentum(), 0, 1);
+  options.nesterov = spec.nesterov();
+  if (options.nesterov && options.momentum == 0) errors.Add("nesterov", "true needs momentum above 0");
+  if (spec.has_weight_decay()) options.weight_decay = errors.InRange("weight_decay", spec.weight_decay(), 0, 10);
+  return options;
+}
+
+OptimizerOptions ParseOptimizer(const v1::Optimizer& spec, FieldErrors& errors) {
+  switch (spec.kind_case()) {
+    case v1::Optimizer::kSgd: {
+      FieldErrors sgd = errors.In("sgd");
+      return ParseSgd(spec.sgd(), sgd);
+    }
+    case v1::Optimizer::kAdamw:
+    case v1::Optimizer::KIND_NOT_SET:
+      break;
+  }
+  FieldErrors adamw = errors.In("adamw");
+  return ParseAdamW(spec.adamw(), adamw);
+}
+
+ScheduleShape ParseScheduleShape(v1::Schedule::Shape shape, FieldErrors& errors) {
+  switch (shape) {
+    case v1::Schedule::SHAPE_CONSTANT:
+      return ScheduleShape::kConstant;
+    case v1::Schedule::SHAPE_LINEAR:
+      return ScheduleShape::kLinear;
+    case v1::Schedule::SHAPE_WSD:
+      return ScheduleShape::kWsd;
+    case v1::Schedule::SHAPE_COSINE:
+    case v1::Schedule::SHAPE_UNSPECIFIED:
+      return ScheduleShape::kCosine;
+    default:
+      errors.Add("shape", absl::StrCat(static_cast<int>(shape), " is not a known shape"));
+      return ScheduleShape::kCosine;
+  }
+}
+
+// `steps` is 0 if the spec gives none that is valid.
+ScheduleOptions ParseSchedule(const v1::Schedule& spec, int64_t steps, FieldErrors& errors) {
+  ScheduleOptions options;
+  options.shape = ParseScheduleShape(spec.shape(), errors);
+  if (spec.has_warmup_steps()) {
+    options.warmup_steps = errors.InRange("warmup_steps", spec.warmup_steps(), 0, steps > 0 ? steps : kMaxSteps);
+  }
+  if (spec.has_final_fraction()) {
+    options.final_fraction = errors.InRange("final_fraction", spec.final_fraction(), 0, 1);
+    if (options.shape == ScheduleShape::kConstant) errors.Add("final_fraction", "has no effect with shape constant");
+  }
+  if (spec.has_decay_fraction()) {
+    options.decay_fraction = errors.InRangeAbove("decay_fraction", spec.decay_fraction(), 0, 1);
+    if (options.shape != ScheduleShape::kWsd) errors.Add("decay_fraction", "has an effect with shape wsd only");
+  }
+  if (options.shape == ScheduleShape::kWsd && steps > 0) {
+    const auto decay_steps = static_cast<int64_t>(std::ceil(options.decay_fraction * static_cast<double>(steps)));
+    if (options.warmup_steps + decay_steps > steps) {
+      errors.Add("decay_fraction", absl::StrCat(options.decay_fraction, " of ", steps, " steps is ", decay_steps,
+                                                ", which overlaps warmup_steps ", options.warmup_steps));
+    }
+  }
+  return options;
+}
+
+}  // namespace
+
+const LlamaShape* ShapeOf(const ModelOptions& options) {
+  return std::visit(Overloaded{
+                        [](const PresetModel& model) -> const LlamaShape* { return &model.shape; },
+                        [](const PathModel&) -> const LlamaShape* { return nullptr; },
+                        [](const ShapeModel& model) -> const LlamaShape* { return &model.shape; },
+                    },
+                    options.source);
+}
+
+ModelOptions ParseModel(const v1::ModelSpec& spec, FieldErrors& errors) {
+  ModelOptions options;
+  switch (spec.source_case()) {
+    case v1::ModelSpec::kPreset: {
+      PresetModel model{spec.preset(), {}};
+      if (const auto shape = FindModelPreset(spec.preset())) {
+        model.shape = *shape;
+      } else {
+        errors.Add("preset",
+                   absl::StrCat("'", spec.preset(), "' is not one of ", absl::StrJoin(ModelPresetNames(), ", ")));
+      }
+      options.source = std::move(model);
+      break;
+    }
+    case v1::ModelSpec::kPath:
+      if (spec.path().empty()) errors.Add("path", "empty; give a folder with config.json");
+      options.source = PathModel{spec.path(), spec.from_scratch()};
+      break;
+    case v1::ModelSpec::kShape: {
+      FieldErrors shape = errors.In("shape");
+      options.source = ShapeModel{ParseShape(spec.shape(), shape)};
+      break;
+    }
+    case v1::ModelSpec::SOURCE_NOT_SET:
+      errors.Add("", "missing; give one of model.preset, model.path, model.shape");
+      break;
+  }
+  if (spec.has_from_scratch() && !spec.from_scratch() &&
+      (spec.source_case() == v1::ModelSpec::kPreset || spec.source_case() == v1::ModelSpec::kShape)) {
+    errors.Add("from_scratch", "false needs model.path: a preset or a shape has no weights to start from");
+  }
+  switch (spec.dtype()) {
+    case v1::FLOAT_TYPE_UNSPECIFIED:
+    case v1::FLOAT_TYPE_FP32:
+      options.dtype = FloatType::kFp32;
+      break;
+    case v1::FLOAT_TYPE_BF16:
+      options.dtype = FloatType::kBf16;
+      break;
+    default:
+      errors.Add("dtype", absl::StrCat(static_cast<int>(spec.dtype()), " is not a known type"));
+  }
+  return options;
+}
+
+DataOptions ParseData(const v1::DataSpec& spec, FieldErrors& errors) {
+  DataOptions options;
+  options.path = spec.path();
+  if (options.path.empty()) errors.Add("path", "missing; give a folder made by 'trainyard data tokenize'");
+  if (spec.has_sequence_length()) {
+    options.sequence_length = errors.InRange("sequence_length", spec.sequence_length(), 1, 1'048'576);
+  }
+  if (spec.has_shuffle_seed()) options.shuffle_seed = spec.shuffle_seed();
+  return options;
+}
+
+TrainingOptions ParseTraining(const v1::TrainingSpec& spec, FieldErrors& errors) {
+  TrainingOptions options;
+  int64_t valid_steps = 0;
+  if (!spec.has_steps()) {
+    errors.Add("steps", absl::StrCat("missing; give a value in [1, ", kMaxSteps, "]"));
+  } else {
+    options.steps = errors.InRange("steps", spec.steps(), 1, kMaxSteps);
+    if (options.steps == spec.steps()) valid_steps = options.steps;
+  }
+  if (spec.has_micro_batch()) options.micro_batch = errors.InRange("micro_batch", spec.micro_batch(), 1, 65'536);
+  if (spec.has_accumulation()) options.accumulation = errors.InRange("accumulation", spec.accumulation(), 1, 65'536);
+  if (spec.linear().scheme_case() == v1::LinearScheme::kBf16) options.linear = LinearBf16{};
+
+  FieldErrors optimizer = errors.In("optimizer");
+  options.optimizer = ParseOptimizer(spec.optimizer(), optimizer);
+  FieldErrors schedule = errors.In("schedule");
+  options.schedule = ParseSchedule(spec.schedule(), valid_steps, schedule);
+
+  if (spec.has_clip_norm()) options.clip_norm = errors.InRange("clip_norm", spec.clip_norm(), 0, 1'000'000);
+  FieldErrors evaluation = errors.In("evaluation");
+  if (spec.evaluation().has_interval_steps()) {
+    options.evaluation.interval_steps =
+        evaluation.InRange("interval_steps", spec.evaluation().interval_steps(), 0, kMaxSteps);
+  }
+  if (spec.evaluation().has_batches()) {
+    options.evaluation.batches = evaluation.InRange("batches", spec.evaluation().batches(), 1, 1'000'000);
+  }
+  switch (spec.nan_policy()) {
+    case v1::NAN_POLICY_UNSPECIFIED:
+    case v1::NAN_POLICY_FAIL:
+      break;
+    case v1::NAN_POLICY_SKIP:
+      options.nan_policy = NanPolicy::kSkip;
+      break;
+    default:
+      errors.Add("nan_policy", absl::StrCat(static_cast<int>(spec.nan_policy()), " is not a known policy"));
+  }
+  if (spec.has_alarm_z_score()) options.alarm_z_score = errors.InRange("alarm_z_score", spec.alarm_z_score(), 0, 1000);
+  if (spec.has_lm_head_chunks()) {
+    options.lm_head_chunks = errors.InRange("lm_head_chunks", spec.lm_head_chunks(), 1, 1024);
+  }
+  switch (spec.recompute()) {
+    case v1::RECOMPUTE_UNSPECIFIED:
+    case v1::RECOMPUTE_NONE:
+      break;
+    case v1::RECOMPUTE_BLOCK:
+      options.recompute = Recompute::kBlock;
+      break;
+    default:
+      errors.Add("recompute", absl::StrCat(static_cast<int>(spec.recompute()), " is not a known choice"));
+  }
+  return options;
+}
+
+CommunicationOptions ParseCommunication(const v1::CommunicationSpec& spec, FieldErrors& errors) {
+  CommunicationOptions options;
+  if (spec.has_bucket_bytes()) {
+    options.bucket_bytes = errors.InRange("bucket_bytes", spec.bucket_bytes(), int64_t{1} << 10, int64_t{1} << 30);
+  }
+  if (spec.has_timeout()) {
+    options.timeout = DurationInRange(errors, "timeout", spec.timeout(), absl::Seconds(1), absl::Hours(1));
+  }
+  return options;
+}
+
+}  // namespace trainyard::spec
