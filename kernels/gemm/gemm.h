@@ -20,8 +20,8 @@ struct GemmArgs {
   bool transpose_b = false;
   float alpha = 1;
   float beta = 0;
-  TensorView bias;       // optional
-  TensorView workspace;  // any dtype; at least GemmWorkspaceBytes(a.dtype(), m, n, k), aligned to 64
+  TensorView bias = {};       // optional
+  TensorView workspace = {};  // any dtype; at least GemmWorkspaceBytes(a.dtype(), m, n, k), aligned to 64
 };
 
 void Gemm(const GemmArgs& args, Stream& stream);

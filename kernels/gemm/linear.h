@@ -16,24 +16,24 @@ namespace trainyard::kernels {
 
 struct LinearForwardArgs {
   TensorView x, w;
-  TensorView bias;  // optional
+  TensorView bias = {};  // optional
   TensorView y;
-  TensorView workspace;  // LinearWorkspaceBytes; nothing for f32
+  TensorView workspace = {};  // LinearWorkspaceBytes; nothing for f32
 };
 void LinearForward(const LinearForwardArgs& args, Stream& stream);
 
 struct LinearBackwardInputArgs {
   TensorView dy, w, dx;
   bool accumulate = false;
-  TensorView workspace;
+  TensorView workspace = {};
 };
 void LinearBackwardInput(const LinearBackwardInputArgs& args, Stream& stream);
 
 struct LinearBackwardWeightArgs {
   TensorView dy, x, dw;
-  TensorView db;  // optional
+  TensorView db = {};  // optional
   bool accumulate = false;
-  TensorView workspace;
+  TensorView workspace = {};
 };
 void LinearBackwardWeight(const LinearBackwardWeightArgs& args, Stream& stream);
 

@@ -17,8 +17,8 @@ namespace trainyard::kernels {
 
 struct RmsNormForwardArgs {
   TensorView x;
-  TensorView residual;  // optional; needs sum
-  TensorView sum;       // written if residual is given; may alias x or residual
+  TensorView residual = {};  // optional; needs sum
+  TensorView sum = {};       // written if residual is given; may alias x or residual
   TensorView w;
   TensorView y;        // may alias x if residual is not given
   TensorView inv_rms;  // kept for the backward
@@ -34,8 +34,8 @@ struct RmsNormBackwardArgs {
   TensorView w;
   TensorView inv_rms;
   TensorView dy;
-  TensorView dresidual;  // optional: the gradient that reaches sum by the residual stream
-  TensorView dx;         // overwritten; may alias dresidual or dy
+  TensorView dresidual = {};  // optional: the gradient that reaches sum by the residual stream
+  TensorView dx;              // overwritten; may alias dresidual or dy
   TensorView dw;
   TensorView workspace;  // RmsNormBackwardWorkspaceBytes(rows, cols), any dtype, aligned to 64
 };

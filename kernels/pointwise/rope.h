@@ -29,7 +29,7 @@ struct RopeTableArgs {
   TensorView table;  // overwritten; (positions, head_dim / 2, 2) f32
   double theta = 10000;
   int64_t head_dim = 0;  // even
-  RopeScaling scaling;
+  RopeScaling scaling = {};
 };
 // Angles are computed in double and rounded once. For set-up: scalar code, about 50 ns an entry.
 void RopeTable(const RopeTableArgs& args, Stream& stream);

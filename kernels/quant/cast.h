@@ -20,7 +20,7 @@ struct NarrowArgs {
   float scale = 1;
   Rounding rounding = Rounding::kNearestEven;
   Overflow overflow = Overflow::kSaturate;
-  PhiloxKey random;  // stochastic: element i uses RandomWord(random, i), whatever the number of threads
+  PhiloxKey random = {};  // stochastic: element i uses RandomWord(random, i), whatever the number of threads
 };
 void Narrow(const NarrowArgs& args, Stream& stream);
 
