@@ -1,0 +1,287 @@
+#include "kernels/attention/attention.h"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "kernels/attention/attention_reference.h"
+#include "kernels/testing/all_near.h"
+#include "kernels/testing/finite_difference.h"
+#include "kernels/testing/host_tensor.h"
+#include "kernels/testing/op_case.h"
+
+namespace trainyard::kernels {
+namespace {
+
+using testing::AllNear;
+using testing::HostTensor;
+using testing::OpCase;
+using testing::OpCases;
+using testing::Tolerance;
+using testing::ToleranceFor;
+using testing::ToleranceForSum;
+
+AttentionShape ShapeOf(const OpCase& c) {
+  return {.batch = c.dim(0), .seq = c.dim(1), .q_heads = c.dim(2), .kv_heads = c.dim(3), .head_dim = c.dim(4)};
+}
+
+double DefaultScale(const AttentionShape& shape) {
+  return 1.0 / std::sqrt(static_cast<double>(shape.head_dim));
+}
+
+struct Tensors {
+  AttentionShape shape;
+  HostTensor qkv, o, lse, dout, dqkv;
+  float scale = 0.0f;
+
+  Tensors(const AttentionShape& shape_in, DType dtype)
+      : shape(shape_in),
+        qkv(HostTensor::Normal(dtype, {shape.batch, shape.seq, shape.packed_width()}, 1)),
+        o(HostTensor::Filled(dtype, {shape.batch, shape.seq, shape.q_heads * shape.head_dim}, 77)),
+        lse(HostTensor::Filled(DType::kF32, {shape.batch, shape.q_heads, shape.seq}, 77)),
+        dout(HostTensor::Normal(dtype, {shape.batch, shape.seq, shape.q_heads * shape.head_dim}, 2)),
+        dqkv(HostTensor::Filled(dtype, {shape.batch, shape.seq, shape.packed_width()}, 77)) {}
+
+  void Forward(Stream& stream) {
+    HostTensor workspace(DType::kU8, {AttentionForwardWorkspaceBytes(shape, qkv.view().dtype(), stream.threads())});
+    AttentionForward({.shape = shape, .qkv = qkv, .o = o, .lse = lse, .scale = scale, .workspace = workspace}, stream);
+  }
+  void Backward(Stream& stream) {
+    HostTensor workspace(DType::kU8, {AttentionBackwardWorkspaceBytes(shape, qkv.view().dtype(), stream.threads())});
+    AttentionBackward({.shape = shape,
+                       .qkv = qkv,
+                       .o = o,
+                       .lse = lse,
+                       .dout = dout,
+                       .dqkv = dqkv,
+                       .scale = scale,
+                       .workspace = workspace},
+                      stream);
+  }
+};
+
+class AttentionTest : public ::testing::TestWithParam<OpCase> {
+ protected:
+  AttentionShape shape_ = ShapeOf(GetParam());
+  DType dtype_ = GetParam().dtype;
+  Stream stream_{1};
+};
+
+TEST_P(AttentionTest, ForwardMatchesDoubleReference) {
+  Tensors x(shape_, dtype_);
+  x.Forward(stream_);
+  const testing::AttentionReference expected =
+      testing::ReferenceAttention(shape_, x.qkv.ToDoubles(), DefaultScale(shape_));
+  EXPECT_THAT(x.o.ToDoubles(), AllNear(expected.o, ToleranceFor(dtype_)));
+  EXPECT_THAT(x.lse.ToDoubles(), AllNear(expected.lse, ToleranceFor(DType::kF32)));
+}
+
+TEST_P(AttentionTest, BackwardMatchesDoubleReference) {
+  Tensors x(shape_, dtype_);
+  x.Forward(stream_);
+  x.Backward(stream_);
+  const std::vector<double> expected = testing::ReferenceAttentionGradient(shape_, x.qkv.ToDoubles(), x.o.ToDoubles(),
+                                                                           x.dout.ToDoubles(), DefaultScale(shape_));
+  // The gradient of a key sums over its later queries, in every head of the group.
+  EXPECT_THAT(x.dqkv.ToDoubles(), AllNear(expected, ToleranceForSum(dtype_, shape_.seq * shape_.group())));
+}
+
+TEST_P(AttentionTest, ThreadCountShowsInNoBit) {
+  testing::ExpectSameBitsForAnyThreadCount([&](Stream& stream) {
+    Tensors x(shape_, dtype_);
+    x.Forward(stream);
+    x.Backward(stream);
+    std::vector<uint8_t> bytes = x.o.Bytes();
+    for (const HostTensor* tensor : {&x.lse, &x.dqkv}) {
+      const std::vector<uint8_t> more = tensor->Bytes();
+      bytes.insert(bytes.end(), more.begin(), more.end());
+    }
+    return bytes;
+  });
+}
+
+// One token; odd lengths; one less, equal and one more than a block of queries (64) and of keys (256); groups of 1 to
+// 8; head_dim no multiple of a vector.
+INSTANTIATE_TEST_SUITE_P(All, AttentionTest,
+                         ::testing::ValuesIn(OpCases({{1, 1, 1, 1, 16},
+                                                      {2, 1, 4, 2, 16},
+                                                      {1, 5, 2, 2, 7},
+                                                      {1, 17, 3, 1, 1},
+                                                      {2, 63, 2, 2, 48},
+                                                      {1, 64, 3, 3, 64},
+                                                      {2, 65, 8, 1, 16},
+                                                      {2, 33, 6, 3, 128},
+                                                      {1, 129, 8, 8, 24},
+                                                      {1, 256, 2, 1, 32},
+                                                      {1, 257, 2, 1, 80},
+                                                      {1, 300, 4, 2, 64},
+                                                      {1, 577, 1, 1, 96}})),
+                         testing::OpCaseName);
+
+TEST(AttentionGradient, MatchesFiniteDifferences) {
+  for (const AttentionShape& shape : {AttentionShape{2, 4, 2, 1, 3}, AttentionShape{1, 6, 3, 3, 4}}) {
+    Stream stream(1);
+    Tensors x(shape, DType::kF32);
+    x.scale = 0.7f;
+    x.Forward(stream);
+    x.Backward(stream);
+    std::vector<double> qkv = x.qkv.ToDoubles();
+    const std::vector<double> dout = x.dout.ToDoubles();
+    const double scale = static_cast<double>(0.7f);
+    const std::vector<double> expected = testing::FiniteDifferences(
+        qkv, [&] { return testing::Dot(dout, testing::ReferenceAttention(shape, qkv, scale).o); });
+    EXPECT_THAT(x.dqkv.ToDoubles(), AllNear(expected, ToleranceForSum(DType::kF32, 16)));
+  }
+}
+
+// Copies rows [begin, end) of tokens of a (1, T, width) tensor.
+std::vector<double> Tokens(const HostTensor& x, int64_t begin, int64_t end) {
+  const std::vector<double> all = x.ToDoubles();
+  const int64_t width = x.view().dim(2);
+  return {all.begin() + begin * width, all.begin() + end * width};
+}
+
+// In the first block of queries, in a later one, across the border of a block of keys.
+TEST(AttentionCausality, NoOutputKnowsLaterTokens) {
+  const AttentionShape shape{1, 300, 4, 2, 16};
+  for (int64_t changed : {1, 63, 64, 200, 256, 299}) {
+    Stream stream(2);
+    Tensors x(shape, DType::kF32);
+    x.Forward(stream);
+    const std::vector<double> before = Tokens(x.o, 0, changed);
+    const std::vector<double> own = Tokens(x.o, changed, changed + 1);
+    float* row = x.qkv.as<float>() + changed * shape.packed_width();
+    for (int64_t i = 0; i < (300 - changed) * shape.packed_width(); ++i) row[i] = 3.0f - row[i];
+    x.Forward(stream);
+    EXPECT_TRUE(Tokens(x.o, 0, changed) == before) << "changed from token " << changed;
+    EXPECT_FALSE(Tokens(x.o, changed, changed + 1) == own) << "changed from token " << changed;
+  }
+}
+
+// The mirror image: the gradients of a token know only the outputs from it on.
+TEST(AttentionCausality, NoGradientKnowsEarlierOutputs) {
+  const AttentionShape shape{1, 300, 4, 2, 16};
+  for (int64_t changed : {1, 63, 64, 200, 256}) {
+    Stream stream(2);
+    Tensors x(shape, DType::kF32);
+    x.Forward(stream);
+    x.Backward(stream);
+    const std::vector<double> after = Tokens(x.dqkv, changed, 300);
+    float* d = x.dout.as<float>();
+    for (int64_t i = 0; i < changed * shape.q_heads * shape.head_dim; ++i) d[i] = 3.0f - d[i];
+    x.Backward(stream);
+    EXPECT_TRUE(Tokens(x.dqkv, changed, 300) == after) << "changed up to token " << changed;
+  }
+}
+
+// exp of such scores overflows; with the maximum taken out all weights of a row are equal and o is a running mean.
+TEST(AttentionScores, HugeOnesDoNotOverflow) {
+  const AttentionShape shape{1, 100, 1, 1, 8};
+  Stream stream(1);
+  Tensors x(shape, DType::kF32);
+  std::vector<double> expected;
+  double sum = 0;
+  for (int64_t t = 0; t < shape.seq; ++t) {
+    float* row = x.qkv.as<float>() + t * shape.packed_width();
+    for (int64_t c = 0; c < 16; ++c) row[c] = 1e4f;
+    for (int64_t c = 16; c < 24; ++c) row[c] = static_cast<float>(t % 7);
+    sum += static_cast<double>(t % 7);
+    expected.insert(expected.end(), 8, sum / static_cast<double>(t + 1));
+  }
+  x.Forward(stream);
+  EXPECT_THAT(x.o.ToDoubles(), AllNear(expected, ToleranceFor(DType::kF32)));
+}
+
+// A running maximum that grows from block to block: earlier sums are rescaled, not lost or counted twice.
+TEST(AttentionScores, GrowingMaximumRescalesEarlierBlocks) {
+  const AttentionShape shape{1, 600, 1, 1, 4};
+  Stream stream(1);
+  Tensors x(shape, DType::kF32);
+  x.scale = 1.0f;
+  for (int64_t t = 0; t < shape.seq; ++t) {
+    float* row = x.qkv.as<float>() + t * shape.packed_width();
+    row[0] = 1.0f;  // q . k = k[0]
+    row[4] = static_cast<float>(t) / 64.0f;
+    for (int64_t c : {1, 2, 3, 5, 6, 7}) row[c] = 0.0f;
+  }
+  x.Forward(stream);
+  const testing::AttentionReference expected = testing::ReferenceAttention(shape, x.qkv.ToDoubles(), 1.0);
+  EXPECT_THAT(x.o.ToDoubles(), AllNear(expected.o, ToleranceFor(DType::kF32)));
+}
+
+class AttentionDecodeTest : public ::testing::TestWithParam<OpCase> {};
+
+// Appends a prompt, then tokens one by one; each new output is the forward's at that position. What lies in the cache
+// behind `length` is NaN and must not be read.
+TEST_P(AttentionDecodeTest, StepsMatchReferenceOfWholeSequence) {
+  const AttentionShape shape = ShapeOf(GetParam());
+  const DType dtype = GetParam().dtype;
+  const int64_t capacity = shape.seq + 3;
+  const int64_t prompt = shape.seq / 2;
+  const int64_t width = shape.packed_width();
+  const int64_t o_width = shape.q_heads * shape.head_dim;
+  Stream stream(2);
+  Tensors x(shape, dtype);
+  const testing::AttentionReference expected =
+      testing::ReferenceAttention(shape, x.qkv.ToDoubles(), DefaultScale(shape));
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  HostTensor k = HostTensor::Filled(dtype, {shape.batch, capacity, shape.kv_heads, shape.head_dim}, nan);
+  HostTensor v = HostTensor::Filled(dtype, {shape.batch, capacity, shape.kv_heads, shape.head_dim}, nan);
+
+  // Tokens [begin, begin + count) of every sequence, packed.
+  const std::vector<double> qkv = x.qkv.ToDoubles();
+  const auto take = [&](int64_t begin, int64_t count) {
+    std::vector<double> rows;
+    for (int64_t b = 0; b < shape.batch; ++b) {
+      const auto first = qkv.begin() + (b * shape.seq + begin) * width;
+      rows.insert(rows.end(), first, first + count * width);
+    }
+    return HostTensor::Of(dtype, {shape.batch * count, width}, rows);
+  };
+  AttentionShape part = shape;
+  part.seq = prompt;
+  KvCacheAppend({.shape = part, .qkv = take(0, prompt), .k_cache = k, .v_cache = v, .position = 0}, stream);
+  part.seq = 1;
+  for (int64_t t = prompt; t < shape.seq; ++t) {
+    const HostTensor row = take(t, 1);
+    KvCacheAppend({.shape = part, .qkv = row, .k_cache = k, .v_cache = v, .position = t}, stream);
+    HostTensor o = HostTensor::Filled(dtype, {shape.batch, o_width}, 77);
+    AttentionDecode({.shape = part, .q = row, .k_cache = k, .v_cache = v, .length = t + 1, .o = o}, stream);
+    std::vector<double> expected_row;
+    for (int64_t b = 0; b < shape.batch; ++b) {
+      const auto first = expected.o.begin() + (b * shape.seq + t) * o_width;
+      expected_row.insert(expected_row.end(), first, first + o_width);
+    }
+    ASSERT_THAT(o.ToDoubles(), AllNear(expected_row, ToleranceFor(dtype))) << "token " << t;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, AttentionDecodeTest,
+    ::testing::ValuesIn(
+        OpCases({{1, 1, 1, 1, 16}, {2, 5, 4, 2, 7}, {1, 67, 8, 1, 24}, {2, 130, 2, 2, 64}, {1, 40, 6, 3, 128}})),
+    testing::OpCaseName);
+
+// Queries alone, (B, Hq * HS), give what packed rows give.
+TEST(AttentionDecode, TakesUnpackedQueries) {
+  const AttentionShape shape{2, 1, 4, 2, 8};
+  Stream stream(1);
+  const HostTensor k = HostTensor::Normal(DType::kF32, {2, 9, 2, 8}, 1);
+  const HostTensor v = HostTensor::Normal(DType::kF32, {2, 9, 2, 8}, 2);
+  const HostTensor packed = HostTensor::Normal(DType::kF32, {2, 64}, 3);
+  const std::vector<double> all = packed.ToDoubles();
+  std::vector<double> q(all.begin(), all.begin() + 32);
+  q.insert(q.end(), all.begin() + 64, all.begin() + 96);
+  HostTensor o_packed(DType::kF32, {2, 32});
+  HostTensor o(DType::kF32, {2, 32});
+  AttentionDecode({.shape = shape, .q = packed, .k_cache = k, .v_cache = v, .length = 7, .o = o_packed}, stream);
+  AttentionDecode(
+      {.shape = shape, .q = HostTensor::Of(DType::kF32, {2, 32}, q), .k_cache = k, .v_cache = v, .length = 7, .o = o},
+      stream);
+  EXPECT_EQ(o.ToDoubles(), o_packed.ToDoubles());
+}
+
+}  // namespace
+}  // namespace trainyard::kernels
