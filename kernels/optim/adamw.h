@@ -23,7 +23,7 @@
 namespace trainyard::kernels {
 
 struct AdamWArgs {
-  TensorView param;   // read (unless there is a master) and overwritten
+  TensorView param;        // read (unless there is a master) and overwritten
   TensorView master = {};  // optional, f32, read and overwritten
   TensorView grad;
   TensorView m, v;  // updated; zero before step 1
@@ -34,9 +34,10 @@ struct AdamWArgs {
   float weight_decay = 0.0f;
   int64_t step = 1;  // 1-based
   float grad_scale = 1.0f;
-  TensorView gradient_factor = {};  // optional, f32 (1): a factor known only on the device, e.g. GlobalNormArgs::clip_factor
+  TensorView gradient_factor =
+      {};  // optional, f32 (1): a factor known only on the device, e.g. GlobalNormArgs::clip_factor
   Rounding rounding = Rounding::kNearestEven;  // of what is stored in bf16
-  PhiloxKey random = {};                            // stochastic: seed, step, tensor; the op sets the purpose
+  PhiloxKey random = {};                       // stochastic: seed, step, tensor; the op sets the purpose
   int64_t first_element = 0;  // where the views begin in the tensor: a shard rounds as inside the whole
 };
 

@@ -21,7 +21,7 @@ struct GlobalNormArgs {
   float grad_scale = 1.0f;               // what the gradients are multiplied with before they are used; >= 0
   float max_norm = 0.0f;                 // 0: do not clip
   TensorView norm;                       // f32 (1), overwritten
-  TensorView clip_factor = {};                // optional, f32 (1), overwritten; does not include grad_scale
+  TensorView clip_factor = {};           // optional, f32 (1), overwritten; does not include grad_scale
   TensorView workspace;                  // u8, at least GlobalNormWorkspaceBytes, aligned to 8
 };
 

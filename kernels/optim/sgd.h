@@ -18,7 +18,7 @@
 namespace trainyard::kernels {
 
 struct SgdArgs {
-  TensorView param;   // read (unless there is a master) and overwritten
+  TensorView param;        // read (unless there is a master) and overwritten
   TensorView master = {};  // optional, f32, read and overwritten
   TensorView grad;
   TensorView velocity = {};  // updated; zero before the first step; may be absent if momentum == 0
@@ -27,9 +27,9 @@ struct SgdArgs {
   bool nesterov = false;
   float weight_decay = 0.0f;  // added to the gradient, not decoupled
   float grad_scale = 1.0f;
-  TensorView gradient_factor = {};                  // optional, f32 (1)
+  TensorView gradient_factor = {};             // optional, f32 (1)
   Rounding rounding = Rounding::kNearestEven;  // of what is stored in bf16
-  PhiloxKey random = {};                            // stochastic: seed, step, tensor; the op sets the purpose
+  PhiloxKey random = {};                       // stochastic: seed, step, tensor; the op sets the purpose
   int64_t first_element = 0;  // where the views begin in the tensor: a shard rounds as inside the whole
 };
 
