@@ -1,0 +1,406 @@
+#include "proto/spec/job_options.h"
+
+#include <google/protobuf/text_format.h>
+
+#include <cmath>
+#include <limits>
+
+#include "base/check.h"
+#include "base/testing/status_matchers.h"
+#include "gmock/gmock.h"
+#include "proto/rpc/error_details.h"
+#include "proto/v1/job.pb.h"
+
+namespace trainyard::spec {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::UnorderedElementsAre;
+
+constexpr char kSmallest[] = R"(
+  model { preset: "llama-1m" } data { path: "d" sequence_length: 64 } training { steps: 10 } pretrain {} )";
+
+v1::JobSpec Spec(const std::string& more = "") {
+  v1::JobSpec spec;
+  TY_CHECK(google::protobuf::TextFormat::ParseFromString(kSmallest, &spec));
+  v1::JobSpec changes;
+  TY_CHECK(google::protobuf::TextFormat::ParseFromString(more, &changes));
+  spec.MergeFrom(changes);
+  return spec;
+}
+
+// "path: text" of each problem.
+std::vector<std::string> Problems(const v1::JobSpec& spec) {
+  std::vector<std::string> lines;
+  for (const auto& violation : GetFieldViolations(ParseJob(spec).status())) {
+    lines.push_back(violation.path + ": " + violation.text);
+  }
+  return lines;
+}
+std::vector<std::string> Problems(const std::string& more) {
+  return Problems(Spec(more));
+}
+
+TEST(ParseJob, TheSmallestSpecGetsTheDocumentedDefaults) {
+  ASSERT_OK_AND_ASSIGN(const JobOptions job, ParseJob(Spec()));
+  EXPECT_EQ(job.name, "");
+  EXPECT_EQ(job.name_space, "default");
+  EXPECT_EQ(job.queue, "default");
+  EXPECT_EQ(job.world.min, 1);
+  EXPECT_EQ(job.world.max, 1);
+  EXPECT_FALSE(job.world.slots_per_worker.has_value());
+  EXPECT_EQ(job.world.slot_type, SlotType::kCpu);
+  EXPECT_EQ(job.retry.max_user_failures, 0);
+  EXPECT_FALSE(job.retry.max_infra_failures.has_value());
+  EXPECT_EQ(job.retry.no_progress_limit, 3);
+  EXPECT_EQ(job.retry.backoff_initial, absl::Seconds(10));
+  EXPECT_EQ(job.retry.backoff_maximum, absl::Seconds(600));
+  EXPECT_THAT(job.exit_policy.always_retry, ElementsAre(75));
+  EXPECT_THAT(job.exit_policy.never_retry, ElementsAre(64, 65, 78));
+  EXPECT_EQ(job.checkpoint.interval, absl::Seconds(600));
+  EXPECT_FALSE(job.checkpoint.interval_steps.has_value());
+  EXPECT_EQ(job.checkpoint.keep_last, 3);
+  EXPECT_TRUE(job.checkpoint.on_stop);
+  EXPECT_EQ(job.active_deadline, absl::InfiniteDuration());
+  EXPECT_EQ(job.queue_deadline, absl::InfiniteDuration());
+  EXPECT_EQ(job.ttl_after_finish, absl::Hours(168));
+  EXPECT_EQ(job.stop_grace, absl::Seconds(60));
+  EXPECT_EQ(job.lost_after, absl::ZeroDuration());
+  EXPECT_EQ(job.hang.factor, 5);
+  EXPECT_EQ(job.hang.floor, absl::Seconds(60));
+  EXPECT_EQ(job.hang.warmup_steps, 5);
+  EXPECT_FALSE(job.suspend);
+  EXPECT_FALSE(job.seed.has_value());
+  EXPECT_EQ(job.model.dtype, FloatType::kFp32);
+  EXPECT_EQ(ShapeOf(job.model)->hidden_size, 128);
+  EXPECT_TRUE(std::holds_alternative<LinearFp32>(job.training.linear));
+  EXPECT_EQ(std::get<AdamWOptions>(job.training.optimizer).beta2, 0.95);
+  EXPECT_EQ(job.training.schedule.shape, ScheduleShape::kCosine);
+  EXPECT_EQ(job.training.clip_norm, 1.0);
+  EXPECT_TRUE(std::holds_alternative<IdentityCodec>(job.communication.codec));
+  EXPECT_EQ(std::get<PretrainOptions>(job.kind).sample_tokens, 64);
+}
+
+TEST(ParseJob, AnEmptySpecNamesAllThatIsMissing) {
+  EXPECT_THAT(
+      Problems(v1::JobSpec()),
+      ElementsAre("model: missing; give one of model.preset, model.path, model.shape",
+                  "data.path: missing; give a folder made by 'trainyard data tokenize'",
+                  "training.steps: missing; give a value in [1, 1000000000]", ": no job kind; give one of: pretrain"));
+}
+
+TEST(ParseJob, AllProblemsComeAtOnceInTextAndAsList) {
+  const v1::JobSpec spec = Spec(R"(priority: 2000 training { optimizer { adamw { learning_rate: -1 beta1: 1 } } })");
+  EXPECT_THAT(ParseJob(spec), StatusIs(absl::StatusCode::kInvalidArgument,
+                                       "priority: 2000 not in [-1000, 1000]; "
+                                       "training.optimizer.adamw.learning_rate: -1 not in (0, 10]; "
+                                       "training.optimizer.adamw.beta1: 1 not in [0, 1)"));
+  EXPECT_THAT(Problems(spec), testing::SizeIs(3));
+}
+
+// Each range at both ends: `inside` is taken, `outside` is refused at `path`, and nothing else is complained about.
+struct Range {
+  const char* path;
+  const char* format;  // textproto with one %s
+  std::vector<const char*> inside;
+  std::vector<const char*> outside;
+};
+
+std::string Fill(const char* format, const char* value) {
+  std::string text = format;
+  return text.replace(text.find("%s"), 2, value);
+}
+
+class RangeTest : public ::testing::TestWithParam<Range> {};
+
+TEST_P(RangeTest, EndsAreInclusiveAsDocumented) {
+  const Range& range = GetParam();
+  for (const char* value : range.inside) {
+    EXPECT_THAT(Problems(Fill(range.format, value)), IsEmpty()) << range.path << " = " << value;
+  }
+  for (const char* value : range.outside) {
+    EXPECT_THAT(Problems(Fill(range.format, value)), ElementsAre(testing::StartsWith(std::string(range.path) + ": ")))
+        << range.path << " = " << value;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, RangeTest,
+    ::testing::Values(
+        Range{"priority", "priority: %s", {"-1000", "1000"}, {"-1001", "1001"}},
+        Range{"world.min", "world { min: %s }", {"1", "100000"}, {"0", "-5", "100001"}},
+        Range{"world.max", "world { max: %s }", {"1", "100000"}, {"0", "100001"}},
+        Range{"world.slots_per_worker", "world { slots_per_worker: %s }", {"1", "64"}, {"0", "65"}},
+        Range{"world.threads_per_rank", "world { threads_per_rank: %s }", {"1", "1024"}, {"0", "1025"}},
+        Range{"retry.max_user_failures", "retry { max_user_failures: %s }", {"0", "1000000"}, {"-1", "1000001"}},
+        Range{"retry.max_infra_failures", "retry { max_infra_failures: %s }", {"0", "1000000"}, {"-1", "1000001"}},
+        Range{"retry.no_progress_limit", "retry { no_progress_limit: %s }", {"0", "1000000"}, {"-1", "1000001"}},
+        Range{"retry.backoff_initial",
+              "retry { backoff_initial { %s } }",
+              {"seconds: 1", "seconds: 600"},
+              {"nanos: 999999999", "seconds: 601", "seconds: 3601", "seconds: -1"}},
+        Range{"retry.backoff_maximum",
+              "retry { backoff_maximum { %s } }",
+              {"seconds: 10", "seconds: 3600"},
+              {"seconds: 9", "seconds: 0", "seconds: 3600 nanos: 1"}},
+        Range{"exit_policy.always_retry[0]", "exit_policy { always_retry: %s }", {"1", "125", "64"}, {"0", "126"}},
+        Range{"exit_policy.never_retry[0]", "exit_policy { never_retry: %s }", {"1", "125", "75"}, {"0", "126"}},
+        Range{"checkpoint.interval_seconds", "checkpoint { interval_seconds: %s }", {"1", "604800"}, {"0", "604801"}},
+        Range{"checkpoint.interval_steps", "checkpoint { interval_steps: %s }", {"1", "1000000000"}, {"0", "-1"}},
+        Range{"checkpoint.keep_last", "checkpoint { keep_last: %s }", {"1", "1000"}, {"0", "1001"}},
+        Range{"active_deadline",
+              "active_deadline { %s }",
+              {"seconds: 1", "seconds: 315360000"},
+              {"seconds: 0", "seconds: 315360001", "seconds: 1 nanos: -1", "seconds: 5 nanos: 1000000000"}},
+        Range{"queue_deadline", "queue_deadline { %s }", {"seconds: 1"}, {"nanos: 5"}},
+        Range{"ttl_after_finish", "ttl_after_finish { %s }", {"seconds: 1"}, {"seconds: 0"}},
+        Range{"stop_grace", "stop_grace { %s }", {"seconds: 0", "seconds: 3600"}, {"nanos: -1", "seconds: 3601"}},
+        Range{"lost_after", "lost_after { %s }", {"seconds: 0", "seconds: 3600"}, {"nanos: -1", "seconds: 3601"}},
+        Range{"hang.factor", "hang { factor: %s }", {"2", "1000"}, {"1.99", "1001", "nan"}},
+        Range{"hang.floor", "hang { floor { seconds: %s } }", {"1", "86400"}, {"0", "86401"}},
+        Range{"hang.warmup_steps", "hang { warmup_steps: %s }", {"0", "1000000"}, {"-1", "1000001"}}));
+
+INSTANTIATE_TEST_SUITE_P(
+    Training, RangeTest,
+    ::testing::Values(
+        Range{"data.sequence_length", "data { sequence_length: %s }", {"1", "2048"}, {"0", "1048577", "2049"}},
+        Range{"training.steps", "training { steps: %s }", {"1", "1000000000"}, {"0", "-1", "1000000001"}},
+        Range{"training.micro_batch", "training { micro_batch: %s }", {"1", "65536"}, {"0", "65537"}},
+        Range{"training.accumulation", "training { accumulation: %s }", {"1", "65536"}, {"0", "65537"}},
+        Range{"training.optimizer.adamw.learning_rate",
+              "training { optimizer { adamw { learning_rate: %s } } }",
+              {"1e-300", "10"},
+              {"0", "10.1", "nan", "inf", "-1"}},
+        Range{"training.optimizer.adamw.beta1",
+              "training { optimizer { adamw { beta1: %s } } }",
+              {"0", "0.999999"},
+              {"-0.1", "1", "nan"}},
+        Range{"training.optimizer.adamw.beta2",
+              "training { optimizer { adamw { beta2: %s } } }",
+              {"0", "0.999999"},
+              {"-0.1", "1"}},
+        Range{"training.optimizer.adamw.epsilon",
+              "training { optimizer { adamw { epsilon: %s } } }",
+              {"1e-12", "1"},
+              {"0", "1.1"}},
+        Range{"training.optimizer.adamw.weight_decay",
+              "training { optimizer { adamw { weight_decay: %s } } }",
+              {"0", "10"},
+              {"-0.1", "10.1"}},
+        Range{"training.optimizer.sgd.learning_rate",
+              "training { optimizer { sgd { learning_rate: %s } } }",
+              {"1e-9", "100"},
+              {"0", "101"}},
+        Range{"training.optimizer.sgd.momentum",
+              "training { optimizer { sgd { momentum: %s } } }",
+              {"0", "0.99"},
+              {"-1", "1"}},
+        Range{"training.optimizer.sgd.nesterov",
+              "training { optimizer { sgd { nesterov: true momentum: %s } } }",
+              {"0.5"},
+              {"0"}},
+        Range{
+            "training.schedule.warmup_steps", "training { schedule { warmup_steps: %s } }", {"0", "10"}, {"-1", "11"}},
+        Range{"training.schedule.final_fraction",
+              "training { schedule { final_fraction: %s } }",
+              {"0", "1"},
+              {"-0.1", "1.1"}},
+        Range{"training.schedule.decay_fraction",
+              "training { schedule { shape: SHAPE_WSD decay_fraction: %s } }",
+              {"0.001", "1"},
+              {"1.5", "nan"}},
+        Range{"training.clip_norm", "training { clip_norm: %s }", {"0", "1e6"}, {"-1", "1.1e6", "nan"}},
+        Range{"training.evaluation.interval_steps",
+              "training { evaluation { interval_steps: %s } }",
+              {"0", "1000000000"},
+              {"-1", "1000000001"}},
+        Range{"training.evaluation.batches",
+              "training { evaluation { batches: %s } }",
+              {"1", "1000000"},
+              {"0", "1000001"}},
+        Range{"training.alarm_z_score", "training { alarm_z_score: %s }", {"0", "1000"}, {"-1", "1001"}},
+        Range{"training.lm_head_chunks", "training { lm_head_chunks: %s }", {"1", "256"}, {"0", "1025", "3"}},
+        Range{"communication.bucket_bytes",
+              "communication { bucket_bytes: %s }",
+              {"1024", "1073741824"},
+              {"1023", "1073741825"}},
+        Range{"communication.timeout", "communication { timeout { seconds: %s } }", {"1", "3600"}, {"0", "3601"}},
+        Range{"pretrain.sample_tokens", "pretrain { sample_tokens: %s }", {"1", "4096"}, {"0", "4097"}},
+        Range{"pretrain.sample_prompts[0]", "pretrain { sample_prompts: \"%s\" }", {"x"}, {""}}));
+
+v1::JobSpec ShapeSpec(const std::string& changes) {
+  v1::JobSpec spec = Spec(
+      "model { shape { vocab_size: 512 hidden_size: 64 intermediate_size: 128 num_hidden_layers: 2 "
+      "num_attention_heads: 4 } }");
+  spec.MergeFrom(Spec(Fill("model { shape { %s } }", changes.c_str())));
+  return spec;
+}
+
+TEST(ParseJob, ShapeRangesAndRelations) {
+  const std::vector<Range> ranges = {
+      {"model.shape.vocab_size", "vocab_size: %s", {"2", "16777216"}, {"1", "16777217"}},
+      {"model.shape.hidden_size", "hidden_size: %s", {"8", "4096"}, {"1", "65537", "66", "4", "65536"}},
+      {"model.shape.intermediate_size", "intermediate_size: %s", {"1", "1048576"}, {"0", "1048577"}},
+      {"model.shape.num_hidden_layers", "num_hidden_layers: %s", {"1", "1024"}, {"0", "1025"}},
+      {"model.shape.num_attention_heads", "num_attention_heads: %s", {"1", "32"}, {"0", "1025"}},
+      {"model.shape.num_key_value_heads", "num_key_value_heads: %s", {"1", "2", "4"}, {"0", "3", "8"}},
+      {"model.shape.head_dim", "head_dim: %s", {"2", "1024"}, {"0", "1026", "3"}},
+      {"model.shape.rope_theta", "rope_theta: %s", {"1", "1e12"}, {"0.5", "1.1e12"}},
+      {"model.shape.rms_norm_eps", "rms_norm_eps: %s", {"1e-12", "0.1"}, {"0", "0.2"}},
+      {"model.shape.max_position_embeddings", "max_position_embeddings: %s", {"64", "16777216"}, {"0", "16777217"}},
+  };
+  for (const Range& range : ranges) {
+    for (const char* value : range.inside) {
+      EXPECT_THAT(Problems(ShapeSpec(Fill(range.format, value))), IsEmpty()) << range.path << value;
+    }
+    for (const char* value : range.outside) {
+      EXPECT_THAT(Problems(ShapeSpec(Fill(range.format, value))),
+                  testing::Contains(testing::StartsWith(std::string(range.path) + ": ")))
+          << range.path << " = " << value;
+    }
+  }
+}
+
+TEST(ParseJob, HeadSizeFollowsFromHiddenSizeUnlessGiven) {
+  ASSERT_OK_AND_ASSIGN(JobOptions job, ParseJob(ShapeSpec("")));
+  EXPECT_EQ(ShapeOf(job.model)->head_dim, 16);
+  EXPECT_EQ(ShapeOf(job.model)->num_key_value_heads, 4);
+  ASSERT_OK_AND_ASSIGN(job, ParseJob(ShapeSpec("hidden_size: 66 head_dim: 32")));
+  EXPECT_EQ(ShapeOf(job.model)->head_dim, 32);
+}
+
+TEST(ParseJob, RelationsNameBothSides) {
+  EXPECT_THAT(Problems("world { min: 2 max: 4 }"),
+              ElementsAre("world.max: 4 differs from world.min 2: jobs that change their size are not supported yet"));
+  EXPECT_THAT(Problems("world { min: 4 max: 2 }"), ElementsAre("world.max: 2 is smaller than world.min 4"));
+  EXPECT_THAT(Problems("exit_policy { always_retry: [3, 7] never_retry: [7, 4] }"),
+              ElementsAre("exit_policy.never_retry[0]: 7 is also in exit_policy.always_retry"));
+  EXPECT_THAT(Problems("exit_policy { always_retry: [3, 3] }"),
+              ElementsAre("exit_policy.always_retry[1]: 3 is in the list twice"));
+  EXPECT_THAT(Problems("model { dtype: FLOAT_TYPE_BF16 } training { linear { fp32 {} } }"),
+              ElementsAre("training.linear: fp32 needs model.dtype fp32, which is bf16"));
+  EXPECT_THAT(Problems("training { linear { bf16 {} } }"),
+              ElementsAre("training.linear: bf16 needs model.dtype bf16, which is fp32"));
+  EXPECT_THAT(Problems("training { schedule { shape: SHAPE_CONSTANT final_fraction: 0.5 } }"),
+              ElementsAre("training.schedule.final_fraction: has no effect with shape constant"));
+  EXPECT_THAT(Problems("training { schedule { decay_fraction: 0.5 } }"),
+              ElementsAre("training.schedule.decay_fraction: has an effect with shape wsd only"));
+  EXPECT_THAT(Problems("training { schedule { shape: SHAPE_WSD decay_fraction: 0.5 warmup_steps: 6 } }"),
+              ElementsAre("training.schedule.decay_fraction: 0.5 of 10 steps is 5, which overlaps warmup_steps 6"));
+  EXPECT_THAT(Problems("model { from_scratch: false }"), ElementsAre(HasSubstr("model.from_scratch: false needs")));
+  EXPECT_THAT(Problems("model { preset: 'llama-2m' }"),
+              ElementsAre(HasSubstr("model.preset: 'llama-2m' is not one of llama-1m, llama-5m")));
+  EXPECT_THAT(Problems("training { lm_head_chunks: 3 }"),
+              ElementsAre("training.lm_head_chunks: 3 does not divide micro_batch * sequence_length = 4 * 64"));
+  v1::JobSpec spec = ShapeSpec("max_position_embeddings: 512");
+  spec.mutable_data()->clear_sequence_length();
+  EXPECT_THAT(Problems(spec), ElementsAre("data.sequence_length: 1024 (the default) is longer than the model's "
+                                          "max_position_embeddings 512"));
+}
+
+// A code that the user moves to the other list must not collide with a default that he never saw.
+TEST(ParseJob, AListedExitCodeLeavesTheOtherDefault) {
+  ASSERT_OK_AND_ASSIGN(JobOptions job, ParseJob(Spec("exit_policy { always_retry: 65 }")));
+  EXPECT_THAT(job.exit_policy.never_retry, ElementsAre(64, 78));
+  ASSERT_OK_AND_ASSIGN(job, ParseJob(Spec("exit_policy { never_retry: 75 }")));
+  EXPECT_THAT(job.exit_policy.always_retry, IsEmpty());
+}
+
+TEST(ParseJob, NamesAreRfc1035Labels) {
+  for (const char* name : {"a", "job-1", "a-b-c"}) EXPECT_TRUE(IsLabel(name)) << name;
+  EXPECT_TRUE(IsLabel(std::string(63, 'a')));
+  for (const char* name : {"", "1a", "-a", "a-", "A", "a_b", "a.b", "\xc3\xa4"}) EXPECT_FALSE(IsLabel(name)) << name;
+  EXPECT_FALSE(IsLabel(std::string(64, 'a')));
+  EXPECT_THAT(
+      Problems("name: 'Bad' namespace: 'x_' queue: '9'"),
+      ElementsAre(HasSubstr("name: 'Bad' is not a name"), HasSubstr("namespace: 'x_'"), HasSubstr("queue: '9'")));
+}
+
+TEST(ParseJob, LabelsAreBounded) {
+  v1::JobSpec spec = Spec();
+  for (int i = 0; i < 64; ++i) (*spec.mutable_labels())["k" + std::to_string(i)] = std::string(63, 'v');
+  EXPECT_THAT(Problems(spec), IsEmpty());
+  (*spec.mutable_labels())["k64"] = "";
+  EXPECT_THAT(Problems(spec), ElementsAre("labels: 65 entries, at most 64 allowed"));
+  EXPECT_THAT(
+      Problems("labels { key: 'a b' value: '' } labels { key: 'c' value: '" + std::string(64, 'v') + "' }"),
+      UnorderedElementsAre(HasSubstr("labels: key 'a b'"), "labels.c: value has 64 characters, at most 63 allowed"));
+  EXPECT_THAT(Problems("annotations { key: 'n' value: '" + std::string(4096, 'v') + "' }"), IsEmpty());
+}
+
+TEST(ParseJob, OneOfTheTwoWorldSizesSetsBoth) {
+  ASSERT_OK_AND_ASSIGN(JobOptions job, ParseJob(Spec("world { min: 3 }")));
+  EXPECT_EQ(job.world.max, 3);
+  ASSERT_OK_AND_ASSIGN(job, ParseJob(Spec("world { max: 5 }")));
+  EXPECT_EQ(job.world.min, 5);
+}
+
+TEST(ParseJob, LinearFollowsTheStorageType) {
+  ASSERT_OK_AND_ASSIGN(const JobOptions job, ParseJob(Spec("model { dtype: FLOAT_TYPE_BF16 }")));
+  EXPECT_TRUE(std::holds_alternative<LinearBf16>(job.training.linear));
+}
+
+TEST(ParseJob, AnEnumValueFromANewerClientIsRefused) {
+  v1::JobSpec spec = Spec();
+  spec.mutable_world()->set_slot_type(static_cast<v1::SlotType>(77));
+  spec.mutable_training()->mutable_schedule()->set_shape(static_cast<v1::Schedule::Shape>(78));
+  EXPECT_THAT(Problems(spec), ElementsAre("world.slot_type: 77 is not a known type",
+                                          "training.schedule.shape: 78 is not a known shape"));
+}
+
+TEST(Digest, MutableFieldsDoNotCountForTheSpecButDoForTheRequest) {
+  const v1::JobSpec spec = Spec("seed: 1");
+  const v1::JobSpec moved = Spec("seed: 1 priority: 5 queue: 'q' suspend: true labels { key: 'a' value: 'b' }");
+  EXPECT_EQ(SpecDigest(spec), SpecDigest(moved));
+  EXPECT_NE(RequestDigest(spec), RequestDigest(moved));
+  EXPECT_NE(SpecDigest(spec), SpecDigest(Spec("seed: 2")));
+  EXPECT_EQ(SpecDigest(spec).size(), 32u);
+}
+
+// Protobuf's maps have no order of their own.
+TEST(Digest, DoesNotDependOnTheOrderOfInsertion) {
+  v1::JobSpec forward = Spec();
+  v1::JobSpec backward = Spec();
+  for (int i = 0; i < 50; ++i) {
+    (*forward.mutable_labels())["k" + std::to_string(i)] = "v";
+    (*backward.mutable_labels())["k" + std::to_string(49 - i)] = "v";
+  }
+  EXPECT_EQ(RequestDigest(forward), RequestDigest(backward));
+}
+
+TEST(KindName, IsTheFieldsName) {
+  EXPECT_EQ(KindName(Spec()), "pretrain");
+  EXPECT_EQ(KindName(v1::JobSpec()), "");
+}
+
+// The name promises a size: within 15 % of it. The last two columns of a wrong row would go unseen otherwise.
+TEST(ModelPresets, HaveTheParametersThatTheirNamesSay) {
+  const std::vector<std::pair<const char*, double>> published = {
+      {"llama-1m", 1e6},       {"llama-5m", 5e6},         {"llama-25m", 25e6},       {"llama-124m", 124e6},
+      {"llama-1b", 1.236e9},   {"llama-3b", 3.213e9},     {"llama-7b", 6.738e9},     {"llama-8b", 8.030e9},
+      {"llama-13b", 13.016e9}, {"qwen2.5-0.5b", 0.494e9}, {"qwen2.5-1.5b", 1.544e9}, {"qwen2.5-3b", 3.086e9},
+      {"qwen2.5-7b", 7.616e9},
+  };
+  EXPECT_EQ(published.size(), ModelPresetNames().size());
+  for (const auto& [name, count] : published) {
+    ASSERT_TRUE(FindModelPreset(name).has_value()) << name;
+    const LlamaShape shape = *FindModelPreset(name);
+    const double tolerance = count < 2e8 ? 0.07 : 0.001;
+    EXPECT_NEAR(static_cast<double>(ParameterCount(shape)) / count, 1.0, tolerance) << name;
+    EXPECT_EQ(shape.num_attention_heads % shape.num_key_value_heads, 0) << name;
+    v1::JobSpec spec = Spec();
+    spec.mutable_model()->set_preset(name);
+    EXPECT_OK(ParseJob(spec));
+  }
+  int64_t previous = 0;
+  for (const std::string& name : ModelPresetNames()) {
+    EXPECT_GT(ParameterCount(*FindModelPreset(name)), previous) << name;
+    previous = ParameterCount(*FindModelPreset(name));
+  }
+  EXPECT_FALSE(FindModelPreset("llama").has_value());
+}
+
+}  // namespace
+}  // namespace trainyard::spec
