@@ -64,6 +64,7 @@ third_party/install_packages.sh test || exit 1
 step "format" tests/check_format.sh
 step "dependency walls" tests/check_walls.sh
 suite "unit and integration tests" --config=opt --test_summary=short //...
+step "lock annotations (clang -Wthread-safety)" tests/check_thread_safety.sh
 if ! $quick; then
   suite "address and undefined-behaviour sanitizers over the unit tests" --config=asan --test_summary=short \
     --test_tag_filters=-process,-no_asan -- //base/... //proto/... //kernels/... //coordinator/... //worker/... //client/...

@@ -10,7 +10,7 @@ build=(
   libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libxxhash-dev libssl-dev
 )
 demo=(bible-kjv bible-kjv-text jargon-text wordnet-base)
-test=(libgtest-dev libgmock-dev libbenchmark-dev clang-format-14 prometheus procps git)
+test=(libgtest-dev libgmock-dev libbenchmark-dev clang clang-format-14 prometheus procps git)
 
 case "${1:-}" in
   build) wanted=("${build[@]}") ;;
