@@ -38,6 +38,12 @@ def ty_proto_library(name, src, deps = [], grpc = False, visibility = None):
         deps = deps + ["//third_party:protobuf"],
     )
     if grpc:
+        # So that a proto may name `<name>_messages` in its deps too.
+        native.filegroup(
+            name = messages + "_src",
+            srcs = [name + "_src"],
+            visibility = visibility,
+        )
         native.cc_library(
             name = name,
             srcs = [out for out in outs if out.endswith(".grpc.pb.cc")],

@@ -1,0 +1,304 @@
+#include "coordinator/core/core.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "coordinator/core/times.h"
+#include "coordinator/core/transitions.h"
+
+namespace trainyard::coordinator {
+namespace {
+
+constexpr absl::Duration kRetentionInterval = absl::Seconds(60);
+
+bool Waits(v1::JobState state) {
+  return state == v1::JOB_STATE_QUEUED || state == v1::JOB_STATE_RECOVERING;
+}
+
+bool Occupies(v1::JobState state) {
+  return state == v1::JOB_STATE_ADMITTED || state == v1::JOB_STATE_RUNNING || state == v1::JOB_STATE_STOPPING;
+}
+
+// What is left of `total` that began at `begin`. The wall clock is all that survives a restart, and it may have jumped:
+// so never more than the whole.
+absl::Duration Remaining(const google::protobuf::Timestamp& begin, absl::Duration total, absl::Time now) {
+  return std::clamp(FromProto(begin) + total - now, absl::ZeroDuration(), total);
+}
+
+}  // namespace
+
+std::string Text(absl::Duration duration) {
+  return absl::FormatDuration(absl::Trunc(duration, absl::Milliseconds(1)));
+}
+
+Core::Core(const Timing& timing, Records records, Now now)
+    : timing_(timing),
+      grace_ends_at_(now.mono + timing.failover_grace),
+      last_tick_(now.mono),
+      next_retention_check_(now.mono) {
+  Load(std::move(records), now);
+}
+
+void Core::Load(Records records, Now now) {
+  leader_epoch_ = records.leader_epoch;
+  next_fence_ = records.next_fence;
+  revision_ = records.revision;
+  for (WorkerRecord& record : records.workers) {
+    WorkerEntry& worker = workers_[record.worker_id()];
+    worker.state = record.lost() ? v1::WORKER_STATE_LOST : v1::WORKER_STATE_DISCONNECTED;
+    worker.lease_ttl = timing_.lease_ttl;
+    worker.lease_ends_at = record.lost() ? now.mono : grace_ends_at_;  // CP-24
+    worker.record = std::move(record);
+  }
+  for (RequestRecord& record : records.requests) {
+    auto key = std::make_tuple(record.namespace_(), record.request_id(), record.method());
+    requests_.emplace(std::move(key), std::move(record));
+  }
+  for (JobRecord& record : records.jobs) {
+    auto entry = std::make_unique<JobEntry>();
+    entry->record = std::move(record);
+    const v1::Job& job = entry->job();
+    // It was valid when it was accepted; if this release's rules differ, defaults keep the job manageable.
+    auto options = spec::ParseJob(job.spec());
+    if (options.ok()) entry->options = *std::move(options);
+    entry->options.priority = job.priority();
+
+    entry->waiting_since = now.mono;
+    if (entry->state() == v1::JOB_STATE_QUEUED && entry->record.attempt_count() == 0 &&
+        entry->options.queue_deadline < absl::InfiniteDuration()) {
+      entry->queue_deadline_at =
+          now.mono + Remaining(entry->record.queue_time(), entry->options.queue_deadline, now.wall);
+    }
+    if (entry->record.has_retry_time()) {
+      const absl::Duration longest = entry->options.retry.backoff_maximum * 1.2;
+      entry->retry_at =
+          now.mono + std::clamp(FromProto(entry->record.retry_time()) - now.wall, absl::ZeroDuration(), longest);
+    }
+    if (entry->state() == v1::JOB_STATE_ADMITTED) entry->ready_deadline_at = now.mono + timing_.prepare_timeout;
+    if (entry->state() == v1::JOB_STATE_STOPPING || entry->record.decision_due()) {
+      entry->stop_begin = now.mono;
+      entry->stop_deadline_at =
+          now.mono + std::max(timing_.failover_grace, entry->options.stop_grace + timing_.kill_timeout);
+    }
+    if (entry->state() == v1::JOB_STATE_RUNNING) {
+      entry->running_since = now.mono;
+      const v1::Attempt* attempt = LiveAttempt(*entry);
+      if (attempt != nullptr && attempt->has_start_time()) {
+        entry->running_since -= std::max(now.wall - FromProto(attempt->start_time()), absl::ZeroDuration());
+      }
+    }
+    entry->progress = job.progress();
+    for (const TaskRecord& task : entry->record.tasks()) {
+      if (task.state() == v1::TASK_STATE_EXITED) continue;
+      WorkerEntry& worker = workers_[task.worker_id()];
+      for (const v1::RankStatus& rank : task.ranks()) {
+        const bool is_new =
+            worker.held
+                .emplace(
+                    rank.slot(),
+                    Holder{.uid = job.uid(), .attempt = task.attempt(), .fence = task.fence(), .rank = rank.rank()})
+                .second;
+        TY_CHECK(is_new);  // I1; the store's unique index holds the same
+      }
+    }
+    by_time_.emplace(FromProto(job.submit_time()), job.uid());
+    const std::string uid = job.uid();
+    IndexJob(*entry);
+    jobs_.emplace(uid, std::move(entry));
+  }
+  for (const auto& [time, uid] : by_time_) {
+    const v1::Job& job = FindEntry(uid)->job();
+    newest_by_name_[{job.namespace_(), job.name()}] = uid;
+  }
+}
+
+void Core::AdoptVolatile(const Core& old) {
+  grace_ends_at_ = old.grace_ends_at_;
+  last_tick_ = old.last_tick_;
+  for (const auto& [id, was] : old.workers_) {
+    const auto found = workers_.find(id);
+    const bool is_known = found != workers_.end() && found->second.record.incarnation() == was.record.incarnation() &&
+                          found->second.record.start_count() == was.record.start_count();
+    if (!is_known) continue;
+    WorkerEntry& worker = found->second;
+    worker.session = was.session;
+    worker.lease_ttl = was.lease_ttl;
+    worker.lease_ends_at = was.lease_ends_at;
+    worker.last_heartbeat = was.last_heartbeat;
+    // A loss that was not stored has not happened; the next Tick finds it again.
+    if (!worker.record.lost()) {
+      worker.state = was.session != 0 ? v1::WORKER_STATE_READY : v1::WORKER_STATE_DISCONNECTED;
+    }
+    if (was.session != 0) sessions_[was.session] = id;
+    for (const auto& [slot, holder] : was.held) {
+      if (holder.is_foreign) worker.held.emplace(slot, holder);
+    }
+  }
+  for (auto& [uid, entry] : jobs_) {
+    const JobEntry* was = old.FindEntry(uid);
+    if (was != nullptr) entry->progress = was->progress;
+  }
+}
+
+Core::QueueKey Core::KeyOf(const JobEntry& entry) const {
+  return {-entry.job().priority(), FromProto(entry.job().submit_time()), entry.job().uid()};
+}
+
+void Core::IndexJob(const JobEntry& entry) {
+  if (Waits(entry.state())) waiting_.insert(KeyOf(entry));
+  if (Occupies(entry.state())) occupying_.insert(entry.job().uid());
+}
+
+void Core::UnindexJob(const JobEntry& entry) {
+  waiting_.erase(KeyOf(entry));
+  occupying_.erase(entry.job().uid());
+}
+
+Core::JobEntry& Core::Touch(JobEntry& entry) {
+  const std::string& uid = entry.job().uid();
+  if (std::find(changed_.begin(), changed_.end(), uid) == changed_.end()) changed_.push_back(uid);
+  return entry;
+}
+
+void Core::SetState(JobEntry& entry, v1::JobState to, absl::string_view reason, Now now, Effects* effects) {
+  const v1::JobState from = entry.state();
+  TY_CHECK(CanChange(from, to));
+  UnindexJob(entry);
+  Touch(entry).job().set_state(to);
+  if (to != v1::JOB_STATE_STOPPING) entry.job().clear_stop_reason();
+  if (Waits(to)) entry.waiting_since = now.mono;
+  if (IsTerminal(to)) {
+    *entry.job().mutable_end_time() = ToProto(now.wall);
+    *entry.job().mutable_progress() = entry.progress;
+  }
+  IndexJob(entry);
+  schedule_is_due_ = true;
+  effects->transitions.push_back({from, to, std::string(reason)});
+}
+
+void Core::Finish(Effects* effects) {
+  for (const std::string& uid : changed_) {
+    JobEntry* entry = FindEntry(uid);
+    if (entry == nullptr) continue;
+    ++revision_;
+    entry->record.set_revision(revision_);
+    entry->job().set_etag(absl::StrCat(revision_));
+    effects->writes.push_back(PutJob{entry->record});
+    effects->writes.push_back(PutEvent{revision_, std::make_shared<const v1::Job>(entry->job())});
+  }
+  changed_.clear();
+}
+
+Core::JobEntry* Core::FindEntry(const std::string& uid) {
+  const auto it = jobs_.find(uid);
+  return it == jobs_.end() ? nullptr : it->second.get();
+}
+
+const Core::JobEntry* Core::FindEntry(const std::string& uid) const {
+  const auto it = jobs_.find(uid);
+  return it == jobs_.end() ? nullptr : it->second.get();
+}
+
+Core::WorkerEntry* Core::WorkerOf(uint64_t session) {
+  const auto it = sessions_.find(session);
+  return it == sessions_.end() ? nullptr : &workers_.at(it->second);
+}
+
+void Core::Tick(Now now, Effects* effects) {
+  // We were stopped, paused or stuck in a slow write: the heartbeats of that time wait unread in the sockets, so nobody
+  // may be declared lost for it. Only ever extending leases keeps CP-23.
+  const absl::Duration gap = now.mono - last_tick_;
+  last_tick_ = now.mono;
+  if (gap > timing_.lease_ttl / 4) {
+    for (auto& [id, worker] : workers_) {
+      if (worker.state != v1::WORKER_STATE_LOST) worker.lease_ends_at += gap;
+    }
+    for (const std::string& uid : occupying_) {
+      JobEntry& entry = *FindEntry(uid);
+      entry.ready_deadline_at += gap;
+      entry.stop_deadline_at += gap;
+    }
+  }
+  ExpireLeases(now, effects);
+
+  // Copies, since what is done here moves jobs between the indices.
+  const std::vector<std::string> occupying(occupying_.begin(), occupying_.end());
+  for (const std::string& uid : occupying) {
+    JobEntry& entry = *FindEntry(uid);
+    if (entry.state() == v1::JOB_STATE_ADMITTED && now.mono >= entry.ready_deadline_at) {
+      v1::ExitRecord exit;
+      exit.set_failure_class(v1::FAILURE_CLASS_INFRA);
+      exit.set_reason(entry.someone_is_ready ? "BARRIER_TIMEOUT" : "PREPARE_TIMEOUT");
+      exit.set_rank(-1);
+      for (const TaskRecord& task : entry.record.tasks()) {
+        if (task.fence() == LiveAttempt(entry)->fence() && task.state() < v1::TASK_STATE_READY) {
+          exit.set_worker_id(task.worker_id());
+          exit.set_rank(task.ranks(0).rank());
+          break;
+        }
+      }
+      exit.set_message(absl::StrCat("rank ", exit.rank(), " on worker ", exit.worker_id(), " was not ready within ",
+                                    Text(entry.someone_is_ready ? timing_.barrier_timeout : timing_.prepare_timeout)));
+      FailAttempt(entry, v1::ATTEMPT_STATE_FAILED, std::move(exit), now, effects);
+    }
+    if (entry.state() == v1::JOB_STATE_RUNNING &&
+        FromProto(entry.record.active_time()) + (now.mono - entry.running_since) >= entry.options.active_deadline) {
+      BeginStopping(entry, v1::STOP_REASON_DEADLINE, now, effects);
+    }
+    if (entry.state() == v1::JOB_STATE_STOPPING) Settle(entry, now, effects);
+  }
+  const std::vector<QueueKey> waiting(waiting_.begin(), waiting_.end());
+  for (const QueueKey& key : waiting) {
+    JobEntry& entry = *FindEntry(std::get<2>(key));
+    if (entry.record.decision_due()) Settle(entry, now, effects);
+    if (entry.state() == v1::JOB_STATE_QUEUED && now.mono >= entry.queue_deadline_at) {
+      v1::ExitRecord& exit = *Touch(entry).job().mutable_exit();
+      exit.set_failure_class(v1::FAILURE_CLASS_USER);
+      exit.set_reason("QUEUE_DEADLINE");
+      exit.set_rank(-1);
+      exit.set_message(
+          absl::StrCat("waited in the queue longer than its queue_deadline of ", Text(entry.options.queue_deadline)));
+      *exit.mutable_time() = ToProto(now.wall);
+      SetState(entry, v1::JOB_STATE_FAILED, "QUEUE_DEADLINE", now, effects);
+    }
+    if (entry.state() == v1::JOB_STATE_RECOVERING && entry.retry_at > last_tick_ - gap && entry.retry_at <= now.mono) {
+      schedule_is_due_ = true;  // its back-off ends now
+    }
+  }
+  if (now.mono >= next_retention_check_) {
+    next_retention_check_ = now.mono + kRetentionInterval;
+    DeleteFinished(now, effects);
+  }
+  Finish(effects);
+}
+
+void Core::DeleteFinished(Now now, Effects* effects) {
+  for (auto it = requests_.begin(); it != requests_.end();) {
+    if (FromProto(it->second.expire_time()) > now.wall) {
+      ++it;
+      continue;
+    }
+    const auto& [name_space, id, method] = it->first;
+    effects->writes.push_back(DeleteRequest{name_space, id, method});
+    it = requests_.erase(it);
+  }
+  for (auto it = jobs_.begin(); it != jobs_.end();) {
+    const JobEntry& entry = *it->second;
+    const v1::Job& job = entry.job();
+    const bool holds_slots = std::any_of(entry.record.tasks().begin(), entry.record.tasks().end(),
+                                         [](const TaskRecord& task) { return task.state() != v1::TASK_STATE_EXITED; });
+    if (!IsTerminal(job.state()) || holds_slots ||
+        FromProto(job.end_time()) + entry.options.ttl_after_finish > now.wall) {
+      ++it;
+      continue;
+    }
+    effects->writes.push_back(DeleteJob{job.uid()});
+    by_time_.erase({FromProto(job.submit_time()), job.uid()});
+    const auto named = newest_by_name_.find({job.namespace_(), job.name()});
+    if (named != newest_by_name_.end() && named->second == job.uid()) newest_by_name_.erase(named);
+    it = jobs_.erase(it);
+  }
+}
+
+}  // namespace trainyard::coordinator

@@ -1,0 +1,236 @@
+// The coordinator's state machine. The same state, input and time give the same effects: there is no clock, thread,
+// file or socket in here, and no randomness but what the caller passes in.
+//
+// Life of a job: QUEUED -> (Schedule places the gang) ADMITTED -> (all ranks ready) RUNNING -> SUCCEEDED. An attempt
+// that fails is over at once; its peers are told to stop, the job is RECOVERING, and what follows (retry, back-off,
+// FAILED) is decided when the tasks have exited, so that the true cause is known. Slots are freed only by their
+// worker's report. control-plane.md gives the rules; the comments name them.
+//
+// Not safe for several threads. Inputs append to `effects`; see effects.h for what to do with them.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "coordinator/core/effects.h"
+#include "coordinator/core/placement.h"
+#include "coordinator/core/timing.h"
+#include "proto/spec/job_options.h"
+
+namespace trainyard::coordinator {
+
+struct SubmitResult {
+  std::string uid;  // empty for validate_only
+  bool deduplicated = false;
+  v1::Job validated;  // set for validate_only: the job as it would be
+};
+
+// What a decision about capacity rests on, for one slot type.
+struct Capacity {
+  int total = 0;
+  int free = 0;
+  int largest_free = 0;  // most free slots on one worker
+};
+
+class Core {
+ public:
+  Core(const Timing& timing, Records records, Now now);
+  Core(Core&&) = default;
+  Core& operator=(Core&&) = default;
+
+  // Takes over what is not in the store (sessions, leases, progress) from the core that this one replaces after a
+  // failed commit. The caller then repeats what the workers sent in that commit, so a registration that was not stored
+  // happens again.
+  void AdoptVolatile(const Core& old);
+
+  // ---- users ----
+
+  // `uid` becomes the job's if a new one is made. INVALID_ARGUMENT (bad spec, REQUEST_ID_REUSED), ALREADY_EXISTS.
+  absl::StatusOr<SubmitResult> Submit(const v1::SubmitRequest& request, const std::string& uid, Now now,
+                                      Effects* effects);
+  // These return the job's uid. NOT_FOUND; FAILED_PRECONDITION if the job's state does not allow it.
+  absl::StatusOr<std::string> Cancel(const v1::JobActionRequest& request, Now now, Effects* effects);
+  absl::StatusOr<std::string> Suspend(const v1::JobActionRequest& request, Now now, Effects* effects);
+  absl::StatusOr<std::string> Resume(const v1::JobActionRequest& request, Now now, Effects* effects);
+
+  // ---- workers; `session` names one stream and is never used again ----
+
+  // Answers with Registered; on an error the stream must end with it.
+  absl::Status Register(uint64_t session, const v1::Register& message, Now now, Effects* effects);
+  void Disconnect(uint64_t session);
+  // `received` is when the message arrived, on the monotonic clock. False: the session is not the worker's any more.
+  bool Heartbeat(uint64_t session, Now received);
+  void Report(uint64_t session, const v1::TaskReport& report, Now now, Effects* effects);
+  void Progress(uint64_t session, const v1::ProgressReport& report, Now now, Effects* effects);
+  void CommitCheckpoint(uint64_t session, const v1::CommitCheckpoint& message, Now now, Effects* effects);
+  void SetSlotHealth(uint64_t session, const v1::SlotHealth& message, Now now, Effects* effects);
+
+  // ---- time ----
+
+  // Leases, deadlines, retention. Call every 100 ms or so, after the inputs that arrived before `now`.
+  void Tick(Now now, Effects* effects);
+  // One placement pass; cheap if nothing changed since the last.
+  void Schedule(Now now, Effects* effects);
+
+  // ---- reads ----
+
+  // NOT_FOUND. `job` is a uid, or a name, then the newest of that name.
+  absl::StatusOr<std::string> Find(const std::string& name_space, const std::string& job) const;
+  // With pending reason, place in the queue and progress filled in. The job must exist.
+  v1::Job View(const std::string& uid, Now now) const;
+  const JobRecord* Record(const std::string& uid) const;  // nullptr if there is none
+  // Uids from newest to oldest submit.
+  std::vector<std::string> Uids() const;
+  // (submit time, uid): the order that List pages through.
+  const std::set<std::pair<absl::Time, std::string>>& by_time() const { return by_time_; }
+  v1::ListWorkersResponse Workers() const;
+  // Live attempt and fence?
+  bool IsLive(const v1::AttemptRef& ref) const;
+  // A task of this attempt was placed on the session's worker: its logs are welcome, also after the end.
+  bool MayLog(uint64_t session, const v1::AttemptRef& ref) const;
+
+  uint64_t revision() const { return revision_; }
+  uint64_t next_fence() const { return next_fence_; }
+  uint64_t leader_epoch() const { return leader_epoch_; }
+  // Number of jobs by (state, queue, kind).
+  std::map<std::tuple<v1::JobState, std::string, std::string>, int> CountJobs() const;
+  std::map<v1::PendingReason::Code, int> CountPending(Now now) const;
+
+ private:
+  struct JobEntry {
+    JobRecord record;
+    spec::JobOptions options;
+    // All on the monotonic clock.
+    absl::Duration queue_deadline_at = absl::InfiniteDuration();
+    absl::Duration retry_at = -absl::InfiniteDuration();
+    absl::Duration ready_deadline_at = absl::InfiniteDuration();  // prepare or barrier timeout while ADMITTED
+    bool someone_is_ready = false;
+    absl::Duration stop_begin = absl::ZeroDuration();
+    absl::Duration stop_deadline_at = absl::InfiniteDuration();  // then the stop counts as done, slots stay held
+    absl::Duration running_since = absl::ZeroDuration();
+    absl::Duration waiting_since = absl::ZeroDuration();
+    v1::JobProgress progress;
+
+    v1::Job& job() { return *record.mutable_job(); }
+    const v1::Job& job() const { return record.job(); }
+    v1::JobState state() const { return record.job().state(); }
+  };
+  struct Holder {
+    std::string uid;
+    int attempt = 0;
+    uint64_t fence = 0;
+    int rank = 0;
+    bool is_foreign = false;  // no record of ours holds it; known from the worker's own report
+  };
+  struct WorkerEntry {
+    WorkerRecord record;
+    uint64_t session = 0;  // 0: none
+    v1::WorkerState state = v1::WORKER_STATE_DISCONNECTED;
+    absl::Duration lease_ttl;
+    absl::Duration lease_ends_at;
+    absl::Time last_heartbeat = absl::InfinitePast();
+    std::map<int, Holder> held;  // by slot
+  };
+  // Higher priority, then earlier submit, then uid (CP-39).
+  using QueueKey = std::tuple<int, absl::Time, std::string>;
+
+  // core.cc: records, states, events
+  void Load(Records records, Now now);
+  void IndexJob(const JobEntry& entry);
+  void UnindexJob(const JobEntry& entry);
+  QueueKey KeyOf(const JobEntry& entry) const;
+  JobEntry& Touch(JobEntry& entry);
+  void SetState(JobEntry& entry, v1::JobState to, absl::string_view reason, Now now, Effects* effects);
+  void Finish(Effects* effects);  // ends an input: records and events of all that changed
+  JobEntry* FindEntry(const std::string& uid);
+  const JobEntry* FindEntry(const std::string& uid) const;
+  WorkerEntry* WorkerOf(uint64_t session);
+  void DeleteFinished(Now now, Effects* effects);
+
+  // core_jobs.cc
+  absl::StatusOr<std::optional<std::string>> CheckRequest(const std::string& name_space, const std::string& id,
+                                                          const std::string& method, const std::string& digest) const;
+  void KeepRequest(const std::string& name_space, const std::string& id, const std::string& method,
+                   const std::string& digest, const std::string& uid, Now now, Effects* effects);
+  using Action = absl::Status (Core::*)(JobEntry&, Now, Effects*);
+  absl::StatusOr<std::string> Act(const char* method, Action action, const v1::JobActionRequest& request, Now now,
+                                  Effects* effects);
+  absl::Status CancelEntry(JobEntry& entry, Now now, Effects* effects);
+  absl::Status SuspendEntry(JobEntry& entry, Now now, Effects* effects);
+  absl::Status ResumeEntry(JobEntry& entry, Now now, Effects* effects);
+  void EnterQueue(JobEntry& entry, Now now);
+
+  // core_attempts.cc
+  static v1::Attempt* LiveAttempt(JobEntry& entry);
+  static const v1::Attempt* LiveAttempt(const JobEntry& entry);
+  static TaskRecord* FindTask(JobEntry& entry, const std::string& worker_id, uint64_t fence);
+  void CreateAttempt(JobEntry& entry, const std::vector<v1::RankPlace>& places, Now now, Effects* effects);
+  void PushAssign(const JobEntry& entry, const TaskRecord& task, Effects* effects);
+  void PushStart(const JobEntry& entry, const TaskRecord& task, Effects* effects);
+  v1::StopTask StopMessage(const JobEntry& entry, const TaskRecord& task, Now now) const;
+  void PushTo(const std::string& worker_id, v1::CoordinatorMessage message, Effects* effects);
+  void ApplyReport(WorkerEntry& worker, const v1::TaskReport& report, Now now, Effects* effects);
+  bool MergeReport(JobEntry& entry, TaskRecord& task, const v1::TaskReport& report, Now now);
+  void ReleaseSlots(const JobEntry& entry, const TaskRecord& task, Effects* effects);
+  void AdvanceAttempt(JobEntry& entry, Now now, Effects* effects);
+  void BeginRunning(JobEntry& entry, v1::Attempt& attempt, Now now, Effects* effects);
+  void Succeed(JobEntry& entry, Now now, Effects* effects);
+  void StopTasks(JobEntry& entry, v1::StopReason reason, bool checkpoint, Now now, Effects* effects);
+  void BeginStopping(JobEntry& entry, v1::StopReason reason, Now now, Effects* effects);
+  void FailAttempt(JobEntry& entry, v1::AttemptState state, v1::ExitRecord exit, Now now, Effects* effects);
+  void EndAttempt(JobEntry& entry, v1::AttemptState state, const v1::ExitRecord& exit, Now now, Effects* effects);
+  void LoseTask(JobEntry& entry, TaskRecord& task, absl::string_view message, Now now, Effects* effects);
+  bool HasUnsettledTasks(const JobEntry& entry, Now now) const;
+  void Settle(JobEntry& entry, Now now, Effects* effects);
+  void EndStopping(JobEntry& entry, Now now, Effects* effects);
+  void DecideRetry(JobEntry& entry, Now now, Effects* effects);
+
+  // core_workers.cc
+  absl::Status AdmitWorker(const v1::Register& message) const;
+  void Reconcile(WorkerEntry& worker, bool same_incarnation, const v1::Register& message, Now now, Effects* effects);
+  v1::TaskDecision Decide(WorkerEntry& worker, const v1::TaskReport& report, Now now);
+  void ExpireLeases(Now now, Effects* effects);
+  v1::SlotState StateOf(const WorkerEntry& worker, const v1::WorkerSlot& slot) const;
+
+  // core_schedule.cc
+  std::vector<FreeWorker> FreeWorkers(spec::SlotType type) const;
+  std::map<spec::SlotType, Capacity> Capacities() const;
+  bool MayPlace(const JobEntry& entry, Now now) const;
+  v1::PendingReason PendingOf(const JobEntry& entry, const std::map<spec::SlotType, Capacity>& capacities,
+                              Now now) const;
+
+  Timing timing_;
+  uint64_t leader_epoch_ = 1;
+  uint64_t next_fence_ = 1;
+  uint64_t revision_ = 0;
+  absl::Duration grace_ends_at_;
+  absl::Duration last_tick_;
+  absl::Duration next_retention_check_;
+  absl::Time last_decision_ = absl::InfinitePast();
+  bool schedule_is_due_ = true;
+
+  std::map<std::string, std::unique_ptr<JobEntry>> jobs_;                      // by uid
+  std::map<std::pair<std::string, std::string>, std::string> newest_by_name_;  // (namespace, name) -> uid
+  std::set<std::pair<absl::Time, std::string>> by_time_;
+  std::set<QueueKey> waiting_;       // QUEUED and RECOVERING
+  std::set<std::string> occupying_;  // ADMITTED, RUNNING, STOPPING
+  std::map<std::string, WorkerEntry> workers_;
+  std::map<uint64_t, std::string> sessions_;
+  std::map<std::tuple<std::string, std::string, std::string>, RequestRecord> requests_;
+  std::vector<std::string> changed_;  // uids touched by the input at work
+};
+
+// Milliseconds-free texts for messages: "12 s", "1.5 s".
+std::string Text(absl::Duration duration);
+
+}  // namespace trainyard::coordinator

@@ -1,0 +1,69 @@
+// What is read from the core.
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "coordinator/core/core.h"
+#include "coordinator/core/times.h"
+#include "coordinator/core/transitions.h"
+#include "proto/rpc/error_details.h"
+
+namespace trainyard::coordinator {
+
+absl::StatusOr<std::string> Core::Find(const std::string& name_space, const std::string& job) const {
+  const JobEntry* by_uid = FindEntry(job);
+  if (by_uid != nullptr && (name_space.empty() || by_uid->job().namespace_() == name_space)) return job;
+  const std::string space = name_space.empty() ? "default" : name_space;
+  const auto named = newest_by_name_.find({space, job});
+  if (named != newest_by_name_.end()) return named->second;
+  return ErrorWithReason(absl::StatusCode::kNotFound, "JOB_NOT_FOUND",
+                         absl::StrCat("no job \"", job, "\" in namespace ", space),
+                         {{"job", job}, {"namespace", space}});
+}
+
+v1::Job Core::View(const std::string& uid, Now now) const {
+  const JobEntry* entry = FindEntry(uid);
+  TY_CHECK(entry != nullptr);
+  v1::Job job = entry->job();
+  if (IsTerminal(job.state())) return job;
+  *job.mutable_progress() = entry->progress;
+  if (last_decision_ > absl::InfinitePast()) *job.mutable_decision_time() = ToProto(last_decision_);
+  v1::PendingReason pending = PendingOf(*entry, Capacities(), now);
+  if (pending.code() != v1::PendingReason::CODE_UNSPECIFIED) *job.mutable_pending() = std::move(pending);
+  if (waiting_.contains(KeyOf(*entry))) {
+    int position = 0;
+    for (const QueueKey& key : waiting_) {
+      const JobEntry& other = *FindEntry(std::get<2>(key));
+      if (other.job().queue() == job.queue()) ++position;
+      if (&other == entry) break;
+    }
+    job.set_queue_position(position);
+  }
+  return job;
+}
+
+const JobRecord* Core::Record(const std::string& uid) const {
+  const JobEntry* entry = FindEntry(uid);
+  return entry == nullptr ? nullptr : &entry->record;
+}
+
+std::vector<std::string> Core::Uids() const {
+  std::vector<std::string> uids;
+  for (auto it = by_time_.rbegin(); it != by_time_.rend(); ++it) uids.push_back(it->second);
+  return uids;
+}
+
+std::map<std::tuple<v1::JobState, std::string, std::string>, int> Core::CountJobs() const {
+  std::map<std::tuple<v1::JobState, std::string, std::string>, int> counts;
+  for (const auto& [uid, entry] : jobs_) {
+    ++counts[{entry->state(), entry->job().queue(), entry->job().kind()}];
+  }
+  return counts;
+}
+
+std::map<v1::PendingReason::Code, int> Core::CountPending(Now now) const {
+  std::map<v1::PendingReason::Code, int> counts;
+  const auto capacities = Capacities();
+  for (const QueueKey& key : waiting_) ++counts[PendingOf(*FindEntry(std::get<2>(key)), capacities, now).code()];
+  return counts;
+}
+
+}  // namespace trainyard::coordinator

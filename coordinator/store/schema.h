@@ -1,0 +1,76 @@
+// Tables of the SQLite store. What must never happen is forbidden here too, not only in the core (CP-57).
+#pragma once
+
+namespace trainyard::coordinator {
+
+inline constexpr int kSchemaVersion = 1;
+
+// Records are protocol buffers in `record`; columns beside it exist for the rules and for people with the sqlite3
+// shell. job.state values 7, 8, 9 are SUCCEEDED, FAILED, CANCELLED.
+inline constexpr char kSchema[] = R"sql(
+CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE jobs (
+  uid TEXT PRIMARY KEY,
+  namespace TEXT NOT NULL,
+  name TEXT NOT NULL,
+  state INTEGER NOT NULL CHECK (state BETWEEN 1 AND 9),
+  revision INTEGER NOT NULL,
+  committed_step INTEGER NOT NULL,
+  record BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX one_live_job_of_a_name ON jobs (namespace, name) WHERE state < 7;
+CREATE TRIGGER ended_jobs_stay_ended BEFORE UPDATE OF state ON jobs
+  WHEN OLD.state >= 7 AND NEW.state <> OLD.state
+  BEGIN SELECT RAISE(ABORT, 'a job may not leave a terminal state'); END;
+CREATE TRIGGER committed_steps_only_grow BEFORE UPDATE OF committed_step ON jobs
+  WHEN NEW.committed_step < OLD.committed_step
+  BEGIN SELECT RAISE(ABORT, 'a committed step may not go down'); END;
+
+CREATE TABLE attempts (
+  job_uid TEXT NOT NULL REFERENCES jobs (uid) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
+  number INTEGER NOT NULL,
+  fence INTEGER NOT NULL UNIQUE,
+  live INTEGER NOT NULL CHECK (live IN (0, 1)),
+  PRIMARY KEY (job_uid, number)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX one_live_attempt_of_a_job ON attempts (job_uid) WHERE live = 1;
+
+CREATE TABLE held_slots (
+  worker_id TEXT NOT NULL,
+  slot INTEGER NOT NULL,
+  job_uid TEXT NOT NULL REFERENCES jobs (uid) DEFERRABLE INITIALLY DEFERRED,
+  fence INTEGER NOT NULL,
+  PRIMARY KEY (worker_id, slot)
+) WITHOUT ROWID;
+CREATE INDEX held_slots_by_job ON held_slots (job_uid);
+
+CREATE TABLE requests (
+  namespace TEXT NOT NULL,
+  request_id TEXT NOT NULL,
+  method TEXT NOT NULL,
+  record BLOB NOT NULL,
+  PRIMARY KEY (namespace, request_id, method)
+) WITHOUT ROWID;
+
+CREATE TABLE workers (worker_id TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE events (
+  revision INTEGER PRIMARY KEY,
+  job_uid TEXT NOT NULL,
+  job BLOB NOT NULL
+);
+
+CREATE TABLE metrics (
+  job_uid TEXT NOT NULL REFERENCES jobs (uid) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
+  step INTEGER NOT NULL,
+  point BLOB NOT NULL,
+  PRIMARY KEY (job_uid, step)
+) WITHOUT ROWID;
+CREATE TABLE metric_strides (
+  job_uid TEXT PRIMARY KEY REFERENCES jobs (uid) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
+  stride INTEGER NOT NULL
+) WITHOUT ROWID;
+)sql";
+
+}  // namespace trainyard::coordinator
