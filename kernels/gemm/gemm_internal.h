@@ -12,7 +12,7 @@ namespace trainyard::kernels::internal {
 // bounded, so that a vocabulary of 128k rows does not need gigabytes.
 struct WidenedPanels {
   WidenedPanels(int64_t m, int64_t n, int64_t k)
-      : rows(std::min<int64_t>(m, 2048)), cols(std::min<int64_t>(n, 2048)), depth(std::min<int64_t>(k, 4096)) {}
+      : rows(std::min<int64_t>(m, 2048)), cols(std::min<int64_t>(n, 2048)), depth(std::clamp<int64_t>(k, 1, 4096)) {}
 
   int64_t a_floats() const { return RoundUp(rows * depth); }
   int64_t b_floats() const { return RoundUp(depth * cols); }
