@@ -19,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/core/tensor.h"
 #include "proto/v1/checkpoint.pb.h"
+#include "worker/ckpt/manifest.h"
 #include "worker/model/safetensors.h"
 
 namespace trainyard::ckpt {
@@ -96,11 +97,5 @@ class CheckpointReader {
   std::vector<model::SafetensorsReader> shards_;
   std::map<std::string, const model::SafetensorsReader*> tensors_;  // replicated
 };
-
-// "attempt-<n>-fence-<f>/checkpoints/step-<8 digits>"
-std::string CheckpointDirectory(int32_t attempt, uint64_t fence, int64_t step);
-
-// manifest.json of a checkpoint folder. For tools; a job resumes from the coordinator's record instead.
-absl::StatusOr<v1::CheckpointManifest> ReadManifest(const std::string& checkpoint_folder);
 
 }  // namespace trainyard::ckpt

@@ -78,6 +78,10 @@ class Communicator {
   // Nobody leaves before all have come.
   virtual absl::Status Barrier() = 0;
 
+  // Makes the memory for sums of up to `data_bytes`, so that no later call allocates it; returns all bytes held for
+  // sums. Not collective.
+  virtual int64_t ReserveSum(int64_t data_bytes) = 0;
+
   // From any thread: the pending call and all later ones fail, here at once and on the other ranks as if this one had
   // gone.
   virtual void Abort() = 0;

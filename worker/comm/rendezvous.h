@@ -50,7 +50,8 @@ class Rendezvous {
  public:
   virtual ~Rendezvous() = default;
 
-  // Opens the sockets. Unavailable if the host's address cannot be bound, InvalidArgument for a rank outside the world.
+  // Opens the sockets. Makes the process ignore SIGPIPE, since gloo writes to sockets whose peer may have gone.
+  // Unavailable if the host's address cannot be bound, InvalidArgument for a rank outside the world.
   static absl::StatusOr<std::unique_ptr<Rendezvous>> Create(const RendezvousOptions& options);
 
   // Opaque bytes for the other ranks.
@@ -60,7 +61,8 @@ class Rendezvous {
   // of another attempt, fence, epoch or table, DeadlineExceeded if a peer does not join in time.
   virtual absl::StatusOr<Communicators> Connect(const std::vector<std::string>& blobs, uint64_t membership_epoch) = 0;
 
-  // From any thread: a pending Connect returns Aborted.
+  // From any thread: a pending Connect returns Aborted. Communicators already made are not touched by their owner's
+  // loss of this object, but they are by this call: their connections close.
   virtual void Abort() = 0;
 };
 

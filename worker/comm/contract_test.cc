@@ -1,0 +1,311 @@
+// What every implementation of Communicator promises, by one body for all of them.
+#include <numeric>
+#include <tuple>
+
+#include "gtest/gtest.h"
+#include "kernels/core/philox.h"
+#include "worker/comm/partition.h"
+#include "worker/comm/testing/ranks.h"
+
+namespace trainyard::comm {
+namespace {
+
+using kernels::BFloat16;
+using kernels::DType;
+using kernels::TensorView;
+using ::testing::HasSubstr;
+
+// Values of very different size, so that a sum in another order has other bits.
+std::vector<float> Input(int rank, int64_t count) {
+  std::vector<float> values;
+  for (int64_t i = 0; i < count; ++i) {
+    const kernels::PhiloxKey key{.seed = 11, .purpose = kernels::kRandomTest, .tensor = static_cast<uint32_t>(rank)};
+    const float uniform = kernels::ToUniform(kernels::RandomWord(key, static_cast<uint64_t>(i))) - 0.5f;
+    values.push_back(std::ldexp(uniform, static_cast<int>(i * 7 + rank * 3) % 24));
+  }
+  return values;
+}
+
+// The formula of communicator.h.
+std::vector<float> SumOfInputs(int ranks, int64_t count, float scale) {
+  std::vector<float> sum = Input(0, count);
+  for (int rank = 1; rank < ranks; ++rank) {
+    const std::vector<float> next = Input(rank, count);
+    for (size_t i = 0; i < sum.size(); ++i) sum[i] += next[i];
+  }
+  for (float& value : sum) value *= scale;
+  return sum;
+}
+
+TensorView View(std::vector<float>& values) {
+  return TensorView(values.data(), DType::kF32, {static_cast<int64_t>(values.size())});
+}
+
+class CommunicatorTest : public ::testing::TestWithParam<std::tuple<Transport, int>> {
+ protected:
+  Transport transport() const { return std::get<0>(GetParam()); }
+  int ranks() const { return std::get<1>(GetParam()); }
+
+  // Runs body(communicator) on every rank.
+  void OnAllRanks(const std::function<void(Communicator&)>& body) {
+    std::vector<std::unique_ptr<Communicator>> communicators = MakeRanks(transport(), ranks());
+    ASSERT_EQ(communicators.size(), static_cast<size_t>(ranks()));
+    RunThreads(ranks(), [&](int rank) { body(*communicators[static_cast<size_t>(rank)]); });
+  }
+};
+
+// 1<<18 floats are two chunks of gloo's pipeline in the parts of two ranks; odd sizes make parts unequal.
+constexpr int64_t kSizes[] = {0, 1, 7, 1000, 12345, (1 << 18) + 13, (1 << 19) + 1};
+
+TEST_P(CommunicatorTest, AllReduceIsTheSumInRankOrderBitForBit) {
+  OnAllRanks([&](Communicator& communicator) {
+    EXPECT_EQ(communicator.size(), ranks());
+    for (int64_t count : kSizes) {
+      for (float scale : {1.0f, 1.0f / 3.0f}) {
+        std::vector<float> values = Input(communicator.rank(), count);
+        ASSERT_OK(communicator.AllReduceSum(View(values), scale));
+        ASSERT_EQ(values, SumOfInputs(ranks(), count, scale)) << count;
+      }
+    }
+  });
+}
+
+TEST_P(CommunicatorTest, AllReduceOfBf16RoundsOnce) {
+  OnAllRanks([&](Communicator& communicator) {
+    for (int64_t count : kSizes) {
+      // Inputs that bf16 holds exactly, so that the f32 sum of inputs is the one to round.
+      std::vector<BFloat16> values(static_cast<size_t>(count));
+      std::vector<float> sum(static_cast<size_t>(count));
+      for (int rank = 0; rank < ranks(); ++rank) {
+        const std::vector<float> input = Input(rank, count);
+        for (size_t i = 0; i < values.size(); ++i) {
+          const BFloat16 narrow = kernels::FromFloat<BFloat16>(input[i]);
+          sum[i] = rank == 0 ? kernels::ToFloat(narrow) : sum[i] + kernels::ToFloat(narrow);
+          if (rank == communicator.rank()) values[i] = narrow;
+        }
+      }
+      ASSERT_OK(communicator.AllReduceSum(TensorView(values.data(), DType::kBF16, {count}), 0.5f));
+      for (size_t i = 0; i < values.size(); ++i) {
+        ASSERT_EQ(values[i].bits, kernels::FromFloat<BFloat16>(sum[i] * 0.5f).bits) << i;
+      }
+    }
+  });
+}
+
+TEST_P(CommunicatorTest, ReduceScatterAndAllGatherAreTheHalvesOfAllReduce) {
+  OnAllRanks([&](Communicator& communicator) {
+    for (int64_t count : kSizes) {
+      std::vector<float> values = Input(communicator.rank(), count);
+      const std::vector<float> before = values;
+      const std::vector<float> sum = SumOfInputs(ranks(), count, 0.25f);
+      ASSERT_OK(communicator.ReduceScatterSum(View(values), 0.25f));
+      const Part own = PartOf(count, ranks(), communicator.rank());
+      for (int64_t i = 0; i < count; ++i) {
+        const size_t at = static_cast<size_t>(i);
+        ASSERT_EQ(values[at], i >= own.begin && i < own.end ? sum[at] : before[at]) << i;
+      }
+      ASSERT_OK(communicator.AllGatherParts(View(values)));
+      ASSERT_EQ(values, sum);
+    }
+  });
+}
+
+TEST_P(CommunicatorTest, AllGatherKeepsRankOrderForUnequalAndEmptyPieces) {
+  OnAllRanks([&](Communicator& communicator) {
+    for (int64_t unit : {0, 1, 1000, 333333}) {
+      std::vector<int64_t> bytes;  // rank 1 gives nothing
+      std::string expected;
+      for (int rank = 0; rank < ranks(); ++rank) {
+        bytes.push_back(rank == 1 ? 0 : unit * (rank + 1));
+        expected += std::string(static_cast<size_t>(bytes.back()), static_cast<char>('a' + rank));
+      }
+      const std::string own(static_cast<size_t>(bytes[static_cast<size_t>(communicator.rank())]),
+                            static_cast<char>('a' + communicator.rank()));
+      std::string all(expected.size(), '.');
+      ASSERT_OK(communicator.AllGatherBytes(own.data(), bytes, all.data()));
+      ASSERT_EQ(all, expected);
+      // In place.
+      all.assign(expected.size(), '.');
+      const auto begin = std::accumulate(bytes.begin(), bytes.begin() + communicator.rank(), int64_t{0});
+      all.replace(static_cast<size_t>(begin), own.size(), own);
+      ASSERT_OK(communicator.AllGatherBytes(all.data() + begin, bytes, all.data()));
+      ASSERT_EQ(all, expected);
+    }
+  });
+}
+
+TEST_P(CommunicatorTest, AllGatherStringsAndBroadcastString) {
+  OnAllRanks([&](Communicator& communicator) {
+    const auto text = [](int rank) {
+      return std::string(static_cast<size_t>(rank * 100), static_cast<char>('a' + rank));
+    };
+    ASSERT_OK_AND_ASSIGN(const std::vector<std::string> all, AllGatherStrings(communicator, text(communicator.rank())));
+    ASSERT_EQ(all.size(), static_cast<size_t>(ranks()));
+    for (int rank = 0; rank < ranks(); ++rank) EXPECT_EQ(all[static_cast<size_t>(rank)], text(rank));
+    for (int root = 0; root < ranks(); ++root) {
+      ASSERT_OK_AND_ASSIGN(const std::string got, BroadcastString(communicator, text(communicator.rank()), root));
+      EXPECT_EQ(got, text(root));
+    }
+  });
+}
+
+TEST_P(CommunicatorTest, AllToAllMovesEveryBlock) {
+  OnAllRanks([&](Communicator& communicator) {
+    for (int64_t unit : {0, 1, 1001, 200000}) {
+      // From s to r: (s + 2 r) * unit bytes of a letter that names both.
+      const auto length = [&](int from, int to) { return from == to ? 0 : (from + 2 * to) * unit; };
+      const auto letter = [](int from, int to) { return static_cast<char>('A' + from * 8 + to); };
+      Communicator::Blocks blocks;
+      std::string in, expected;
+      for (int peer = 0; peer < ranks(); ++peer) {
+        blocks.in_offsets.push_back(static_cast<int64_t>(in.size()));
+        blocks.send_bytes.push_back(length(communicator.rank(), peer));
+        in += std::string(static_cast<size_t>(blocks.send_bytes.back()), letter(communicator.rank(), peer));
+        blocks.out_offsets.push_back(static_cast<int64_t>(expected.size()));
+        blocks.recv_bytes.push_back(length(peer, communicator.rank()));
+        expected += std::string(static_cast<size_t>(blocks.recv_bytes.back()), letter(peer, communicator.rank()));
+      }
+      std::string out(expected.size(), '.');
+      blocks.in = in.data();
+      blocks.out = out.data();
+      ASSERT_OK(communicator.AllToAllBytes(blocks));
+      ASSERT_EQ(out, expected);
+    }
+  });
+}
+
+TEST_P(CommunicatorTest, BroadcastFromEveryRoot) {
+  OnAllRanks([&](Communicator& communicator) {
+    for (int64_t count : kSizes) {
+      for (int root = 0; root < ranks(); ++root) {
+        std::vector<float> values = Input(communicator.rank(), count);
+        ASSERT_OK(communicator.Broadcast(values.data(), count * 4, root));
+        ASSERT_EQ(values, Input(root, count));
+      }
+    }
+  });
+}
+
+TEST_P(CommunicatorTest, MessagesOfOneTagKeepTheirOrderAndTagsDoNotMix) {
+  OnAllRanks([&](Communicator& communicator) {
+    // Around the ring; even ranks send first, so no two wait for each other.
+    const int to = (communicator.rank() + 1) % ranks(), from = (communicator.rank() + ranks() - 1) % ranks();
+    if (to == communicator.rank()) return;
+    const auto send = [&] {
+      for (int i = 0; i < 4; ++i) {
+        std::vector<float> values = Input(communicator.rank() * 10 + i, 5000);
+        ASSERT_OK(communicator.Send(values.data(), 20000, to, static_cast<uint32_t>(i % 2)));
+      }
+    };
+    const auto receive = [&] {
+      for (int i = 0; i < 4; ++i) {
+        std::vector<float> values(5000);
+        ASSERT_OK(communicator.Recv(values.data(), 20000, from, static_cast<uint32_t>(i % 2)));
+        ASSERT_EQ(values, Input(from * 10 + i, 5000));
+      }
+    };
+    if (communicator.rank() % 2 == 0) {
+      send();
+      receive();
+    } else {
+      receive();
+      send();
+    }
+  });
+}
+
+TEST_P(CommunicatorTest, NobodyPassesABarrierBeforeAllHaveCome) {
+  std::atomic<int> arrived{0};
+  OnAllRanks([&](Communicator& communicator) {
+    for (int round = 1; round <= 50; ++round) {
+      ++arrived;
+      ASSERT_OK(communicator.Barrier());
+      EXPECT_GE(arrived, round * ranks());
+      ASSERT_OK(communicator.Barrier());
+    }
+  });
+}
+
+// The formula of AllReduceSum's comment, for a size that divides evenly.
+TEST_P(CommunicatorTest, TrafficOfAnAllReduceIsTwiceTheForeignParts) {
+  OnAllRanks([&](Communicator& communicator) {
+    std::vector<float> values(96000);
+    ASSERT_OK(communicator.AllReduceSum(View(values), 1.0f));
+    EXPECT_EQ(communicator.traffic().bytes_sent, 2 * (ranks() - 1) * (96000 * 4 / ranks()));
+    EXPECT_EQ(communicator.traffic().bytes_received, 2 * (ranks() - 1) * (96000 * 4 / ranks()));
+  });
+}
+
+TEST_P(CommunicatorTest, APeerThatLeavesFailsTheOthersAtOnce) {
+  if (ranks() == 1) GTEST_SKIP() << "needs a peer";
+  std::vector<std::unique_ptr<Communicator>> communicators = MakeRanks(transport(), ranks());
+  const absl::Time start = absl::Now();
+  RunThreads(ranks(), [&](int rank) {
+    auto& communicator = communicators[static_cast<size_t>(rank)];
+    std::vector<float> values(1 << 20);
+    ASSERT_OK(communicator->AllReduceSum(View(values), 1.0f));
+    if (rank == ranks() - 1) {
+      communicator.reset();
+      return;
+    }
+    EXPECT_THAT(communicator->AllReduceSum(View(values), 1.0f),
+                StatusIs(absl::StatusCode::kUnavailable, HasSubstr("")));
+    // It never heals.
+    EXPECT_THAT(communicator->Barrier(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("")));
+  });
+  EXPECT_LT(absl::Now() - start, absl::Seconds(10));  // far below the timeout
+}
+
+TEST_P(CommunicatorTest, AbsentPeerRunsIntoTheTimeout) {
+  if (ranks() == 1) GTEST_SKIP() << "needs a peer";
+  std::vector<std::unique_ptr<Communicator>> communicators = MakeRanks(transport(), ranks(), absl::Milliseconds(300));
+  std::atomic<int> late{0};
+  RunThreads(ranks(), [&](int rank) {
+    if (rank == 0) return;  // there, but silent
+    std::vector<float> values(1000);
+    const absl::Status status = communicators[static_cast<size_t>(rank)]->AllReduceSum(View(values), 1.0f);
+    EXPECT_FALSE(status.ok());
+    if (absl::IsDeadlineExceeded(status)) ++late;
+  });
+  EXPECT_GE(late, 1);  // whoever notices first; it takes the others with it
+}
+
+TEST_P(CommunicatorTest, AbortWakesTheWaitingCallWithinASecond) {
+  if (ranks() == 1) GTEST_SKIP() << "nothing to wait for";
+  std::vector<std::unique_ptr<Communicator>> communicators = MakeRanks(transport(), ranks());
+  // Rank 0 stays away; the others wait until rank 1 is told to give up.
+  std::atomic<int> waiting{0};
+  std::vector<absl::Time> woken(static_cast<size_t>(ranks()));
+  absl::Time aborted;
+  RunThreads(ranks() + 1, [&](int rank) {
+    if (rank == 0) return;
+    if (rank == ranks()) {
+      while (waiting < ranks() - 1) std::this_thread::yield();
+      aborted = absl::Now();
+      communicators[1]->Abort();
+      return;
+    }
+    std::vector<float> values(1 << 20);
+    ++waiting;
+    const absl::Status status = communicators[static_cast<size_t>(rank)]->AllReduceSum(View(values), 1.0f);
+    woken[static_cast<size_t>(rank)] = absl::Now();
+    EXPECT_FALSE(status.ok());
+    EXPECT_EQ(rank == 1, absl::IsAborted(status)) << status.ToString();
+    EXPECT_FALSE(communicators[static_cast<size_t>(rank)]->Barrier().ok());
+  });
+  for (int rank = 1; rank < ranks(); ++rank) {
+    EXPECT_LT(woken[static_cast<size_t>(rank)] - aborted, absl::Seconds(1)) << rank;
+  }
+}
+
+std::string CaseName(const ::testing::TestParamInfo<std::tuple<Transport, int>>& info) {
+  return absl::StrCat(std::get<0>(info.param) == Transport::kLocal ? "Local" : "Gloo", std::get<1>(info.param));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, CommunicatorTest,
+                         ::testing::Combine(::testing::Values(Transport::kLocal, Transport::kGloo),
+                                            ::testing::Values(1, 2, 3, 4)),
+                         CaseName);
+
+}  // namespace
+}  // namespace trainyard::comm
