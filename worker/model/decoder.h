@@ -1,0 +1,54 @@
+// Runs a network forward on one growing sequence, keeping the keys and values of what it has seen.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "kernels/attention/attention.h"
+#include "kernels/core/arena.h"
+#include "kernels/core/stream.h"
+#include "worker/model/config.h"
+#include "worker/model/parameters.h"
+
+namespace trainyard::model {
+
+struct DecoderOptions {
+  int64_t max_positions = 0;  // prompt and generated tokens together, at most config.max_positions
+  kernels::DType dtype = kernels::DType::kF32;
+  int threads = 1;  // of the stream
+};
+
+// Computes linear layers as stored. Not thread-safe.
+class Decoder {
+ public:
+  // Memory under "kv_cache" and "decoder". Borrows `weights`. Over a counting arena nothing but the plan is made.
+  Decoder(const ModelConfig& config, const DecoderOptions& options, const NetworkTensors* weights,
+          kernels::Arena& arena);
+  // Call once, not over a counting arena.
+  void Prepare(kernels::Stream& stream);
+
+  // Appends `tokens` (at least one; ids below vocab_size; not beyond max_positions) and returns the logits, f32 or bf16
+  // (1, vocab_size), for what follows; valid until the next call. A first call takes all tokens at once, later ones one
+  // by one; the logits are those of the whole sequence's forward, up to rounding.
+  kernels::TensorView Feed(absl::Span<const int32_t> tokens, kernels::Stream& stream);
+
+  void Reset() { length_ = 0; }
+  int64_t length() const { return length_; }
+  int64_t max_positions() const { return options_.max_positions; }
+
+ private:
+  void Run(absl::Span<const int32_t> tokens, kernels::Stream& stream);
+
+  const ModelConfig config_;
+  const DecoderOptions options_;
+  const NetworkTensors* const weights_;
+  int64_t length_ = 0;
+
+  kernels::TensorView rope_table_;
+  std::vector<kernels::TensorView> k_cache_, v_cache_;
+  kernels::TensorView tokens_, residual_, normed_, inv_rms_, qkv_, attention_, lse_, out_, gate_up_, activated_;
+  kernels::TensorView logits_, workspace_;
+};
+
+}  // namespace trainyard::model

@@ -1,0 +1,36 @@
+// Models as folders in Hugging Face layout: config.json, model.safetensors (or shards with
+// model.safetensors.index.json), generation_config.json and the tokenizer's files.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/core/stream.h"
+#include "kernels/core/tensor.h"
+#include "worker/model/config.h"
+#include "worker/model/parameters.h"
+
+namespace trainyard::model {
+
+// NotFound if the folder has no config.json; else as ParseConfigJson. End-of-text ids of generation_config.json, if
+// there is one, come on top.
+absl::StatusOr<ModelConfig> ReadConfig(const std::string& directory);
+
+// Fills `tensors` (f32 or bf16, as ListParameters) from F32, F16 or BF16 files, rounding to nearest even.
+// InvalidArgument names the first tensor that is missing, has another shape than config.json says, or belongs to no
+// part of this network; DataLoss for damaged files.
+absl::Status ImportWeights(const std::string& directory, const ModelConfig& config,
+                           const std::vector<kernels::TensorView>& tensors, kernels::Stream& stream);
+
+struct ExportOptions {
+  std::string directory;         // made if needed; files in it are replaced
+  std::string tokenizer_source;  // folder whose tokenizer files are copied; may be empty
+};
+
+// Writes the whole folder. `tensors`: f32 or bf16, as ListParameters. Returns the bytes of all files.
+absl::StatusOr<int64_t> ExportModel(const ModelConfig& config, const std::vector<kernels::TensorView>& tensors,
+                                    const ExportOptions& options);
+
+}  // namespace trainyard::model

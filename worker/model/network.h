@@ -1,0 +1,116 @@
+// Forward and backward of a Llama-style network as an explicit list of op calls, layer by layer, over memory planned
+// once.
+//
+//   x[0]  = embedding[tokens]
+//   block l:  h = norm(x[l]);  qkv = rope(h Wqkv^T + b);  mid = x[l] + attention(qkv) Wo^T
+//             h' = norm(mid);  x[l+1] = mid + swiglu(h' Wgu^T) Wd^T
+//   logits = norm(x[L]) Whead^T;  losses = cross-entropy(logits, targets)
+//
+// N = batch * seq tokens. Kept for the backward, in elements a token and block (C hidden, K = (Hq + 2 Hkv) HS,
+// A = Hq HS, D intermediate): x, h, mid, h' C each, qkv K, attention A, gate|up 2 D, swiglu D, and f32: two norms, Hq
+// log-sum-exps. With recompute_blocks only x is kept for each block, the rest once for all blocks.
+//
+// Weights and activations are f32 or bf16, gradients of weights f32. The same bits for any number of threads,
+// recompute_blocks or not, and any head_chunks.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "kernels/attention/attention.h"
+#include "kernels/core/arena.h"
+#include "kernels/core/stream.h"
+#include "kernels/core/tensor.h"
+#include "worker/linear/linear_scheme.h"
+#include "worker/model/config.h"
+#include "worker/model/parameters.h"
+
+namespace trainyard::model {
+
+struct NetworkOptions {
+  int64_t batch = 1;
+  int64_t seq = 1;
+  kernels::DType dtype = kernels::DType::kF32;
+  bool recompute_blocks = false;
+  // The head and its loss work on chunks of rows, so only about 1 / head_chunks of the logits exist at a time. A chunk
+  // is a multiple of kHeadRows rows, so there may be fewer chunks.
+  int head_chunks = 1;
+  int threads = 1;  // of the stream: some ops' scratch depends on it
+};
+
+// Rows that are added into the head's gradient at a time, whatever the chunks: so chunks change no bit.
+inline constexpr int64_t kHeadRows = 256;
+int64_t HeadChunkRows(int64_t rows, int head_chunks);
+
+class Network {
+ public:
+  // Takes memory from `arena` under "activations" and "workspace". `gradients` is null for a network that only
+  // evaluates. All arguments are borrowed for the network's life; over a counting arena, nothing but the plan is made.
+  Network(const ModelConfig& config, const NetworkOptions& options, const linear::LinearScheme* scheme,
+          const NetworkTensors* weights, const NetworkTensors* gradients, kernels::Arena& arena);
+
+  // Fills constant tables. Call once before the rest, not over a counting arena.
+  void Prepare(kernels::Stream& stream);
+
+  // i32 (batch, seq), to be filled by the caller; targets may be kIgnoreTarget.
+  const kernels::TensorView& tokens() const { return tokens_; }
+  const kernels::TensorView& targets() const { return targets_; }
+  // f32 (batch * seq), of the last call.
+  const kernels::TensorView& losses() const { return losses_; }
+
+  struct StepArgs {
+    float loss_scale = 1.0f;  // the gradient is that of loss_scale * sum of losses
+    bool accumulate = false;  // add to the gradients instead of overwriting them
+    // Called when the gradients of a layer (Parameter::layer) are final, from the last layer to the first; may be null.
+    const std::function<void(int layer)>* on_layer_ready = nullptr;
+  };
+  void ForwardBackward(const StepArgs& args, kernels::Stream& stream);
+
+  // Losses only.
+  void Forward(kernels::Stream& stream);
+
+  // The forward up to logits (batch * seq, vocab_size) f32 or bf16 as the network, in memory of the caller. For checks.
+  void ForwardLogits(const kernels::TensorView& logits, kernels::Stream& stream);
+
+ private:
+  struct BlockActivations {
+    kernels::TensorView attention_normed, attention_inv_rms, qkv, attention, lse;
+    kernels::TensorView mid, mlp_normed, mlp_inv_rms, gate_up, activated;
+  };
+
+  BlockActivations AllocateBlock(kernels::Arena& arena) const;
+  int64_t WorkspaceBytes() const;
+  const BlockActivations& block(int64_t layer) const {
+    return blocks_[options_.recompute_blocks ? 0 : static_cast<size_t>(layer)];
+  }
+
+  void ForwardTrunk(kernels::Stream& stream);
+  // From the normed input to the activated middle of the feed-forward; what recomputation runs again.
+  void ForwardBlockInner(int64_t layer, kernels::Stream& stream);
+  void ForwardHead(bool with_gradients, const StepArgs& args, kernels::Stream& stream);
+  void BackwardTrunk(const StepArgs& args, kernels::Stream& stream);
+  void BackwardBlock(int64_t layer, bool accumulate, kernels::Stream& stream);
+
+  const ModelConfig config_;
+  const NetworkOptions options_;
+  const linear::LinearScheme* const scheme_;
+  const NetworkTensors* const weights_;
+  const NetworkTensors* const gradients_;
+  const int64_t rows_;
+
+  kernels::AttentionShape attention_shape_;
+  kernels::TensorView tokens_, targets_, losses_;
+  kernels::TensorView rope_table_;
+  std::vector<kernels::TensorView> residual_;  // x[0] .. x[L]
+  std::vector<BlockActivations> blocks_;
+  kernels::TensorView final_normed_, final_inv_rms_;
+  kernels::TensorView narrow_;         // (N, max(C, A)): a block's output, or the gradient of a normed input
+  kernels::TensorView wide_;           // (N, max(K, D)): gradient of qkv or of the activated middle
+  kernels::TensorView residual_grad_;  // (N, C)
+  kernels::TensorView logits_;         // one chunk
+  kernels::TensorView workspace_;
+};
+
+}  // namespace trainyard::model

@@ -1,0 +1,257 @@
+#include "worker/train/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "base/check.h"
+#include "base/overloaded.h"
+#include "base/status_macros.h"
+#include "kernels/optim/global_norm.h"
+#include "kernels/pointwise/elementwise.h"
+#include "worker/train/schedule.h"
+
+namespace trainyard::train {
+namespace {
+
+using kernels::Arena;
+using kernels::DType;
+using kernels::TensorView;
+
+std::unique_ptr<linear::LinearScheme> MakeScheme(const spec::LinearOptions& options) {
+  using Made = std::unique_ptr<linear::LinearScheme>;
+  return std::visit(Overloaded{
+                        [](const spec::LinearFp32&) -> Made { return linear::MakeFp32Scheme(); },
+                        [](const spec::LinearBf16&) -> Made { return linear::MakeBf16Scheme(); },
+                    },
+                    options);
+}
+
+}  // namespace
+
+Trainer::Trainer(const TrainerOptions& options, Arena arena)
+    : options_(options),
+      arena_(std::move(arena)),
+      stream_(arena_.counts_only() ? 1 : options.threads),
+      parameters_(model::ListParameters(options.config)) {
+  Allocate();
+}
+
+void Trainer::Allocate() {
+  weights_ = AllocateWeights(options_.config, options_.dtype, "weights", arena_);
+  if (options_.dtype != DType::kF32) {
+    masters_ = AllocateWeights(options_.config, DType::kF32, "master", arena_).all;
+  }
+  gradients_ = AllocateGradients(options_.config, arena_);
+
+  std::vector<optim::OptimizerParameter> updated;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    updated.push_back({.name = parameters_[i].name,
+                       .weight = weights_.all[i],
+                       .master = masters_.empty() ? TensorView() : masters_[i],
+                       .gradient = gradients_.tensors.all[i],
+                       .decays = parameters_[i].is_matrix()});
+    state_.push_back({absl::StrCat("weight/", parameters_[i].name), masters_.empty() ? weights_.all[i] : masters_[i]});
+  }
+  optimizer_ = MakeOptimizer(options_.training.optimizer, std::move(updated), arena_);
+  state_.insert(state_.end(), optimizer_->state().begin(), optimizer_->state().end());
+
+  scheme_ = MakeScheme(options_.training.linear);
+  network_ = std::make_unique<model::Network>(
+      options_.config,
+      model::NetworkOptions{.batch = options_.training.micro_batch,
+                            .seq = options_.sequence_length,
+                            .dtype = options_.dtype,
+                            .recompute_blocks = options_.training.recompute == spec::Recompute::kBlock,
+                            .head_chunks = options_.training.lm_head_chunks,
+                            .threads = options_.threads},
+      scheme_.get(), &weights_, &gradients_.tensors, arena_);
+
+  norm_ = arena_.Allocate("workspace", DType::kF32, {1});
+  clip_factor_ = arena_.Allocate("workspace", DType::kF32, {1});
+  norm_workspace_ =
+      arena_.Allocate("workspace", DType::kU8, {kernels::GlobalNormWorkspaceBytes({&gradients_.flat, 1})});
+  const auto make_z_score = [this](const char* name) {
+    const TensorView window = arena_.Allocate("workspace", DType::kF32, {kZScoreWindow});
+    state_.push_back({absl::StrCat("z_score/", name), window});
+    return std::make_unique<ZScore>(window);
+  };
+  loss_z_score_ = make_z_score("loss");
+  norm_z_score_ = make_z_score("gradient_norm");
+}
+
+kernels::MemoryPlan Trainer::Plan(const TrainerOptions& options) {
+  return Trainer(options, Arena::CountOnly()).arena_.plan();
+}
+
+absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const TrainerOptions& options) {
+  TY_RETURN_IF_ERROR(Validate(options.config));
+  if (options.sequence_length > options.config.max_positions) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("data.sequence_length: ", options.sequence_length,
+                     " is more than the model's max_position_embeddings: ", options.config.max_positions));
+  }
+  const int64_t bytes = Trainer(options, Arena::CountOnly()).arena_.used_bytes();
+  TY_ASSIGN_OR_RETURN(Arena arena, Arena::Reserve(bytes));
+  std::unique_ptr<Trainer> trainer(new Trainer(options, std::move(arena)));
+  TY_CHECK_EQ(trainer->arena_.used_bytes(), bytes);
+  trainer->network_->Prepare(trainer->stream_);
+  return trainer;
+}
+
+absl::Status Trainer::Connect(const comm::ExchangeOptions& options, comm::Communicator* communicator) {
+  std::vector<comm::GradientLayer> layers(static_cast<size_t>(options_.config.layers) + 2);
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    layers[static_cast<size_t>(parameters_[i].layer)].tensors.push_back(
+        {gradients_.tensors.all[i], static_cast<int>(parameters_[i].shape.size())});
+  }
+  TY_ASSIGN_OR_RETURN(exchange_, comm::GradientExchange::Create(options, std::move(layers), communicator));
+  communicator_ = communicator;
+  on_layer_ready_ = [this](int layer) { exchange_->LayerReady(layer); };
+  gather_bytes_.assign(static_cast<size_t>(communicator->size()), 0);
+  gathered_.resize(static_cast<size_t>(communicator->size()) * 2);
+  return absl::OkStatus();
+}
+
+void Trainer::Initialize() {
+  for (const optim::NamedTensor& tensor : state_) Fill({.y = tensor.tensor}, stream_);
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    InitializeParameter(parameters_[i], static_cast<uint32_t>(i), options_.seed, state_[i].tensor, stream_);
+  }
+  RoundWeights();
+  step_ = updates_ = dropped_in_a_row_ = 0;
+  loss_z_score_->set_count(0);
+  norm_z_score_->set_count(0);
+}
+
+void Trainer::RoundWeights() {
+  for (size_t i = 0; i < masters_.size(); ++i) Convert({.x = masters_[i], .y = weights_.all[i]}, stream_);
+}
+
+absl::StatusOr<StepResult> Trainer::Step(data::Loader& loader) {
+  const spec::TrainingOptions& training = options_.training;
+  const int64_t tokens = network_->losses().size() * training.accumulation;  // of this rank in this step
+  const int ranks = communicator_ == nullptr ? 1 : communicator_->size();
+  double loss_sum = 0;
+  for (int micro = 0; micro < training.accumulation; ++micro) {
+    TY_RETURN_IF_ERROR(loader.Next(network_->tokens(), network_->targets()));
+    const bool exchanges = exchange_ != nullptr && micro + 1 == training.accumulation;
+    if (exchanges) exchange_->Begin(step_, 1.0f / static_cast<float>(ranks));
+    network_->ForwardBackward({.loss_scale = static_cast<float>(1.0 / static_cast<double>(tokens)),
+                               .accumulate = micro > 0,
+                               .on_layer_ready = exchanges ? &on_layer_ready_ : nullptr},
+                              stream_);
+    loss_sum += SumLosses();
+  }
+  if (exchange_ != nullptr) TY_RETURN_IF_ERROR(exchange_->Wait());
+  TY_RETURN_IF_ERROR(SumOverRanks(&loss_sum, 1));
+
+  GlobalNorm({.tensors = {&gradients_.flat, 1},
+              .max_norm = static_cast<float>(training.clip_norm),
+              .norm = norm_,
+              .clip_factor = clip_factor_,
+              .workspace = norm_workspace_},
+             stream_);
+  TY_RETURN_IF_ERROR(stream_.Synchronize());
+
+  StepResult result;
+  result.loss = loss_sum / static_cast<double>(tokens * ranks);
+  result.gradient_norm = *norm_.as<float>();
+  result.learning_rate =
+      optim::PeakLearningRate(training.optimizer) * RateMultiplier(training.schedule, step_, training.steps);
+  result.updated = std::isfinite(result.loss) && std::isfinite(result.gradient_norm);
+  if (!result.updated) TY_RETURN_IF_ERROR(CheckFinite(result));
+  result.loss_z_score = loss_z_score_->Push(result.loss);
+  result.norm_z_score = norm_z_score_->Push(result.gradient_norm);
+  if (result.updated) {
+    dropped_in_a_row_ = 0;
+    ++updates_;
+    optimizer_->Update({.update = updates_, .learning_rate = result.learning_rate, .gradient_factor = clip_factor_},
+                       stream_);
+  }
+  ++step_;
+  TY_RETURN_IF_ERROR(stream_.Synchronize());
+  return result;
+}
+
+absl::Status Trainer::CheckFinite(const StepResult& result) {
+  const std::string what = absl::StrCat("step ", step_ + 1, ": loss ", result.loss, ", gradient norm ",
+                                        result.gradient_norm, ": not finite");
+  if (options_.training.nan_policy == spec::NanPolicy::kFail) {
+    return absl::FailedPreconditionError(absl::StrCat(what, " (training.nan_policy is fail)"));
+  }
+  if (++dropped_in_a_row_ >= kMaxDroppedUpdates) {
+    return absl::FailedPreconditionError(absl::StrCat(what, ", as in ", dropped_in_a_row_ - 1, " steps before it"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<double> Trainer::Evaluate(data::Loader& loader, int64_t batches,
+                                         const std::function<absl::StatusOr<bool>()>& should_stop) {
+  const int64_t rank = communicator_ == nullptr ? 0 : communicator_->rank();
+  const int64_t ranks = communicator_ == nullptr ? 1 : communicator_->size();
+  const int64_t rows = options_.training.micro_batch;
+  double sums[2] = {0, 0};  // losses, tokens
+  // All ranks make the same number of rounds; a rank without a batch left in the last round sits it out.
+  for (int64_t first = 0; first < batches; first += ranks) {
+    TY_ASSIGN_OR_RETURN(const bool stops, should_stop());
+    if (stops) return absl::CancelledError("evaluation was broken off");
+    if (first + rank >= batches) continue;
+    TY_ASSIGN_OR_RETURN(const int64_t real_rows,
+                        loader.Validation((first + rank) * rows, network_->tokens(), network_->targets()));
+    if (real_rows == 0) continue;
+    network_->Forward(stream_);
+    sums[0] += SumLosses();  // ignored targets have loss 0
+    sums[1] += static_cast<double>(real_rows * options_.sequence_length);
+  }
+  TY_RETURN_IF_ERROR(SumOverRanks(sums, 2));
+  if (sums[1] == 0) return absl::FailedPreconditionError("the data set has no validation windows");
+  return sums[0] / sums[1];
+}
+
+double Trainer::SumLosses() const {
+  const float* const losses = network_->losses().as<float>();
+  double sum = 0;
+  for (int64_t i = 0; i < network_->losses().size(); ++i) sum += losses[i];
+  return sum;
+}
+
+absl::Status Trainer::SumOverRanks(double* values, int count) {
+  if (communicator_ == nullptr || communicator_->size() == 1) return absl::OkStatus();
+  std::fill(gather_bytes_.begin(), gather_bytes_.end(), static_cast<int64_t>(sizeof(double)) * count);
+  TY_RETURN_IF_ERROR(communicator_->AllGatherBytes(values, gather_bytes_, gathered_.data()));
+  for (int i = 0; i < count; ++i) {
+    values[i] = 0;
+    for (int rank = 0; rank < communicator_->size(); ++rank) {
+      values[i] += gathered_[static_cast<size_t>(rank * count + i)];
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::string Trainer::StateText() const {
+  return absl::StrCat(step_, " ", updates_, " ", dropped_in_a_row_, " ", loss_z_score_->count(), " ",
+                      norm_z_score_->count());
+}
+
+absl::Status Trainer::RestoreState(const std::string& state_text) {
+  std::vector<int64_t> numbers;
+  for (absl::string_view part : absl::StrSplit(state_text, ' ')) {
+    numbers.push_back(-1);
+    if (!absl::SimpleAtoi(part, &numbers.back())) numbers.back() = -1;
+  }
+  if (numbers.size() != 5 || *std::min_element(numbers.begin(), numbers.end()) < 0) {
+    return absl::DataLossError(absl::StrCat("trainer state \"", state_text, "\" is not five counts"));
+  }
+  step_ = numbers[0];
+  updates_ = numbers[1];
+  dropped_in_a_row_ = numbers[2];
+  loss_z_score_->set_count(numbers[3]);
+  norm_z_score_->set_count(numbers[4]);
+  RoundWeights();
+  return absl::OkStatus();
+}
+
+}  // namespace trainyard::train

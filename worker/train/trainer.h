@@ -1,0 +1,135 @@
+// The state of one rank's training and the step that moves it on. No files, no protocol: jobs/ puts those around it.
+//
+// A step: for each micro-batch, the loader's next rows, forward and backward, gradients added up in f32; with the last
+// one, layers go to the exchange as they become final. Then the true global norm, the NaN policy, clipping, the
+// optimizer. The loss is the mean over all tokens of the step, over all ranks.
+//
+// All memory is taken in Create; a step allocates nothing. Everything a step does is a function of the state, the spec
+// and the data: the same bits for any number of threads, memory options, and after a save and restore.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/core/arena.h"
+#include "kernels/core/stream.h"
+#include "proto/spec/training_options.h"
+#include "worker/comm/communicator.h"
+#include "worker/comm/gradient_exchange.h"
+#include "worker/data/loader.h"
+#include "worker/model/config.h"
+#include "worker/model/network.h"
+#include "worker/model/parameters.h"
+#include "worker/optim/optimizer.h"
+#include "worker/train/z_score.h"
+
+namespace trainyard::train {
+
+struct TrainerOptions {
+  model::ModelConfig config;
+  kernels::DType dtype = kernels::DType::kF32;
+  spec::TrainingOptions training;
+  int64_t sequence_length = 0;
+  int threads = 1;
+  uint64_t seed = 0;
+};
+
+struct StepResult {
+  double loss = 0;           // mean over the tokens of all ranks, before the update
+  double gradient_norm = 0;  // of the mean gradient, before clipping
+  double learning_rate = 0;
+  double loss_z_score = 0;
+  double norm_z_score = 0;
+  bool updated = true;  // false if the NaN policy dropped the update
+};
+
+class Trainer {
+ public:
+  // What Create would reserve, by purpose; allocates nothing. f32 weights are their own master; bf16 ones have an f32
+  // "master".
+  static kernels::MemoryPlan Plan(const TrainerOptions& options);
+
+  // InvalidArgument for a shape that is none, ResourceExhausted if the memory cannot be had. Weights are zero.
+  static absl::StatusOr<std::unique_ptr<Trainer>> Create(const TrainerOptions& options);
+
+  // Joins the ranks. Call before the first step if there are several. `communicator` is borrowed; its calls are made by
+  // the exchange's thread during a backward, and by the caller's between.
+  absl::Status Connect(const comm::ExchangeOptions& options, comm::Communicator* communicator);
+
+  // State of step 0 with initial weights from the seed.
+  void Initialize();
+  // The tensors that lead (masters, or weights if f32), as ListParameters. After writing them, call RoundWeights.
+  const std::vector<kernels::TensorView>& leading_weights() const { return masters_.empty() ? weights_.all : masters_; }
+  // Makes bf16 weights from their masters.
+  void RoundWeights();
+
+  // FailedPrecondition under NanPolicy::kFail, or after kMaxDroppedUpdates in a row under kSkip, if the loss or the
+  // norm is not finite.
+  absl::StatusOr<StepResult> Step(data::Loader& loader);
+
+  // Mean loss over the first `batches` micro-batches of the validation split, shared out over the ranks; the same
+  // number on all. `should_stop` is polled between batches, on all ranks alike, and ends it early with Cancelled.
+  absl::StatusOr<double> Evaluate(data::Loader& loader, int64_t batches,
+                                  const std::function<absl::StatusOr<bool>()>& should_stop);
+
+  // Steps done, dropped ones among them.
+  int64_t step() const { return step_; }
+
+  // All tensors that, with StateText, are the state between two steps. bf16 weights follow from their masters.
+  const std::vector<optim::NamedTensor>& state() const { return state_; }
+  std::string StateText() const;
+  // Call after the tensors of state() have been written.
+  absl::Status RestoreState(const std::string& state_text);
+
+  const TrainerOptions& options() const { return options_; }
+  const std::vector<model::Parameter>& parameters() const { return parameters_; }
+  const model::NetworkTensors& weights() const { return weights_; }
+  const model::Gradients& gradients() const { return gradients_; }
+  const kernels::MemoryPlan& memory_plan() const { return arena_.plan(); }
+  kernels::Stream& stream() { return stream_; }
+  model::Network& network() { return *network_; }
+  // Null before Connect.
+  const comm::GradientExchange* exchange() const { return exchange_.get(); }
+
+ private:
+  Trainer(const TrainerOptions& options, kernels::Arena arena);
+  void Allocate();
+  // Adds up `values` over ranks, in rank order, into the same place.
+  absl::Status SumOverRanks(double* values, int count);
+  double SumLosses() const;
+  absl::Status CheckFinite(const StepResult& result);
+
+  const TrainerOptions options_;
+  kernels::Arena arena_;
+  kernels::Stream stream_;
+  const std::vector<model::Parameter> parameters_;
+
+  std::unique_ptr<linear::LinearScheme> scheme_;
+  model::NetworkTensors weights_;
+  std::vector<kernels::TensorView> masters_;  // empty if weights are f32
+  model::Gradients gradients_;
+  std::unique_ptr<optim::Optimizer> optimizer_;
+  std::unique_ptr<model::Network> network_;
+  kernels::TensorView norm_, clip_factor_, norm_workspace_;
+  std::vector<optim::NamedTensor> state_;
+
+  comm::Communicator* communicator_ = nullptr;
+  std::unique_ptr<comm::GradientExchange> exchange_;
+  std::function<void(int)> on_layer_ready_;
+  std::vector<int64_t> gather_bytes_;
+  std::vector<double> gathered_;
+
+  int64_t step_ = 0;
+  int64_t updates_ = 0;  // step_ less the dropped ones
+  int64_t dropped_in_a_row_ = 0;
+  std::unique_ptr<ZScore> loss_z_score_, norm_z_score_;
+};
+
+inline constexpr int64_t kMaxDroppedUpdates = 10;
+
+}  // namespace trainyard::train
