@@ -37,28 +37,11 @@ struct BackwardScratch {
   }
 };
 
-template <typename T>
-TY_INLINE void RowDots(HeadRows<const T> a, HeadRows<const T> b, int64_t rows, int64_t cols, float* dots) {
-  for (int64_t r = 0; r < rows; ++r) {
-    const T* x = a.row(r);
-    const T* y = b.row(r);
-    float lanes[kLanes] = {};
-    int64_t c = 0;
-    for (; c + kLanes <= cols; c += kLanes) {
-      for (int lane = 0; lane < kLanes; ++lane) lanes[lane] += ToFloat(x[c + lane]) * ToFloat(y[c + lane]);
-    }
-    float sum = 0.0f;
-    for (; c < cols; ++c) sum += ToFloat(x[c]) * ToFloat(y[c]);
-    for (int lane = 0; lane < kLanes; ++lane) sum += lanes[lane];
-    dots[r] = sum;
-  }
-}
-
 TY_SIMD void Dots(HeadRows<const float> a, HeadRows<const float> b, int64_t rows, int64_t cols, float* dots) {
-  RowDots(a, b, rows, cols, dots);
+  for (int64_t r = 0; r < rows; ++r) dots[r] = RowDot(a.row(r), b.row(r), cols);
 }
 TY_SIMD void Dots(HeadRows<const BFloat16> a, HeadRows<const BFloat16> b, int64_t rows, int64_t cols, float* dots) {
-  RowDots(a, b, rows, cols, dots);
+  for (int64_t r = 0; r < rows; ++r) dots[r] = RowDot(a.row(r), b.row(r), cols);
 }
 
 // Scores (in p) become weights, and dP (in ds) becomes scale * dS; masked ones are 0 in both.
@@ -69,8 +52,8 @@ TY_SIMD void WeightsAndScoreGradients(float* p, float* ds, int64_t rows, int64_t
     float* ds_row = ds + r * kKeyBlock;
     const int64_t unmasked = UnmaskedKeys(q_begin, k_begin, keys, r);
     const int64_t whole = Padded(unmasked);
-    for (int64_t c = 0; c < whole; c += kLanes) {
-      for (int lane = 0; lane < kLanes; ++lane) {
+    for (int64_t c = 0; c < whole; c += kRowLanes) {
+      for (int64_t lane = 0; lane < kRowLanes; ++lane) {
         const float weight = FastExp(p_row[c + lane] - lse[r]);
         p_row[c + lane] = weight;
         ds_row[c + lane] = weight * (ds_row[c + lane] - d[r]) * scale;

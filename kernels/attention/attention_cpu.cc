@@ -49,24 +49,25 @@ TY_SIMD void UpdateSoftmax(float* scores, int64_t rows, int64_t keys, int64_t q_
     const int64_t whole = Padded(unmasked);  // whole lanes; the strip is wide enough
     for (int64_t c = unmasked; c < whole; ++c) s[c] = -std::numeric_limits<float>::infinity();
 
-    float lanes[kLanes];
-    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = s[lane];
-    for (int64_t c = kLanes; c < whole; c += kLanes) {
-      for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = lanes[lane] < s[c + lane] ? s[c + lane] : lanes[lane];
+    float lanes[kRowLanes];
+    for (int64_t lane = 0; lane < kRowLanes; ++lane) lanes[lane] = s[lane];
+    for (int64_t c = kRowLanes; c < whole; c += kRowLanes) {
+      for (int64_t lane = 0; lane < kRowLanes; ++lane)
+        lanes[lane] = lanes[lane] < s[c + lane] ? s[c + lane] : lanes[lane];
     }
     float max = softmax.max[r];
-    for (int lane = 0; lane < kLanes; ++lane) max = max < lanes[lane] ? lanes[lane] : max;
+    for (int64_t lane = 0; lane < kRowLanes; ++lane) max = max < lanes[lane] ? lanes[lane] : max;
 
-    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = 0.0f;
-    for (int64_t c = 0; c < whole; c += kLanes) {
-      for (int lane = 0; lane < kLanes; ++lane) {
+    for (int64_t lane = 0; lane < kRowLanes; ++lane) lanes[lane] = 0.0f;
+    for (int64_t c = 0; c < whole; c += kRowLanes) {
+      for (int64_t lane = 0; lane < kRowLanes; ++lane) {
         const float weight = FastExp(s[c + lane] - max);
         s[c + lane] = weight;
         lanes[lane] += weight;
       }
     }
     float sum = 0.0f;
-    for (int lane = 0; lane < kLanes; ++lane) sum += lanes[lane];
+    for (int64_t lane = 0; lane < kRowLanes; ++lane) sum += lanes[lane];
     for (int64_t c = whole; c < keys; ++c) s[c] = 0.0f;
 
     const float factor = FastExp(softmax.max[r] - max);

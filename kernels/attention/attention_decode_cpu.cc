@@ -11,19 +11,6 @@ namespace {
 
 constexpr int64_t kDecodeBlock = 64;  // keys whose scores are on the stack at a time
 
-template <typename T>
-TY_INLINE float RowDot(const T* x, const T* y, int64_t n) {
-  float lanes[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] += ToFloat(x[i + lane]) * ToFloat(y[i + lane]);
-  }
-  float sum = 0.0f;
-  for (; i < n; ++i) sum += ToFloat(x[i]) * ToFloat(y[i]);
-  for (int lane = 0; lane < kLanes; ++lane) sum += lanes[lane];
-  return sum;
-}
-
 // One query against `length` cached keys and values: the online softmax of the forward, a vector at a time.
 template <typename T>
 TY_INLINE void DecodeHead(const T* q, HeadRows<const T> k, HeadRows<const T> v, int64_t length, int64_t width,

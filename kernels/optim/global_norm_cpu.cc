@@ -10,6 +10,7 @@ namespace internal {
 namespace {
 
 constexpr int64_t kNormBlock = 1 << 15;  // elements a partial sum; cut from each tensor's own beginning
+constexpr int kNormLanes = 2 * kLanes;   // loops of 16 are unrolled whole by GCC, which then vectorises them badly
 
 int64_t BlocksOf(const TensorView& x) {
   return (x.size() + kNormBlock - 1) / kNormBlock;
@@ -18,17 +19,20 @@ int64_t BlocksOf(const TensorView& x) {
 // Squares of floats are exact in double, so this neither overflows nor loses small gradients beside large ones.
 template <typename T>
 TY_INLINE double SquaresOf(const T* x, int64_t n) {
-  double lanes[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) {
+  double lanes[kNormLanes] = {};
+  const int64_t whole = n / kNormLanes * kNormLanes;
+  for (int64_t i = 0; i < whole; i += kNormLanes) {
+    for (int lane = 0; lane < kNormLanes; ++lane) {
       const double value = static_cast<double>(ToFloat(x[i + lane]));
       lanes[lane] += value * value;
     }
   }
+  for (int64_t i = whole; i < n; ++i) {
+    const double value = static_cast<double>(ToFloat(x[i]));
+    lanes[i - whole] += value * value;
+  }
   double sum = 0.0;
-  for (; i < n; ++i) sum += static_cast<double>(ToFloat(x[i])) * static_cast<double>(ToFloat(x[i]));
-  for (int lane = 0; lane < kLanes; ++lane) sum += lanes[lane];
+  for (int lane = 0; lane < kNormLanes; ++lane) sum += lanes[lane];
   return sum;
 }
 
