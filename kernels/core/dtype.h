@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "absl/strings/string_view.h"
+#include "kernels/core/simd.h"
 
 namespace trainyard::kernels {
 
@@ -67,22 +68,22 @@ struct DTypeOf<uint8_t> {
 };
 
 // Loads and stores of the two storage types of activations and weights. Rounding is to nearest, ties to even; NaN
-// stays NaN (quiet). Inline and branch-free where it matters, so loops over them vectorise.
-inline float ToFloat(float x) {
+// stays NaN (quiet). Always inlined (see TY_SIMD) and branch-free where it matters, so loops over them vectorise.
+TY_INLINE float ToFloat(float x) {
   return x;
 }
-inline float ToFloat(BFloat16 x) {
+TY_INLINE float ToFloat(BFloat16 x) {
   const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
   return __builtin_bit_cast(float, bits);
 }
 template <typename T>
 T FromFloat(float x);
 template <>
-inline float FromFloat<float>(float x) {
+TY_INLINE float FromFloat<float>(float x) {
   return x;
 }
 template <>
-inline BFloat16 FromFloat<BFloat16>(float x) {
+TY_INLINE BFloat16 FromFloat<BFloat16>(float x) {
   const uint32_t bits = __builtin_bit_cast(uint32_t, x);
   const uint32_t rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
   const uint32_t quiet_nan = (bits >> 16) | 0x40;

@@ -12,6 +12,8 @@
 #endif
 
 #define TY_INLINE inline __attribute__((always_inline))
+// The same for a lambda, after its parameters: [&](int i) TY_INLINE_LAMBDA { ... }.
+#define TY_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace trainyard::kernels {
 

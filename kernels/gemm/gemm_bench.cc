@@ -63,7 +63,8 @@ BENCHMARK(BM_PlainSgemm)
     ->Args({1024, 512, 512})
     ->Args({2048, 2048, 512})
     ->Args({512, 8192, 512})
-    ->Args({1, 2048, 2048});
+    ->Args({1, 2048, 2048})
+    ->UseRealTime();
 BENCHMARK_CAPTURE(BM_Gemm, f32, DType::kF32)->Apply(Shapes);
 BENCHMARK_CAPTURE(BM_Gemm, bf16, DType::kBF16)->Apply(Shapes);
 

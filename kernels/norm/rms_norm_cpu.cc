@@ -55,7 +55,7 @@ TY_INLINE void ForwardRange(const ForwardRows<T>& rows, int64_t begin, int64_t e
       for (int64_t c = 0; c < cols; ++c) sum[c] = FromFloat<T>(ToFloat(x[c]) + ToFloat(residual[c]));
       x = sum;
     }
-    const float squares = LaneSum(cols, [&](int64_t c) { return ToFloat(x[c]) * ToFloat(x[c]); });
+    const float squares = LaneSum(cols, [&](int64_t c) TY_INLINE_LAMBDA { return ToFloat(x[c]) * ToFloat(x[c]); });
     const float inv = 1.0f / std::sqrt(squares / static_cast<float>(cols) + rows.eps);
     rows.inv_rms[r] = inv;
 #pragma GCC ivdep
@@ -91,8 +91,8 @@ TY_INLINE void BackwardRange(const BackwardRows<T>& rows, int64_t begin, int64_t
     const T* dy = rows.dy + r * cols;
     T* dx = rows.dx + r * cols;
     const float inv = rows.inv_rms[r];
-    const float dot =
-        LaneSum(cols, [&](int64_t c) { return ToFloat(dy[c]) * ToFloat(rows.w[c]) * (ToFloat(x[c]) * inv); });
+    const float dot = LaneSum(
+        cols, [&](int64_t c) TY_INLINE_LAMBDA { return ToFloat(dy[c]) * ToFloat(rows.w[c]) * (ToFloat(x[c]) * inv); });
     const float mean = dot / static_cast<float>(cols);
     if (rows.dresidual != nullptr) {
       const T* dresidual = rows.dresidual + r * cols;

@@ -104,9 +104,9 @@ TY_INLINE T RoundStochastic(float x, uint32_t word, Overflow overflow = Overflow
   uint32_t rounded = (magnitude - internal::kRebias<T> + (word >> (32 - kDropped))) >> kDropped;
   if constexpr (internal::kHasOwnSubnormals<T>) {
     constexpr float kSteps = internal::PowerOfTwo(Format::kBias + Format::kMantissaBits - 1);
-    constexpr uint32_t kClamp = internal::kSmallestNormal<T>;  // keeps the conversion below in range
-    const float small = __builtin_bit_cast(float, magnitude < kClamp ? magnitude : kClamp);
-    const float steps = small * kSteps;
+    constexpr float kMostSteps = static_cast<float>(1 << Format::kMantissaBits);  // keeps the conversion in range
+    const float all_steps = __builtin_bit_cast(float, magnitude) * kSteps;
+    const float steps = all_steps < kMostSteps ? all_steps : kMostSteps;
     const int32_t below = static_cast<int32_t>(steps);
     // Centred draws: their mean is 1/2, so the 2^-23 grid they lie on does not bias the comparison.
     const float draw = (static_cast<float>(static_cast<int32_t>(word >> 9)) + 0.5f) * 0x1p-23f;
