@@ -110,11 +110,12 @@ TY_INLINE T RoundStochastic(float x, uint32_t word, Overflow overflow = Overflow
     const int32_t below = static_cast<int32_t>(steps);
     // Centred draws: their mean is 1/2, so the 2^-23 grid they lie on does not bias the comparison.
     const float draw = (static_cast<float>(static_cast<int32_t>(word >> 9)) + 0.5f) * 0x1p-23f;
-    const int32_t up = steps - static_cast<float>(below) > draw ? 1 : 0;
-    rounded = magnitude < internal::kSmallestNormal<T> ? static_cast<uint32_t>(below + up) : rounded;
+    // Sign bits rather than comparisons: of the latter the compiler makes branches, and the loop does not vectorise.
+    const float rest = draw - (steps - static_cast<float>(below));
+    const uint32_t subnormal = static_cast<uint32_t>(below) + (__builtin_bit_cast(uint32_t, rest) >> 31);
+    const uint32_t is_subnormal = 0u - ((magnitude - internal::kSmallestNormal<T>) >> 31);  // all ones or none
+    rounded = (subnormal & is_subnormal) | (rounded & ~is_subnormal);
   }
-  // Infinity must not be carried over into NaN's codes or wrap.
-  rounded = magnitude >= 0x7F800000 ? Format::kLargest + 1 : rounded;
   return internal::Finish<T>(bits, rounded, overflow);
 }
 
