@@ -46,6 +46,9 @@ class FileLock {
   FileLock& operator=(FileLock&& other) noexcept;
   ~FileLock();
 
+  // A process that inherits the descriptor shares the lock: it is held until both have closed it.
+  int fd() const { return fd_; }
+
  private:
   explicit FileLock(int fd) : fd_(fd) {}
   int fd_ = -1;

@@ -94,14 +94,16 @@ class Job {
   // Sets the whole state from a checkpoint of the same world size. Afterwards step() is the checkpoint's.
   virtual absl::Status Restore(ckpt::CheckpointReader& reader) = 0;
 
-  // Hands this rank's state to the writer, which has copied it when this returns.
+  // Names this rank's state to the writer, which copies it when this has returned. Same names, shapes and dtypes each
+  // time.
   virtual absl::Status Save(ckpt::CheckpointWriter& writer) = 0;
 
   // Steps done so far.
   virtual int64_t step() const = 0;
 
-  // Makes one step. If ShouldStop() is seen inside, either end the step as usual (an evaluation may be cut short) or
-  // return Cancelled from a place that left the state as it was before the unit.
+  // Makes one step; if all are done already (resumed after the last), only says so. If ShouldStop() is seen inside,
+  // either end the step as usual (an evaluation may be cut short) or return Cancelled from a place that left the state
+  // as it was before the unit.
   virtual absl::StatusOr<UnitResult> RunUnit() = 0;
 
   // After a unit said `done`: exports, samples. All ranks call it; rank 0's result is the job's.

@@ -1,0 +1,271 @@
+#include "worker/daemon/metrics.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/exposer.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+
+#include <exception>
+#include <map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/version.h"
+
+namespace trainyard::daemon {
+namespace {
+
+using prometheus::BuildCounter;
+using prometheus::BuildGauge;
+using prometheus::BuildHistogram;
+using prometheus::Counter;
+using prometheus::Family;
+using prometheus::Gauge;
+using prometheus::Histogram;
+using Labels = std::map<std::string, std::string>;
+
+const Histogram::BucketBoundaries& StepBuckets() {
+  static const Histogram::BucketBoundaries buckets = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
+                                                      0.5,   1,      2.5,   5,    10,    25,   50,  100};
+  return buckets;
+}
+
+constexpr const char* kCategories[] = {
+    "productive", "init",         "data_wait", "checkpoint_save", "checkpoint_restore", "lost_progress",
+    "recovery",   "health_check", "other"};
+
+class PrometheusMetrics final : public Metrics {
+ public:
+  PrometheusMetrics()
+      : registry_(std::make_shared<prometheus::Registry>()),
+        step_seconds_(BuildHistogram()
+                          .Name("trainyard_step_seconds")
+                          .Help("Time of one training step of a rank")
+                          .Register(*registry_)),
+        step_timestamp_(GaugeFamily("step_timestamp_seconds", "When the rank's last step ended, in Unix time")),
+        step_(GaugeFamily("step", "Training steps done")),
+        tokens_(BuildCounter()
+                    .Name("trainyard_tokens_total")
+                    .Help("Tokens the job has trained on, all ranks together (rank 0 only)")
+                    .Register(*registry_)),
+        comm_seconds_(BuildCounter()
+                          .Name("trainyard_comm_seconds_total")
+                          .Help("Time spent on collectives; exchange_exposed is what training waited for")
+                          .Register(*registry_)),
+        comm_bytes_(BuildCounter()
+                        .Name("trainyard_comm_bytes_total")
+                        .Help("Bytes sent to other ranks, after the codec")
+                        .Register(*registry_)),
+        checkpoint_seconds_(BuildHistogram()
+                                .Name("trainyard_checkpoint_seconds")
+                                .Help("Time of one checkpoint by phase; only blocking stops the training")
+                                .Register(*registry_)),
+        checkpoint_step_(GaugeFamily("checkpoint_committed_step", "Step of the newest committed checkpoint")),
+        goodput_(BuildCounter()
+                     .Name("trainyard_goodput_seconds_total")
+                     .Help("Wall time of a rank by what it was used for; the categories add up to all of it")
+                     .Register(*registry_)),
+        ranks_ended_(BuildCounter()
+                         .Name("trainyard_worker_ranks_ended_total")
+                         .Help("Ranks that ended on this worker, by reason")
+                         .Register(*registry_)),
+        slots_(GaugeFamily("worker_slots", "Slots of this worker by state")) {
+    for (const char* name :
+         {"loss", "grad_norm", "learning_rate", "tokens_per_second", "mfu_ratio", "compression_ratio"}) {
+      gauges_.emplace(name, &GaugeFamily(name, "Newest value of the training metric of this name"));
+    }
+    connected_ = &GaugeFamily("worker_coordinator_connected", "1 while a session with the coordinator is open").Add({});
+    sessions_ = &BuildCounter()
+                     .Name("trainyard_worker_sessions_total")
+                     .Help("Sessions opened with the coordinator")
+                     .Register(*registry_)
+                     .Add({});
+    round_trip_ = &BuildHistogram()
+                       .Name("trainyard_worker_heartbeat_round_trip_seconds")
+                       .Help("Time from a heartbeat to its acknowledgement")
+                       .Register(*registry_)
+                       .Add({}, Histogram::BucketBoundaries{0.001, 0.005, 0.02, 0.1, 0.5, 1, 3, 10});
+    spool_bytes_ = &GaugeFamily("worker_log_spool_bytes", "Bytes of runner logs on this worker's disk").Add({});
+    spool_lost_ = &BuildCounter()
+                       .Name("trainyard_worker_log_lost_bytes_total")
+                       .Help("Bytes of runner logs given up before the coordinator had them")
+                       .Register(*registry_)
+                       .Add({});
+    free_ = &slots_.Add({{"state", "free"}});
+    busy_ = &slots_.Add({{"state", "busy"}});
+    unhealthy_ = &slots_.Add({{"state", "unhealthy"}});
+    GaugeFamily("worker_build_info", "1; the labels tell what runs").Add({{"version", kVersion}}).Set(1);
+  }
+
+  absl::Status Serve(const std::string& listen) {
+    try {
+      exposer_ = std::make_unique<prometheus::Exposer>(listen);
+      exposer_->RegisterCollectable(registry_);
+    } catch (const std::exception& error) {
+      return absl::UnavailableError(absl::StrCat("cannot serve metrics on ", listen, ": ", error.what()));
+    }
+    const std::vector<int> ports = exposer_->GetListeningPorts();
+    if (ports.empty()) return absl::UnavailableError(absl::StrCat("cannot serve metrics on ", listen));
+    port_ = ports.front();
+    return absl::OkStatus();
+  }
+
+  int port() const override { return port_; }
+
+  void TaskBegan(const std::string& job_uid, const std::vector<int>& ranks) override {
+    for (const int rank : ranks) {
+      const Labels labels = {{"job", job_uid}, {"rank", absl::StrCat(rank)}};
+      Rank& series = ranks_[{job_uid, rank}];
+      series.step_seconds = &step_seconds_.Add(labels, StepBuckets());
+      series.step = &step_.Add(labels);
+      series.tokens = rank == 0 ? &tokens_.Add(labels) : nullptr;
+      series.comm_bytes = &comm_bytes_.Add(With(With(labels, "op", "exchange"), "codec", "identity"));
+      series.comm_seconds = &comm_seconds_.Add(With(labels, "op", "exchange"));
+      series.comm_exposed = &comm_seconds_.Add(With(labels, "op", "exchange_exposed"));
+      for (const char* category : kCategories) {
+        series.goodput[category] = &goodput_.Add(With(labels, "category", category));
+      }
+      if (rank == 0) {
+        for (const char* phase : {"blocking", "write", "commit"}) {
+          series.checkpoint[phase] = &checkpoint_seconds_.Add(With(labels, "phase", phase), StepBuckets());
+        }
+      }
+    }
+  }
+
+  void Progress(const std::string& job_uid, int rank, const v1::RankProgress& progress, absl::Time wall) override {
+    const auto it = ranks_.find({job_uid, rank});
+    if (it == ranks_.end()) return;
+    Rank& series = it->second;
+    const Labels labels = {{"job", job_uid}, {"rank", absl::StrCat(rank)}};
+    series.step->Set(static_cast<double>(progress.step()));
+    for (const auto& [category, seconds] : progress.goodput_seconds()) {
+      const auto counter = series.goodput.find(category);
+      Add(counter != series.goodput.end() ? counter->second : series.goodput["other"], seconds);
+    }
+    for (const auto& [name, value] : progress.values()) {
+      if (const auto gauge = gauges_.find(name); gauge != gauges_.end()) {
+        Made(series.gauges[name], *gauge->second, labels).Set(value);
+      } else if (name == "step_seconds") {
+        series.step_seconds->Observe(value);
+        Made(series.step_timestamp, step_timestamp_, labels).Set(absl::ToDoubleSeconds(wall - absl::UnixEpoch()));
+      } else if (name == "tokens") {
+        Add(series.tokens, value);
+      } else if (name == "comm_seconds") {
+        Add(series.comm_seconds, value);
+      } else if (name == "comm_exposed_seconds") {
+        Add(series.comm_exposed, value);
+      } else if (name == "comm_bytes") {
+        Add(series.comm_bytes, value);
+      } else if (name == "checkpoint_step") {
+        Made(series.checkpoint_step, checkpoint_step_, labels).Set(value);
+      } else {
+        for (auto& [phase, histogram] : series.checkpoint) {
+          if (name == absl::StrCat("checkpoint_", phase, "_seconds")) histogram->Observe(value);
+        }
+      }
+    }
+  }
+
+  void TaskEnded(const std::string& job_uid) override {
+    for (auto it = ranks_.lower_bound({job_uid, 0}); it != ranks_.end() && it->first.first == job_uid;) {
+      Rank& series = it->second;
+      step_seconds_.Remove(series.step_seconds);
+      Remove(step_, series.step);
+      Remove(step_timestamp_, series.step_timestamp);
+      Remove(tokens_, series.tokens);
+      Remove(comm_bytes_, series.comm_bytes);
+      Remove(comm_seconds_, series.comm_seconds);
+      Remove(comm_seconds_, series.comm_exposed);
+      Remove(checkpoint_step_, series.checkpoint_step);
+      for (const auto& [name, gauge] : series.gauges) Remove(*gauges_.at(name), gauge);
+      for (const auto& [name, counter] : series.goodput) Remove(goodput_, counter);
+      for (const auto& [name, histogram] : series.checkpoint) Remove(checkpoint_seconds_, histogram);
+      it = ranks_.erase(it);
+    }
+  }
+
+  void SetConnected(bool connected) override { connected_->Set(connected ? 1 : 0); }
+  void SessionOpened() override { sessions_->Increment(); }
+  void HeartbeatRoundTrip(absl::Duration time) override { round_trip_->Observe(absl::ToDoubleSeconds(time)); }
+  void SetSlots(int free, int busy, int unhealthy) override {
+    free_->Set(free);
+    busy_->Set(busy);
+    unhealthy_->Set(unhealthy);
+  }
+  void SetLogSpool(int64_t bytes_on_disk, int64_t lost_bytes) override {
+    spool_bytes_->Set(static_cast<double>(bytes_on_disk));
+    Add(spool_lost_, static_cast<double>(lost_bytes) - spool_lost_->Value());
+  }
+  void RankEnded(const std::string& reason) override { ranks_ended_.Add({{"reason", reason}}).Increment(); }
+
+ private:
+  // Pointers into the families. Those that are null are made with the first value, so that no series tells a zero that
+  // nobody measured.
+  struct Rank {
+    Histogram* step_seconds = nullptr;
+    Gauge* step = nullptr;
+    Gauge* step_timestamp = nullptr;
+    Gauge* checkpoint_step = nullptr;
+    Counter* tokens = nullptr;
+    Counter* comm_bytes = nullptr;
+    Counter* comm_seconds = nullptr;
+    Counter* comm_exposed = nullptr;
+    std::map<std::string, Gauge*> gauges;
+    std::map<std::string, Counter*> goodput;
+    std::map<std::string, Histogram*> checkpoint;
+  };
+
+  Family<Gauge>& GaugeFamily(const std::string& name, const std::string& help) {
+    return BuildGauge().Name("trainyard_" + name).Help(help).Register(*registry_);
+  }
+  static Labels With(Labels labels, const std::string& name, const std::string& value) {
+    labels[name] = value;
+    return labels;
+  }
+  static Gauge& Made(Gauge*& gauge, Family<Gauge>& family, const Labels& labels) {
+    if (gauge == nullptr) gauge = &family.Add(labels);
+    return *gauge;
+  }
+  // A counter ignores what is not a positive number.
+  static void Add(Counter* counter, double value) {
+    if (counter != nullptr && value > 0) counter->Increment(value);
+  }
+  template <typename T>
+  static void Remove(Family<T>& family, T* metric) {
+    if (metric != nullptr) family.Remove(metric);
+  }
+
+  std::shared_ptr<prometheus::Registry> registry_;
+  Family<Histogram>& step_seconds_;
+  Family<Gauge>& step_timestamp_;
+  Family<Gauge>& step_;
+  Family<Counter>& tokens_;
+  Family<Counter>& comm_seconds_;
+  Family<Counter>& comm_bytes_;
+  Family<Histogram>& checkpoint_seconds_;
+  Family<Gauge>& checkpoint_step_;
+  Family<Counter>& goodput_;
+  Family<Counter>& ranks_ended_;
+  Family<Gauge>& slots_;
+  std::map<std::string, Family<Gauge>*> gauges_;
+  Gauge *connected_, *spool_bytes_, *free_, *busy_, *unhealthy_;
+  Counter *sessions_, *spool_lost_;
+  Histogram* round_trip_;
+  std::map<std::pair<std::string, int>, Rank> ranks_;
+  std::unique_ptr<prometheus::Exposer> exposer_;
+  int port_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Metrics>> Metrics::Create(const std::string& listen) {
+  auto metrics = std::make_unique<PrometheusMetrics>();
+  if (!listen.empty()) {
+    if (absl::Status status = metrics->Serve(listen); !status.ok()) return status;
+  }
+  return std::unique_ptr<Metrics>(std::move(metrics));
+}
+
+}  // namespace trainyard::daemon

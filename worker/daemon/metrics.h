@@ -1,0 +1,46 @@
+// What a daemon shows to Prometheus (CP-68, CP-70): about itself, and about each rank that runs here, with labels `job`
+// (uid) and `rank`, gone when the task ends. Names: trainyard_<what> for ranks, trainyard_worker_<what> for the daemon.
+//
+// A rank's numbers come from the values of its progress reports. Names that mean something here:
+//   loss, grad_norm, learning_rate, tokens_per_second, mfu_ratio, compression_ratio      gauges of the same name
+//   tokens                          tokens of this step over all ranks; summed up in tokens_total of rank 0
+//   step_seconds                    histogram
+//   comm_seconds, comm_exposed_seconds, comm_bytes    of this step and rank: op="exchange", "exchange_exposed"
+//   checkpoint_{blocking,write,commit}_seconds        checkpoint_seconds{phase}
+//   checkpoint_step                 checkpoint_committed_step
+// Other names only go to the job's history.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "proto/v1/link.pb.h"
+
+namespace trainyard::daemon {
+
+class Metrics {
+ public:
+  // `listen` is "host:port", port 0 for any; empty: nothing is served. Unavailable if it cannot be bound. Scrapes are
+  // answered on threads of its own; all calls below come from one thread.
+  static absl::StatusOr<std::unique_ptr<Metrics>> Create(const std::string& listen);
+  virtual ~Metrics() = default;
+  virtual int port() const = 0;
+
+  virtual void TaskBegan(const std::string& job_uid, const std::vector<int>& ranks) = 0;
+  virtual void Progress(const std::string& job_uid, int rank, const v1::RankProgress& progress, absl::Time wall) = 0;
+  virtual void TaskEnded(const std::string& job_uid) = 0;
+
+  virtual void SetConnected(bool connected) = 0;
+  virtual void SessionOpened() = 0;
+  virtual void HeartbeatRoundTrip(absl::Duration time) = 0;
+  virtual void SetSlots(int free, int busy, int unhealthy) = 0;
+  virtual void SetLogSpool(int64_t bytes_on_disk, int64_t lost_bytes) = 0;
+  // `reason` of the exit record: an enumeration.
+  virtual void RankEnded(const std::string& reason) = 0;
+};
+
+}  // namespace trainyard::daemon

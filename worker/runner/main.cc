@@ -1,0 +1,22 @@
+// trainyard-runner: one rank of a job. Started by the worker daemon, never by hand.
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "base/log.h"
+#include "base/version.h"
+#include "worker/jobs/make_job.h"
+#include "worker/runner/runner.h"
+
+int main(int argc, char** argv) {
+  int link_fd = -1;
+  CLI::App app("Trainyard's runner: one rank of a job. The worker daemon starts it.");
+  app.set_version_flag("--version", std::string("trainyard-runner ") + trainyard::kVersion);
+  app.add_option("--link_fd", link_fd, "Inherited socket to the daemon")->required()->check(CLI::NonNegativeNumber);
+  CLI11_PARSE(app, argc, argv);
+  trainyard::InitLog("runner");
+  const int code = trainyard::runner::RunRank(trainyard::UniqueFd(link_fd), trainyard::jobs::MakeJob);
+  std::fflush(nullptr);
+  _exit(code);
+}

@@ -1,0 +1,63 @@
+// The runner's side of JobContext: sections, wall time by category, and the reports that tell users and the watchdog.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+
+#include "base/clock.h"
+#include "base/mutex.h"
+#include "proto/v1/link.pb.h"
+#include "worker/comm/communicator.h"
+#include "worker/jobs/job.h"
+#include "worker/runner/stop_flag.h"
+
+namespace trainyard::runner {
+
+// Sends a report to the daemon. A failure means that the daemon has gone, which ends the process by itself.
+using ReportFunction = std::function<void(const v1::RunnerReport&)>;
+
+class RankContext final : public jobs::JobContext {
+ public:
+  RankContext(jobs::JobPlace place, StopFlag* stop, ReportFunction report, Clock* clock);
+
+  // Once the ranks are connected; both are borrowed.
+  void Connected(comm::Communicator* data, comm::Communicator* control);
+
+  const jobs::JobPlace& place() const override { return place_; }
+  comm::Communicator* communicator() override { return data_; }
+  bool ShouldStop() override;
+  absl::StatusOr<bool> AgreeToStop() override;
+  void EnterSection(absl::string_view section) override;
+
+  // Reports the end of a unit. Adds `extra` and, unless the job gave it, step_seconds to the unit's metrics.
+  void ReportUnit(const jobs::UnitResult& unit, const std::map<std::string, double>& extra);
+  // Tells the step before the first unit.
+  void SetStep(int64_t step, int64_t total_steps);
+
+ private:
+  v1::RunnerReport MakeReport() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Books the time since the last call to the section.
+  void Book() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const jobs::JobPlace place_;
+  StopFlag* const stop_;
+  const ReportFunction report_;
+  Clock* const clock_;
+  comm::Communicator* data_ = nullptr;
+  comm::Communicator* control_ = nullptr;
+
+  Mutex mutex_;
+  std::string section_ ABSL_GUARDED_BY(mutex_) = "prepare";
+  int64_t step_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t total_steps_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Duration booked_until_ ABSL_GUARDED_BY(mutex_);
+  absl::Duration last_report_ ABSL_GUARDED_BY(mutex_);
+  absl::Duration unit_seconds_ ABSL_GUARDED_BY(mutex_);  // in "train" since the last unit
+  std::map<std::string, double> goodput_ ABSL_GUARDED_BY(mutex_);
+};
+
+// Goodput category (CP-70) of a section.
+absl::string_view CategoryOf(absl::string_view section);
+
+}  // namespace trainyard::runner

@@ -1,0 +1,24 @@
+// One rank, from its first word with the daemon to its exit code.
+//
+//   Launch -> parse the spec -> Prepare -> restore -> rendezvous -> READY ... StartTraining -> connect -> agree on the
+//   restored step -> the loop -> result or stop
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "base/unique_fd.h"
+#include "proto/spec/job_options.h"
+#include "worker/jobs/job.h"
+
+namespace trainyard::runner {
+
+using MakeJobFunction = std::function<absl::StatusOr<std::unique_ptr<jobs::Job>>(const spec::JobOptions&)>;
+
+// Returns the exit code (fault.h); the caller leaves with _exit, as communicators of a broken world are not worth
+// unwinding. Takes SIGTERM for itself; to be called before other threads exist. If the daemon goes away, the process
+// ends at once.
+int RunRank(UniqueFd link, const MakeJobFunction& make_job);
+
+}  // namespace trainyard::runner
