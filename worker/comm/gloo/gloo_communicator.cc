@@ -191,21 +191,29 @@ absl::Status GlooCommunicator::Sum(const char* what, const TensorView& data, flo
     const uint64_t scatter_slot = NextSlot(), gather_slot = NextSlot();
     ReserveSum(data.bytes());
 
-    // Everything that will arrive is posted first: a message whose receiver is not yet known costs a round trip.
+    // Everything that will arrive is posted first: a message whose receiver is not yet known costs a round trip. A
+    // chunk has one buffer for all peers, so that the loss of any of them wakes the wait for it.
     Buffer whole(this, call, data.data(), data.bytes());
-    std::vector<std::unique_ptr<Buffer>> pieces(static_cast<size_t>(size()));
-    char* next_piece = pieces_.data();
+    std::vector<std::unique_ptr<Buffer>> chunks;
+    ForEachChunk(0, own.size(), [&](int64_t offset, int64_t bytes) {
+      auto& chunk = chunks.emplace_back(
+          std::make_unique<Buffer>(this, call, pieces_.data(), static_cast<int64_t>(pieces_.size())));
+      int64_t piece = 0;
+      for (int peer = 0; peer < size(); ++peer) {
+        if (peer == rank()) continue;
+        chunk->Recv(peer, scatter_slot, piece + offset, bytes);
+        piece += own.size();
+      }
+    });
+    const char* next_piece = pieces_.data();
     for (int peer = 0; peer < size(); ++peer) {
+      const void*& pointer = piece_pointers_[static_cast<size_t>(peer)];
       if (peer == rank()) {
-        piece_pointers_[static_cast<size_t>(peer)] = static_cast<const char*>(data.data()) + own.begin;
+        pointer = static_cast<const char*>(data.data()) + own.begin;
         continue;
       }
-      auto& piece = pieces[static_cast<size_t>(peer)];
-      piece = std::make_unique<Buffer>(this, call, next_piece, own.size());
-      piece_pointers_[static_cast<size_t>(peer)] = next_piece;
+      pointer = next_piece;
       next_piece += own.size();
-      ForEachChunk(0, own.size(),
-                   [&](int64_t offset, int64_t bytes) { piece->Recv(peer, scatter_slot, offset, bytes); });
       if (!gather) continue;
       const Part theirs = bytes_of(peer);
       ForEachChunk(theirs.begin, theirs.size(),
@@ -227,9 +235,7 @@ absl::Status GlooCommunicator::Sum(const char* what, const TensorView& data, flo
 
     // Overwriting a chunk that arrives from its owner is safe: the owner has it only after it has received our piece.
     ForEachChunk(0, own.size(), [&](int64_t offset, int64_t bytes) {
-      for (const std::unique_ptr<Buffer>& piece : pieces) {
-        if (piece != nullptr) piece->WaitRecv();
-      }
+      chunks[static_cast<size_t>(offset / kChunkBytes)]->WaitAll();
       char* out = static_cast<char*>(data.data()) + own.begin + offset;
       SumInRankOrder(piece_pointers_.data(), size(), bytes / element_bytes, data.dtype(), scale, out);
       for (const void*& pointer : piece_pointers_) pointer = static_cast<const char*>(pointer) + bytes;

@@ -41,7 +41,8 @@ class LocalGroup {
   int size() const { return size_; }
 
   // Posts and waits for the others. With `reads`, the caller then looks at the others' posts and memory until it meets
-  // again. An error is returned only when no rank looks at the caller's memory any more.
+  // again; every call begins with such a meeting, at which the ranks find out whether their calls fit together. An
+  // error is returned only when no rank looks at the caller's memory any more.
   absl::Status Meet(int rank, bool reads, const Post* post = nullptr) {
     MutexLock lock(&mutex_);
     StopReading(rank);
@@ -275,8 +276,8 @@ class LocalCommunicator final : public Communicator {
   }
 
   absl::Status Barrier() override {
-    const Post post{.what = "barrier"};
-    return group_->Meet(rank_, false, &post);
+    TY_RETURN_IF_ERROR(MeetWith({.what = "barrier"}));
+    return group_->Meet(rank_, false);
   }
 
   int64_t ReserveSum(int64_t) override { return 0; }
