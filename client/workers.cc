@@ -1,0 +1,63 @@
+#include <ostream>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "client/commands.h"
+#include "client/duration_text.h"
+
+namespace trainyard::client {
+namespace {
+
+std::string SlotText(const v1::SlotInfo& slot) {
+  std::string text = absl::AsciiStrToLower(absl::StripPrefix(v1::SlotState_Name(slot.state()), "SLOT_STATE_"));
+  if (!slot.job_uid().empty()) {
+    absl::StrAppend(&text, "(", slot.job_name().empty() ? slot.job_uid() : slot.job_name(), " rank ", slot.rank(), ")");
+  }
+  return text;
+}
+
+}  // namespace
+
+int RunWorkers(Context& context) {
+  const auto workers = context.jobs->ListWorkers();
+  if (!workers.ok()) return Fail(context, workers.status());
+  const OutputFormat format = context.settings.output;
+  if (context.quiet || format == OutputFormat::kName) {
+    for (const auto& worker : workers->workers()) context.out() << worker.worker_id() << "\n";
+    return kExitOk;
+  }
+  if (format == OutputFormat::kJsonl) {
+    for (const auto& worker : workers->workers()) PrintAsData(context, worker);
+    return kExitOk;
+  }
+  if (PrintAsData(context, *workers)) return kExitOk;
+  if (workers->workers().empty()) {
+    context.err() << "No workers. To start one: trainyard-worker --coordinator " << context.settings.address << "\n";
+    return kExitOk;
+  }
+  const bool wide = format == OutputFormat::kWide;
+  std::vector<std::vector<std::string>> rows = {{"WORKER", "HOST", "STATE", "FREE", "SLOTS", "HEARTBEAT"}};
+  if (wide) rows[0].insert(rows[0].end(), {"VERSION", "ADDRESS", "DETAILS"});
+  for (const auto& worker : workers->workers()) {
+    int free = 0;
+    std::string details;
+    for (const auto& slot : worker.slots()) {
+      if (slot.state() == v1::SLOT_STATE_FREE) ++free;
+      absl::StrAppend(&details, details.empty() ? "" : ", ", slot.index(), ":", SlotText(slot));
+    }
+    const std::string state =
+        absl::AsciiStrToLower(absl::StripPrefix(v1::WorkerState_Name(worker.state()), "WORKER_STATE_"));
+    const std::string heartbeat =
+        worker.has_last_heartbeat_time()
+            ? absl::StrCat(RoughDuration(context.env.clock->Now() - ToTime(worker.last_heartbeat_time())), " ago")
+            : "-";
+    rows.push_back(
+        {worker.worker_id(), worker.host(), state, absl::StrCat(free), absl::StrCat(worker.slots_size()), heartbeat});
+    if (wide) rows.back().insert(rows.back().end(), {worker.version(), worker.address(), details});
+  }
+  context.out() << Table(rows);
+  return kExitOk;
+}
+
+}  // namespace trainyard::client
