@@ -305,7 +305,10 @@ bool Core::MergeReport(JobEntry& entry, TaskRecord& task, const v1::TaskReport& 
       }
     }
   }
-  if (report.has_result() && IsLive(report.ref())) {
+  // Rank 0 speaks for the job.
+  const bool has_rank_0 = std::any_of(task.ranks().begin(), task.ranks().end(),
+                                      [](const v1::RankStatus& rank) { return rank.rank() == 0; });
+  if (report.has_result() && has_rank_0 && IsLive(report.ref())) {
     *entry.job().mutable_result() = report.result();
     is_news = true;
   }

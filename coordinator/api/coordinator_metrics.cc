@@ -1,0 +1,221 @@
+#include "coordinator/api/coordinator_metrics.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/exposer.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+
+#include <algorithm>
+#include <exception>
+#include <set>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "base/mutex.h"
+#include "base/version.h"
+#include "coordinator/core/transitions.h"
+
+namespace trainyard::coordinator {
+namespace {
+
+using prometheus::BuildCounter;
+using prometheus::BuildGauge;
+using prometheus::BuildHistogram;
+using prometheus::Counter;
+using prometheus::Family;
+using prometheus::Gauge;
+using prometheus::Histogram;
+
+// Queues are named by users as long as they are no objects of their own: more than these share one label.
+constexpr size_t kMaxQueues = 50;
+
+const Histogram::BucketBoundaries kSeconds = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10};
+const Histogram::BucketBoundaries kLongSeconds = {0.1, 1, 5, 15, 60, 300, 900, 3600, 14'400, 86'400};
+const Histogram::BucketBoundaries kCounts = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000};
+
+template <typename State>
+std::string Label(State state) {
+  return absl::AsciiStrToLower(ShortName(state));
+}
+
+// Reasons of transitions are ours (UPPER_SNAKE) except those that a rank reports: these become one.
+std::string ReasonLabel(const std::string& reason) {
+  static const auto* const kKnown = new std::set<std::string>{
+      "SUBMIT",      "PLACED",          "ALL_READY",        "COMPLETED",       "CANCEL",         "SUSPEND",
+      "RESUME",      "PREEMPT",         "RESIZE",           "DEADLINE",        "DRAIN",          "QUEUE_DEADLINE",
+      "RANK_EXITED", "WORKER_LOST",     "PREPARE_TIMEOUT",  "BARRIER_TIMEOUT", "LOST_BY_WORKER", "NO_PROGRESS",
+      "STOPPED",     "ACTIVE_DEADLINE", "EXITED_UNREPORTED"};
+  return kKnown->contains(reason) ? absl::AsciiStrToLower(reason) : "rank_reported";
+}
+
+}  // namespace
+
+struct CoordinatorMetrics::Families {
+  std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
+
+  Family<Gauge>& G(const char* name, const char* help) {
+    return BuildGauge().Name(absl::StrCat("trainyard_", name)).Help(help).Register(*registry);
+  }
+  Family<Counter>& C(const char* name, const char* help) {
+    return BuildCounter().Name(absl::StrCat("trainyard_", name)).Help(help).Register(*registry);
+  }
+  Histogram& H(const char* name, const char* help, const Histogram::BucketBoundaries& buckets) {
+    return BuildHistogram().Name(absl::StrCat("trainyard_", name)).Help(help).Register(*registry).Add({}, buckets);
+  }
+
+  Family<Gauge>& jobs = G("jobs", "Jobs by state, queue and kind.");
+  Family<Counter>& transitions = C("job_transitions_total", "State changes of jobs.");
+  Histogram& submit_seconds = H("submit_duration_seconds", "From a Submit call to its durable answer.", kSeconds);
+  Histogram& queue_wait = H("queue_wait_seconds", "From submit to the first placement.", kLongSeconds);
+  Family<Gauge>& pending = G("pending_jobs", "Jobs that wait, by reason.");
+  Family<Gauge>& workers = G("workers", "Workers by state.");
+  Family<Gauge>& slots = G("slots", "Slots by state and type.");
+  Counter& lease_expirations = C("lease_expirations_total", "Leases of workers that ended.").Add({});
+  Family<Counter>& attempts = C("attempts_total", "Ended attempts by result and failure class.");
+  Histogram& commit_seconds = H("store_commit_seconds", "Durable commits of the store.", kSeconds);
+  Histogram& batch_size = H("store_batch_size", "Writes in one commit.", kCounts);
+  Family<Counter>& store_errors = C("store_errors_total", "Commits that failed.");
+  Gauge& writable = G("store_writable_ratio", "1 if changes can be stored, else 0.").Add({});
+  Gauge& is_leader = G("is_leader", "1 on the coordinator that leads.").Add({});
+  Gauge& leader_epoch = G("leader_epoch", "Grows with each start of a coordinator.").Add({});
+  Gauge& watch_streams = G("watch_streams", "Open Watch calls.").Add({});
+  Counter& watch_dropped = C("watch_dropped_total", "Watch calls cut off for being slow.").Add({});
+  Gauge& build_info = G("build_info", "The release, as a label.").Add({{"version", kVersion}});
+  Counter& violations = C("invariant_violations_total", "Broken invariants; must be 0.").Add({});
+
+  Mutex mutex;
+  std::set<std::string> queues ABSL_GUARDED_BY(mutex);
+  std::set<Gauge*> job_gauges ABSL_GUARDED_BY(mutex);
+};
+
+CoordinatorMetrics::CoordinatorMetrics(uint64_t leader_epoch) : families_(std::make_unique<Families>()) {
+  Families& f = *families_;
+  f.is_leader.Set(1);
+  f.writable.Set(1);
+  f.build_info.Set(1);
+  f.leader_epoch.Set(static_cast<double>(leader_epoch));
+  // Series with known labels exist from the start.
+  for (int state = v1::WORKER_STATE_READY; state <= v1::WORKER_STATE_REFUSED; ++state) {
+    f.workers.Add({{"state", Label(static_cast<v1::WorkerState>(state))}});
+  }
+  for (int state = v1::SLOT_STATE_FREE; state <= v1::SLOT_STATE_UNREACHABLE; ++state) {
+    for (const v1::SlotType type : {v1::SLOT_TYPE_CPU, v1::SLOT_TYPE_GPU}) {
+      f.slots.Add({{"state", Label(static_cast<v1::SlotState>(state))}, {"type", Label(type)}});
+    }
+  }
+  for (int code = v1::PendingReason::CODE_NOT_ENOUGH_SLOTS; code < v1::PendingReason::Code_ARRAYSIZE; ++code) {
+    f.pending.Add({{"reason", Label(static_cast<v1::PendingReason::Code>(code))}});
+  }
+  for (const char* code : {"full", "unavailable", "rule"}) f.store_errors.Add({{"error", code}});
+}
+
+CoordinatorMetrics::~CoordinatorMetrics() = default;
+
+void CoordinatorMetrics::Count(const Effects& effects) {
+  Families& f = *families_;
+  for (const Transition& change : effects.transitions) {
+    f.transitions.Add({{"from", Label(change.from)}, {"to", Label(change.to)}, {"reason", ReasonLabel(change.reason)}})
+        .Increment();
+  }
+  for (const AttemptEnd& end : effects.attempt_ends) {
+    f.attempts.Add({{"result", Label(end.state)}, {"class", Label(end.failure_class)}}).Increment();
+  }
+  for (const absl::Duration wait : effects.queue_waits) f.queue_wait.Observe(absl::ToDoubleSeconds(wait));
+  if (effects.lease_expirations > 0) f.lease_expirations.Increment(effects.lease_expirations);
+  if (effects.invariant_violations > 0) f.violations.Increment(effects.invariant_violations);
+}
+
+void CoordinatorMetrics::Commit(absl::Duration took, size_t writes, const absl::Status& status) {
+  families_->commit_seconds.Observe(absl::ToDoubleSeconds(took));
+  families_->batch_size.Observe(static_cast<double>(writes));
+  if (status.ok()) return;
+  const char* error = status.code() == absl::StatusCode::kResourceExhausted ? "full"
+                      : status.code() == absl::StatusCode::kDataLoss        ? "rule"
+                                                                            : "unavailable";
+  families_->store_errors.Add({{"error", error}}).Increment();
+  if (status.code() == absl::StatusCode::kDataLoss) families_->violations.Increment();
+}
+
+void CoordinatorMetrics::Observe(const Core& core, Now now) {
+  Families& f = *families_;
+  {
+    MutexLock lock(&f.mutex);
+    for (Gauge* gauge : f.job_gauges) gauge->Set(0);
+    for (const auto& [key, count] : core.CountJobs()) {
+      const auto& [state, queue, kind] = key;
+      if (f.queues.size() < kMaxQueues) f.queues.insert(queue);
+      const std::string label = f.queues.contains(queue) ? queue : "other";
+      Gauge& gauge = f.jobs.Add({{"state", Label(state)}, {"queue", label}, {"kind", kind}});
+      gauge.Increment(count);
+      f.job_gauges.insert(&gauge);
+    }
+  }
+  std::map<v1::WorkerState, int> workers;
+  std::map<std::pair<v1::SlotState, v1::SlotType>, int> slots;
+  const v1::ListWorkersResponse listed = core.Workers();
+  for (const v1::WorkerInfo& worker : listed.workers()) {
+    ++workers[worker.state()];
+    for (const v1::SlotInfo& slot : worker.slots()) ++slots[{slot.state(), slot.type()}];
+  }
+  for (int state = v1::WORKER_STATE_READY; state <= v1::WORKER_STATE_REFUSED; ++state) {
+    f.workers.Add({{"state", Label(static_cast<v1::WorkerState>(state))}})
+        .Set(workers[static_cast<v1::WorkerState>(state)]);
+  }
+  for (int state = v1::SLOT_STATE_FREE; state <= v1::SLOT_STATE_UNREACHABLE; ++state) {
+    for (const v1::SlotType type : {v1::SLOT_TYPE_CPU, v1::SLOT_TYPE_GPU}) {
+      f.slots.Add({{"state", Label(static_cast<v1::SlotState>(state))}, {"type", Label(type)}})
+          .Set(slots[{static_cast<v1::SlotState>(state), type}]);
+    }
+  }
+  auto pending = core.CountPending(now);
+  for (int code = v1::PendingReason::CODE_NOT_ENOUGH_SLOTS; code < v1::PendingReason::Code_ARRAYSIZE; ++code) {
+    f.pending.Add({{"reason", Label(static_cast<v1::PendingReason::Code>(code))}})
+        .Set(pending[static_cast<v1::PendingReason::Code>(code)]);
+  }
+}
+
+void CoordinatorMetrics::SetWatchers(int watchers, int64_t dropped) {
+  families_->watch_streams.Set(watchers);
+  const double more = static_cast<double>(dropped) - families_->watch_dropped.Value();
+  if (more > 0) families_->watch_dropped.Increment(more);
+}
+
+void CoordinatorMetrics::SetWritable(bool writable) {
+  families_->writable.Set(writable ? 1 : 0);
+}
+
+void CoordinatorMetrics::Submit(absl::Duration took) {
+  families_->submit_seconds.Observe(absl::ToDoubleSeconds(took));
+}
+
+const std::shared_ptr<prometheus::Registry>& CoordinatorMetrics::registry() const {
+  return families_->registry;
+}
+
+struct MetricsEndpoint::Exposer {
+  explicit Exposer(const std::string& address) : exposer(address, 1) {}
+  prometheus::Exposer exposer;
+};
+
+MetricsEndpoint::MetricsEndpoint(std::unique_ptr<Exposer> exposer, std::string address)
+    : exposer_(std::move(exposer)), address_(std::move(address)) {}
+
+MetricsEndpoint::~MetricsEndpoint() = default;
+
+absl::StatusOr<std::unique_ptr<MetricsEndpoint>> MetricsEndpoint::Start(const std::string& address,
+                                                                        const CoordinatorMetrics& metrics) {
+  try {
+    auto exposer = std::make_unique<Exposer>(address);
+    exposer->exposer.RegisterCollectable(metrics.registry());
+    const std::vector<int> ports = exposer->exposer.GetListeningPorts();
+    const std::string host = address.substr(0, address.rfind(':'));
+    const std::string bound = absl::StrCat(host, ":", ports.empty() ? 0 : ports.front());
+    return std::unique_ptr<MetricsEndpoint>(new MetricsEndpoint(std::move(exposer), bound));
+  } catch (const std::exception& error) {  // prometheus-cpp throws when it cannot bind
+    return absl::UnavailableError(absl::StrCat("cannot serve metrics on ", address, ": ", error.what()));
+  }
+}
+
+}  // namespace trainyard::coordinator

@@ -1,0 +1,55 @@
+// The coordinator's Prometheus metrics (CP-68, CP-69). No label holds a job, a user or a text of theirs.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "coordinator/core/core.h"
+
+namespace prometheus {
+class Registry;
+}
+
+namespace trainyard::coordinator {
+
+// Safe from any thread; the registry may be scraped at any time.
+class CoordinatorMetrics {
+ public:
+  explicit CoordinatorMetrics(uint64_t leader_epoch);
+  ~CoordinatorMetrics();
+
+  void Count(const Effects& effects);
+  void Commit(absl::Duration took, size_t writes, const absl::Status& status);
+  // The gauges; costs a walk over all jobs, so once a second is enough.
+  void Observe(const Core& core, Now now);
+  void SetWatchers(int watchers, int64_t dropped);
+  void SetWritable(bool writable);
+  void Submit(absl::Duration took);
+
+  const std::shared_ptr<prometheus::Registry>& registry() const;
+
+ private:
+  struct Families;
+  const std::unique_ptr<Families> families_;
+};
+
+// Serves GET /metrics until it is destroyed.
+class MetricsEndpoint {
+ public:
+  // `address` is "host:port"; port 0 picks a free one. Unavailable if it cannot be bound.
+  static absl::StatusOr<std::unique_ptr<MetricsEndpoint>> Start(const std::string& address,
+                                                                const CoordinatorMetrics& metrics);
+  ~MetricsEndpoint();
+  const std::string& address() const { return address_; }
+
+ private:
+  struct Exposer;
+  MetricsEndpoint(std::unique_ptr<Exposer> exposer, std::string address);
+  const std::unique_ptr<Exposer> exposer_;
+  const std::string address_;
+};
+
+}  // namespace trainyard::coordinator

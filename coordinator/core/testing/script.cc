@@ -1,0 +1,422 @@
+#include "coordinator/core/testing/script.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "base/check.h"
+#include "coordinator/core/times.h"
+#include "coordinator/core/transitions.h"
+#include "google/protobuf/text_format.h"
+#include "proto/rpc/error_details.h"
+
+namespace trainyard::coordinator {
+namespace {
+
+constexpr absl::Duration kTick = absl::Milliseconds(100);
+
+template <typename Enum, typename Parse>
+Enum ParseEnum(const std::string& text, Parse parse, const char* prefix) {
+  Enum value;
+  TY_CHECK(parse(absl::StrCat(prefix, text), &value));
+  return value;
+}
+
+v1::TaskState TaskStateOf(const std::string& text) {
+  return ParseEnum<v1::TaskState>(
+      text, [](const std::string& name, v1::TaskState* value) { return v1::TaskState_Parse(name, value); },
+      "TASK_STATE_");
+}
+
+std::string CodeName(absl::StatusCode code) {
+  return absl::StatusCodeToString(code);
+}
+
+}  // namespace
+
+struct Script::Words {
+  std::vector<std::string> plain;
+  std::map<std::string, std::string> named;
+
+  explicit Words(const std::string& line) {
+    for (const absl::string_view piece : absl::StrSplit(line, ' ', absl::SkipEmpty())) {
+      const std::string word(piece);
+      const size_t equals = word.find('=');
+      if (equals == std::string::npos) {
+        plain.push_back(word);
+      } else {
+        named[word.substr(0, equals)] = word.substr(equals + 1);
+      }
+    }
+  }
+  std::string Get(const std::string& name, const std::string& otherwise = "") const {
+    const auto it = named.find(name);
+    return it == named.end() ? otherwise : it->second;
+  }
+  int64_t Int(const std::string& name, int64_t otherwise) const {
+    int64_t value = otherwise;
+    const auto it = named.find(name);
+    if (it != named.end()) TY_CHECK(absl::SimpleAtoi(it->second, &value));
+    return value;
+  }
+  bool Has(const std::string& word) const { return std::find(plain.begin(), plain.end(), word) != plain.end(); }
+};
+
+Script::Script() {
+  now_ = {absl::FromUnixSeconds(1'700'000'000), absl::Seconds(1000)};
+  core_ = std::make_unique<Core>(timing_, records_.Start(), now_);
+}
+
+v1::JobSpec Script::SpecOf(const Words& words) const {
+  v1::JobSpec spec;
+  TY_CHECK(google::protobuf::TextFormat::ParseFromString(
+      R"(model { preset: "llama-1m" } data { path: "d" sequence_length: 64 } training { steps: 10 } pretrain {})",
+      &spec));
+  if (words.plain.size() > 1 && words.plain[1] != "suspend") spec.set_name(words.plain[1]);
+  const int ranks = static_cast<int>(words.Int("ranks", 1));
+  spec.mutable_world()->set_min(ranks);
+  spec.mutable_world()->set_max(ranks);
+  if (words.named.contains("per_worker")) {
+    spec.mutable_world()->set_slots_per_worker(static_cast<int>(words.Int("per_worker", 1)));
+  }
+  if (words.named.contains("priority")) spec.set_priority(static_cast<int>(words.Int("priority", 0)));
+  if (words.named.contains("user_failures")) {
+    spec.mutable_retry()->set_max_user_failures(static_cast<int>(words.Int("user_failures", 0)));
+  }
+  if (words.named.contains("infra_failures")) {
+    spec.mutable_retry()->set_max_infra_failures(static_cast<int>(words.Int("infra_failures", 0)));
+  }
+  if (words.named.contains("no_progress")) {
+    spec.mutable_retry()->set_no_progress_limit(static_cast<int>(words.Int("no_progress", 3)));
+  }
+  const auto duration = [&](const char* name, google::protobuf::Duration* field) {
+    absl::Duration value;
+    TY_CHECK(absl::ParseDuration(words.Get(name), &value));
+    *field = ToProto(value);
+  };
+  if (words.named.contains("active_deadline")) duration("active_deadline", spec.mutable_active_deadline());
+  if (words.named.contains("queue_deadline")) duration("queue_deadline", spec.mutable_queue_deadline());
+  if (words.named.contains("lost_after")) duration("lost_after", spec.mutable_lost_after());
+  if (words.named.contains("stop_grace")) duration("stop_grace", spec.mutable_stop_grace());
+  if (words.named.contains("ttl")) duration("ttl", spec.mutable_ttl_after_finish());
+  if (words.Has("suspend")) spec.set_suspend(true);
+  return spec;
+}
+
+std::string Script::UidOf(const std::string& name) const {
+  const auto uid = core_->Find("", name);
+  TY_CHECK_OK(uid);
+  return *uid;
+}
+
+std::string Script::NameOf(const std::string& uid) const {
+  const JobRecord* record = core_->Record(uid);
+  return record == nullptr ? uid : record->job().name();
+}
+
+std::string Script::WorkerOf(uint64_t session) const {
+  const auto it = workers_.find(session);
+  return it == workers_.end() ? absl::StrCat("session ", session) : it->second;
+}
+
+std::string Script::Describe(const v1::CoordinatorMessage& message) const {
+  const auto ref = [&](const v1::AttemptRef& r) {
+    return absl::StrCat(NameOf(r.job_uid()), "/", r.attempt(), " fence=", r.fence());
+  };
+  const auto stop_text = [&](const v1::StopTask& s) {
+    return absl::StrCat(ShortName(s.reason()), s.checkpoint() ? " checkpoint" : "",
+                        " grace=", absl::FormatDuration(FromProto(s.grace())));
+  };
+  switch (message.message_case()) {
+    case v1::CoordinatorMessage::kRegistered: {
+      std::string text = absl::StrCat("registered epoch=", message.registered().leader_epoch());
+      for (const v1::TaskDecision& decision : message.registered().decisions()) {
+        absl::StrAppend(&text, "; ", ref(decision.ref()), " ", decision.keep() ? "KEEP" : "STOP");
+        if (decision.has_stop()) absl::StrAppend(&text, " ", stop_text(decision.stop()));
+        if (decision.quarantine()) absl::StrAppend(&text, " quarantine");
+      }
+      return text;
+    }
+    case v1::CoordinatorMessage::kAssign: {
+      std::vector<std::string> ranks;
+      for (const v1::RankAssignment& rank : message.assign().ranks()) {
+        ranks.push_back(absl::StrCat(rank.rank(), "@", rank.slot()));
+      }
+      std::string text = absl::StrCat("assign ", ref(message.assign().ref()), " world=", message.assign().world_size(),
+                                      " ranks=", absl::StrJoin(ranks, ","));
+      if (message.assign().checkpoints_size() > 0) {
+        absl::StrAppend(&text, " resume=", message.assign().checkpoints(0).step());
+      }
+      return text;
+    }
+    case v1::CoordinatorMessage::kStart: {
+      std::vector<std::string> ranks;
+      for (const v1::RankAddress& rank : message.start().start().ranks()) {
+        ranks.push_back(absl::StrCat(rank.rank(), "=", rank.comm_address()));
+      }
+      return absl::StrCat("start ", ref(message.start().ref()), " ", absl::StrJoin(ranks, " "));
+    }
+    case v1::CoordinatorMessage::kStop:
+      return absl::StrCat("stop ", ref(message.stop().ref()), " ", stop_text(message.stop()));
+    case v1::CoordinatorMessage::kReportAck:
+      return "";
+    case v1::CoordinatorMessage::kCheckpointAck:
+      return absl::StrCat("checkpoint step=", message.checkpoint_ack().step(), " ",
+                          CodeName(static_cast<absl::StatusCode>(message.checkpoint_ack().code())), " ",
+                          message.checkpoint_ack().message());
+    default:
+      return message.ShortDebugString();
+  }
+}
+
+void Script::Finish(Effects* effects, std::string* trace) {
+  records_.Commit(effects->writes);
+  for (const Transition& change : effects->transitions) {
+    absl::StrAppend(trace, ShortName(change.from), " -> ", ShortName(change.to), " (", change.reason, ")\n");
+  }
+  for (const AttemptEnd& end : effects->attempt_ends) {
+    absl::StrAppend(trace, "attempt ", ShortName(end.state), " ", ShortName(end.failure_class), "\n");
+  }
+  for (const Push& push : effects->pushes) {
+    const std::string text = Describe(push.message);
+    if (!text.empty()) absl::StrAppend(trace, WorkerOf(push.session), " <- ", text, "\n");
+  }
+  for (const CloseSession& close : effects->closes) {
+    absl::StrAppend(trace, WorkerOf(close.session), " closed: ", CodeName(close.status.code()), " ",
+                    std::string(close.status.message()), "\n");
+    sessions_.erase(WorkerOf(close.session));
+  }
+  if (effects->lease_expirations > 0) absl::StrAppend(trace, "leases expired: ", effects->lease_expirations, "\n");
+  if (effects->invariant_violations > 0) {
+    absl::StrAppend(trace, "invariant violations: ", effects->invariant_violations, "\n");
+  }
+  *effects = Effects();
+}
+
+void Script::Advance(absl::Duration by, std::string* trace) {
+  for (absl::Duration done; done < by; done += kTick) {
+    now_.wall += kTick;
+    now_.mono += kTick;
+    for (const auto& [worker, session] : sessions_) {
+      if (!silent_.contains(worker)) core_->Heartbeat(session, now_);
+    }
+    Effects effects;
+    core_->Tick(now_, &effects);
+    core_->Schedule(now_, &effects);
+    std::string events;
+    Finish(&effects, &events);
+    if (!events.empty()) absl::StrAppend(trace, "after ", absl::FormatDuration(done + kTick), ":\n", events);
+  }
+}
+
+v1::TaskReport Script::ReportOf(const std::string& worker, const std::string& name, int attempt, v1::TaskState state) {
+  v1::TaskReport report;
+  report.set_state(state);
+  report.set_sequence(++sequence_);
+  report.set_host_address("host-" + worker);
+  const auto uid = core_->Find("", name);
+  report.mutable_ref()->set_job_uid(uid.ok() ? *uid : name);
+  if (!uid.ok()) {  // a job that nobody knows
+    report.mutable_ref()->set_attempt(1);
+    report.add_ranks()->set_state(state);
+    return report;
+  }
+  const v1::Job& job = core_->Record(*uid)->job();
+  for (const v1::Attempt& a : job.attempts()) {
+    if (attempt != 0 && a.number() != attempt) continue;
+    report.mutable_ref()->set_attempt(a.number());
+    report.mutable_ref()->set_fence(a.fence());
+    report.clear_ranks();
+    for (const v1::RankPlace& place : a.places()) {
+      if (place.worker_id() != worker) continue;
+      v1::RankStatus& rank = *report.add_ranks();
+      rank.set_rank(place.rank());
+      rank.set_slot(place.slot());
+      rank.set_state(state);
+      rank.set_comm_address(absl::StrCat(worker, place.slot()));
+    }
+  }
+  return report;
+}
+
+std::string Script::Show(const std::string& name) const {
+  const v1::Job job = core_->View(UidOf(name), now_);
+  std::string text = absl::StrCat(ShortName(job.state()));
+  if (job.stop_reason() != 0) absl::StrAppend(&text, " ", ShortName(job.stop_reason()));
+  absl::StrAppend(&text, " step=", job.committed_step());
+  if (job.queue_position() > 0) absl::StrAppend(&text, " position=", job.queue_position());
+  if (job.has_pending()) {
+    absl::StrAppend(&text, " ", ShortName(job.pending().code()), ": ", job.pending().message());
+  }
+  if (job.has_exit()) {
+    absl::StrAppend(&text, " exit ", ShortName(job.exit().failure_class()), " ", job.exit().reason());
+    if (!job.exit().message().empty()) absl::StrAppend(&text, ": ", job.exit().message());
+  }
+  absl::StrAppend(&text, "\n");
+  for (const v1::Attempt& attempt : job.attempts()) {
+    std::vector<std::string> places;
+    for (const v1::RankPlace& place : attempt.places()) {
+      places.push_back(absl::StrCat(place.rank(), ":", place.worker_id(), "@", place.slot()));
+    }
+    absl::StrAppend(&text, "  attempt ", attempt.number(), " fence=", attempt.fence(), " ", ShortName(attempt.state()),
+                    " ", absl::StrJoin(places, " "));
+    if (attempt.has_exit()) {
+      absl::StrAppend(&text, " exit ", ShortName(attempt.exit().failure_class()), " ", attempt.exit().reason(),
+                      " rank=", attempt.exit().rank());
+    }
+    absl::StrAppend(&text, "\n");
+  }
+  return text;
+}
+
+std::string Script::ShowWorkers() const {
+  std::string text;
+  const v1::ListWorkersResponse response = core_->Workers();
+  for (const v1::WorkerInfo& worker : response.workers()) {
+    absl::StrAppend(&text, worker.worker_id(), " ", ShortName(worker.state()));
+    for (const v1::SlotInfo& slot : worker.slots()) {
+      absl::StrAppend(&text, " ", slot.index(), ":", ShortName(slot.state()));
+      if (!slot.job_name().empty()) absl::StrAppend(&text, "=", slot.job_name(), "#", slot.rank());
+    }
+    absl::StrAppend(&text, "\n");
+  }
+  return text;
+}
+
+std::string Script::Run(const std::string& line) {
+  const Words words(line);
+  const std::string& command = words.plain.at(0);
+  const std::string subject = words.plain.size() > 1 ? words.plain[1] : "";
+  const std::string object = words.plain.size() > 2 ? words.plain[2] : "";
+  const int attempt = static_cast<int>(words.Int("attempt", 0));
+  const auto session = [&] {
+    const auto it = sessions_.find(subject);
+    return it == sessions_.end() ? 0 : it->second;
+  };
+  std::string trace;
+  Effects effects;
+  absl::Status status;
+
+  if (command == "submit") {
+    v1::SubmitRequest request;
+    *request.mutable_spec() = SpecOf(words);
+    request.set_request_id(words.Get("request"));
+    const auto result = core_->Submit(request, absl::StrCat("uid-", ++last_job_), now_, &effects);
+    status = result.status();
+    if (result.ok() && result->deduplicated) absl::StrAppend(&trace, "deduplicated: ", NameOf(result->uid), "\n");
+  } else if (command == "cancel" || command == "suspend" || command == "resume") {
+    v1::JobActionRequest request;
+    request.set_job(subject);
+    request.set_request_id(words.Get("request"));
+    status = (command == "cancel"    ? core_->Cancel(request, now_, &effects)
+              : command == "suspend" ? core_->Suspend(request, now_, &effects)
+                                     : core_->Resume(request, now_, &effects))
+                 .status();
+  } else if (command == "register") {
+    v1::Register message;
+    message.set_worker_id(subject);
+    starts_[subject] = words.Int("start", starts_.contains(subject) ? starts_[subject] : 1);
+    message.set_start_count(starts_[subject]);
+    message.set_incarnation(words.Get("incarnation", absl::StrCat("start-", starts_[subject])));
+    message.set_host("host-" + subject);
+    message.set_max_fence(static_cast<uint64_t>(words.Int("fence", 0)));
+    message.set_max_leader_epoch(static_cast<uint64_t>(words.Int("epoch", 0)));
+    for (int i = 0; i < words.Int("slots", 1); ++i) {
+      v1::WorkerSlot& slot = *message.add_slots();
+      slot.set_index(i);
+      slot.set_type(v1::SLOT_TYPE_CPU);
+      slot.set_healthy(true);
+    }
+    const std::vector<std::string> tasks = absl::StrSplit(words.Get("tasks"), ',', absl::SkipEmpty());
+    for (const std::string& task : tasks) {
+      const std::vector<std::string> fields = absl::StrSplit(task, '/');
+      int number = 0;
+      TY_CHECK(absl::SimpleAtoi(fields.at(1), &number));
+      *message.add_tasks() = ReportOf(subject, fields.at(0), number, TaskStateOf(fields.at(2)));
+    }
+    workers_[++last_session_] = subject;
+    status = core_->Register(last_session_, message, now_, &effects);
+    silent_.erase(subject);
+    if (status.ok()) {
+      Finish(&effects, &trace);
+      sessions_[subject] = last_session_;
+    }
+  } else if (command == "disconnect") {
+    core_->Disconnect(session());
+    sessions_.erase(subject);
+  } else if (command == "heartbeat") {
+    if (!core_->Heartbeat(session(), now_)) trace = "refused\n";
+  } else if (command == "silence") {
+    silent_.insert(subject);
+  } else if (command == "report") {
+    core_->Report(session(), ReportOf(subject, object, attempt, TaskStateOf(words.plain.at(3))), now_, &effects);
+  } else if (command == "exit") {
+    v1::TaskReport report = ReportOf(subject, object, attempt, v1::TASK_STATE_EXITED);
+    const int64_t only = words.Int("rank", -1);
+    absl::Duration after;
+    TY_CHECK(absl::ParseDuration(words.Get("after", "0s"), &after));
+    for (v1::RankStatus& rank : *report.mutable_ranks()) {
+      if (only >= 0 && rank.rank() != only) {
+        rank.set_state(v1::TASK_STATE_RUNNING);
+        report.set_state(v1::TASK_STATE_RUNNING);
+        continue;
+      }
+      rank.set_succeeded(words.Has("success"));
+      v1::ExitRecord& exit = *rank.mutable_exit();
+      *exit.mutable_time() = ToProto(now_.wall + after);
+      if (words.named.contains("code")) exit.set_exit_code(static_cast<int>(words.Int("code", 0)));
+      if (words.named.contains("signal")) exit.set_signal(static_cast<int>(words.Int("signal", 0)));
+      if (words.named.contains("class")) {
+        v1::FailureClass value;
+        TY_CHECK(v1::FailureClass_Parse("FAILURE_CLASS_" + words.Get("class"), &value));
+        exit.set_failure_class(value);
+      }
+    }
+    core_->Report(session(), report, now_, &effects);
+  } else if (command == "commit") {
+    v1::CommitCheckpoint message;
+    *message.mutable_ref() = ReportOf(subject, object, attempt, v1::TASK_STATE_RUNNING).ref();
+    message.mutable_manifest()->set_step(words.Int("step", 1));
+    message.mutable_manifest()->set_directory(absl::StrCat("fence-", message.ref().fence()));
+    core_->CommitCheckpoint(session(), message, now_, &effects);
+  } else if (command == "health") {
+    v1::SlotHealth message;
+    v1::WorkerSlot& slot = *message.add_slots();
+    slot.set_index(static_cast<int>(words.Int("slot", 0)));
+    slot.set_healthy(words.Has("ok"));
+    core_->SetSlotHealth(session(), message, now_, &effects);
+  } else if (command == "time" || command == "wall") {
+    absl::Duration by;
+    TY_CHECK(absl::ParseDuration(subject, &by));
+    if (command == "time") {
+      Advance(by, &trace);
+    } else {
+      now_.wall += by;
+    }
+  } else if (command == "restart") {
+    core_ = std::make_unique<Core>(timing_, records_.Start(), now_);
+    sessions_.clear();
+  } else if (command == "show") {
+    return Show(subject);
+  } else if (command == "workers") {
+    return ShowWorkers();
+  } else {
+    TY_CHECK(command == "list");
+    for (const std::string& uid : core_->Uids()) {
+      absl::StrAppend(&trace, NameOf(uid), " ", ShortName(core_->Record(uid)->job().state()), "\n");
+    }
+    return trace;
+  }
+  if (!status.ok()) {
+    absl::StrAppend(&trace, "error ", CodeName(status.code()), " ", GetErrorReason(status), ": ",
+                    std::string(status.message()), "\n");
+  }
+  core_->Schedule(now_, &effects);
+  Finish(&effects, &trace);
+  return trace;
+}
+
+}  // namespace trainyard::coordinator

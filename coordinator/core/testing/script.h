@@ -1,0 +1,60 @@
+// Runs one line of a core script and says what it led to. Scripts and their traces are in testdata/.
+//
+//   submit NAME [ranks=N] [priority=N] [request=ID] [suspend] [FIELD=VALUE ...]   FIELD as in SpecOf
+//   cancel|suspend|resume NAME [request=ID]
+//   register W slots=N [start=N] [fence=N] [epoch=N] [tasks=NAME/ATTEMPT/STATE,...]
+//   disconnect|heartbeat W
+//   report W NAME STATE [attempt=N]                 all ranks of the worker's task
+//   exit W NAME success | code=N | signal=N [class=C] [rank=N] [attempt=N] [after=DURATION]
+//   commit W NAME step=N [attempt=N]
+//   health W slot=N ok|bad
+//   time DURATION         both clocks, in ticks of 100 ms, with heartbeats of the connected workers that are not silent
+//   silence W             no more heartbeats from `time`
+//   wall DURATION         only the wall clock
+//   restart               the core from what was committed; sessions are gone
+//   show NAME | workers | list
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "coordinator/core/core.h"
+#include "coordinator/core/testing/memory_records.h"
+
+namespace trainyard::coordinator {
+
+class Script {
+ public:
+  Script();
+  // The trace of the line, one effect a line; empty if nothing happened.
+  std::string Run(const std::string& line);
+
+ private:
+  struct Words;
+  v1::JobSpec SpecOf(const Words& words) const;
+  void Finish(Effects* effects, std::string* trace);
+  void Advance(absl::Duration by, std::string* trace);
+  v1::TaskReport ReportOf(const std::string& worker, const std::string& name, int attempt, v1::TaskState state);
+  std::string UidOf(const std::string& name) const;
+  std::string NameOf(const std::string& uid) const;
+  std::string WorkerOf(uint64_t session) const;
+  std::string Describe(const v1::CoordinatorMessage& message) const;
+  std::string Show(const std::string& name) const;
+  std::string ShowWorkers() const;
+
+  Timing timing_;
+  MemoryRecords records_;
+  std::unique_ptr<Core> core_;
+  Now now_;
+  std::map<std::string, uint64_t> sessions_;
+  std::map<uint64_t, std::string> workers_;
+  std::set<std::string> silent_;
+  std::map<std::string, int64_t> starts_;
+  uint64_t last_session_ = 0;
+  uint64_t sequence_ = 0;
+  int last_job_ = 0;
+};
+
+}  // namespace trainyard::coordinator
