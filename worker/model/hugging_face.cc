@@ -118,7 +118,8 @@ absl::StatusOr<int64_t> CopyTokenizer(const ModelConfig& config, const std::stri
     tokenizer["tokenizer_class"] = "PreTrainedTokenizerFast";
     tokenizer["model_max_length"] = config.max_positions;
     tokenizer["clean_up_tokenization_spaces"] = false;
-    if (!config.eos_ids.empty()) tokenizer["eos_token"] = "<|endoftext|>";
+    TY_ASSIGN_OR_RETURN(const std::string vocabulary, ReadFile(JoinPath(directory, "tokenizer.json")));
+    if (absl::StrContains(vocabulary, "\"<|endoftext|>\"")) tokenizer["eos_token"] = "<|endoftext|>";
     TY_ASSIGN_OR_RETURN(const int64_t written, WriteText(directory, "tokenizer_config.json", tokenizer.dump(2) + "\n"));
     bytes += written;
   }

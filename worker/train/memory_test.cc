@@ -23,16 +23,17 @@ std::atomic<int64_t> allocations{0};
 }  // namespace
 
 // Counts every allocation of the process that comes through C++.
-void* operator new(size_t bytes) {
+// Not inlined: the compiler would complain of mixing malloc with delete.
+__attribute__((noinline)) void* operator new(size_t bytes) {
   allocations.fetch_add(1);
   void* const memory = std::malloc(bytes);
   if (memory == nullptr) std::abort();
   return memory;
 }
-void operator delete(void* memory) noexcept {
+__attribute__((noinline)) void operator delete(void* memory) noexcept {
   std::free(memory);
 }
-void operator delete(void* memory, size_t) noexcept {
+__attribute__((noinline)) void operator delete(void* memory, size_t) noexcept {
   std::free(memory);
 }
 

@@ -82,8 +82,8 @@ void Trainer::Allocate() {
   norm_z_score_ = make_z_score("gradient_norm");
 }
 
-kernels::MemoryPlan Trainer::Plan(const TrainerOptions& options) {
-  return Trainer(options, Arena::CountOnly()).arena_.plan();
+std::unique_ptr<Trainer> Trainer::CreateCounting(const TrainerOptions& options) {
+  return std::unique_ptr<Trainer>(new Trainer(options, Arena::CountOnly()));
 }
 
 absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const TrainerOptions& options) {
@@ -93,7 +93,7 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const TrainerOptions& o
         absl::StrCat("data.sequence_length: ", options.sequence_length,
                      " is more than the model's max_position_embeddings: ", options.config.max_positions));
   }
-  const int64_t bytes = Trainer(options, Arena::CountOnly()).arena_.used_bytes();
+  const int64_t bytes = CreateCounting(options)->arena_.used_bytes();
   TY_ASSIGN_OR_RETURN(Arena arena, Arena::Reserve(bytes));
   std::unique_ptr<Trainer> trainer(new Trainer(options, std::move(arena)));
   TY_CHECK_EQ(trainer->arena_.used_bytes(), bytes);
@@ -101,13 +101,17 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const TrainerOptions& o
   return trainer;
 }
 
-absl::Status Trainer::Connect(const comm::ExchangeOptions& options, comm::Communicator* communicator) {
+std::vector<comm::GradientLayer> Trainer::GradientLayers() const {
   std::vector<comm::GradientLayer> layers(static_cast<size_t>(options_.config.layers) + 2);
   for (size_t i = 0; i < parameters_.size(); ++i) {
     layers[static_cast<size_t>(parameters_[i].layer)].tensors.push_back(
         {gradients_.tensors.all[i], static_cast<int>(parameters_[i].shape.size())});
   }
-  TY_ASSIGN_OR_RETURN(exchange_, comm::GradientExchange::Create(options, std::move(layers), communicator));
+  return layers;
+}
+
+absl::Status Trainer::Connect(const comm::ExchangeOptions& options, comm::Communicator* communicator) {
+  TY_ASSIGN_OR_RETURN(exchange_, comm::GradientExchange::Create(options, GradientLayers(), communicator));
   communicator_ = communicator;
   on_layer_ready_ = [this](int layer) { exchange_->LayerReady(layer); };
   gather_bytes_.assign(static_cast<size_t>(communicator->size()), 0);

@@ -52,7 +52,10 @@ class Trainer {
  public:
   // What Create would reserve, by purpose; allocates nothing. f32 weights are their own master; bf16 ones have an f32
   // "master".
-  static kernels::MemoryPlan Plan(const TrainerOptions& options);
+  static kernels::MemoryPlan Plan(const TrainerOptions& options) { return CreateCounting(options)->memory_plan(); }
+
+  // A trainer without memory, of which only the plan, names, shapes and layout may be used. `options` must be valid.
+  static std::unique_ptr<Trainer> CreateCounting(const TrainerOptions& options);
 
   // InvalidArgument for a shape that is none, ResourceExhausted if the memory cannot be had. Weights are zero.
   static absl::StatusOr<std::unique_ptr<Trainer>> Create(const TrainerOptions& options);
@@ -93,6 +96,8 @@ class Trainer {
   const kernels::MemoryPlan& memory_plan() const { return arena_.plan(); }
   kernels::Stream& stream() { return stream_; }
   model::Network& network() { return *network_; }
+  // The gradients of each layer (Parameter::layer), as the exchange takes them.
+  std::vector<comm::GradientLayer> GradientLayers() const;
   // Null before Connect.
   const comm::GradientExchange* exchange() const { return exchange_.get(); }
 

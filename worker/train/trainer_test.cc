@@ -36,12 +36,12 @@ TrainerOptions TinyOptions() {
   return options;
 }
 
-struct Run {
+struct TinyRun {
   std::unique_ptr<data::Loader> loader;
   std::unique_ptr<Trainer> trainer;
 };
 
-Run MakeRun(const testing::TinyDataset& dataset, const TrainerOptions& options, int rank = 0, int ranks = 1) {
+TinyRun MakeRun(const testing::TinyDataset& dataset, const TrainerOptions& options, int rank = 0, int ranks = 1) {
   data::LoaderOptions loading;
   loading.directory = dataset.path();
   loading.sequence_length = static_cast<int>(options.sequence_length);
@@ -57,7 +57,7 @@ Run MakeRun(const testing::TinyDataset& dataset, const TrainerOptions& options, 
   return {std::make_unique<data::Loader>(*std::move(loader)), *std::move(trainer)};
 }
 
-std::vector<StepResult> Steps(const Run& run, int count) {
+std::vector<StepResult> Steps(const TinyRun& run, int count) {
   std::vector<StepResult> results;
   for (int i = 0; i < count; ++i) {
     absl::StatusOr<StepResult> result = run.trainer->Step(*run.loader);
@@ -104,7 +104,7 @@ TEST(TrainerTest, LearnsFarBelowUnigramEntropy) {
       options.training.steps = 120;
       options.training.micro_batch = 8;
       options.training.schedule.warmup_steps = 5;
-      const Run run = MakeRun(dataset, options);
+      const TinyRun run = MakeRun(dataset, options);
       const std::vector<StepResult> results = Steps(run, 120);
       EXPECT_GT(results.front().loss, 5.4);
       EXPECT_LT(results.back().loss, 0.5 * entropy) << "entropy " << entropy;
@@ -119,12 +119,12 @@ TEST(TrainerTest, SameBitsForAnyThreadsAndMemoryOptions) {
   TrainerOptions options = TinyOptions();
   options.training.micro_batch = 9;  // 288 rows: two head chunks
   options.training.accumulation = 2;
-  const Run plain = MakeRun(dataset, options);
+  const TinyRun plain = MakeRun(dataset, options);
   const std::vector<double> losses = Losses(Steps(plain, 4));
   options.threads = 3;
   options.training.recompute = spec::Recompute::kBlock;
   options.training.lm_head_chunks = 2;
-  const Run saving = MakeRun(dataset, options);
+  const TinyRun saving = MakeRun(dataset, options);
   EXPECT_EQ(Losses(Steps(saving, 4)), losses);
   EXPECT_EQ(WeightsOf(*saving.trainer), WeightsOf(*plain.trainer));
 }
@@ -134,12 +134,12 @@ TEST(TrainerTest, ResumedRunEqualsUndisturbedRunBitForBit) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     TrainerOptions options = TinyOptions();
     options.dtype = dtype;
-    const Run undisturbed = MakeRun(dataset, options);
+    const TinyRun undisturbed = MakeRun(dataset, options);
     const std::vector<StepResult> expected = Steps(undisturbed, 20);
 
-    const Run first = MakeRun(dataset, options);
+    const TinyRun first = MakeRun(dataset, options);
     Steps(first, 17);  // beyond the least count of z-scores
-    const Run second = MakeRun(dataset, options);
+    const TinyRun second = MakeRun(dataset, options);
     for (size_t i = 0; i < first.trainer->state().size(); ++i) {
       const kernels::TensorView& from = first.trainer->state()[i].tensor;
       EXPECT_EQ(second.trainer->state()[i].name, first.trainer->state()[i].name);
@@ -160,7 +160,7 @@ TEST(TrainerTest, ResumedRunEqualsUndisturbedRunBitForBit) {
 
 TEST(TrainerTest, RefusesAStateTextThatIsNone) {
   testing::TinyDataset dataset;
-  const Run run = MakeRun(dataset, TinyOptions());
+  const TinyRun run = MakeRun(dataset, TinyOptions());
   for (const char* text : {"", "1 2 3", "1 2 3 4 x", "1 2 3 4 -5"}) {
     EXPECT_THAT(run.trainer->RestoreState(text), StatusIs(absl::StatusCode::kDataLoss, HasSubstr("five counts")));
   }
@@ -171,7 +171,7 @@ TEST(TrainerTest, TwoRanksEqualOneRankThatAccumulates) {
   testing::TinyDataset dataset;
   TrainerOptions options = TinyOptions();
   std::vector<std::unique_ptr<comm::Communicator>> communicators = comm::MakeLocalCommunicators(2);
-  std::vector<Run> runs;
+  std::vector<TinyRun> runs;
   for (int rank = 0; rank < 2; ++rank) runs.push_back(MakeRun(dataset, options, rank, 2));
   std::vector<std::vector<double>> losses(2);
   std::vector<double> evaluated(2);
@@ -179,7 +179,9 @@ TEST(TrainerTest, TwoRanksEqualOneRankThatAccumulates) {
   for (int rank = 0; rank < 2; ++rank) {
     threads.emplace_back([&, rank] {
       const auto r = static_cast<size_t>(rank);
-      TY_CHECK_OK(runs[r].trainer->Connect({.bucket_bytes = 20000}, communicators[r].get()));
+      comm::ExchangeOptions exchange;
+      exchange.bucket_bytes = 20000;
+      TY_CHECK_OK(runs[r].trainer->Connect(exchange, communicators[r].get()));
       losses[r] = Losses(Steps(runs[r], 5));
       absl::StatusOr<double> evaluation = runs[r].trainer->Evaluate(*runs[r].loader, 5, Never);
       TY_CHECK_OK(evaluation);
@@ -192,12 +194,12 @@ TEST(TrainerTest, TwoRanksEqualOneRankThatAccumulates) {
   EXPECT_EQ(WeightsOf(*runs[0].trainer), WeightsOf(*runs[1].trainer));
 
   options.training.accumulation = 2;
-  const Run alone = MakeRun(dataset, options);
+  const TinyRun alone = MakeRun(dataset, options);
   const std::vector<double> alone_losses = Losses(Steps(alone, 5));
   ASSERT_OK_AND_ASSIGN(const double alone_evaluated, alone.trainer->Evaluate(*alone.loader, 5, Never));
   for (size_t i = 0; i < 5; ++i) EXPECT_NEAR(losses[0][i], alone_losses[i], 1e-4) << i;
   EXPECT_NEAR(evaluated[0], alone_evaluated, 1e-4);
-  for (Run& run : runs) run.trainer.reset();  // before the communicators
+  for (TinyRun& run : runs) run.trainer.reset();  // before the communicators
 }
 
 // methods/llmq.md, pitfall 1: clipping with the squared norm would make the update much shorter.
@@ -209,7 +211,7 @@ TEST(TrainerTest, ClippedUpdateHasTheLengthOfTheThreshold) {
   sgd.momentum = 0;
   options.training.optimizer = sgd;
   options.training.clip_norm = 0.01;
-  const Run run = MakeRun(dataset, options);
+  const TinyRun run = MakeRun(dataset, options);
   const std::vector<float> before = WeightsOf(*run.trainer);
   const StepResult result = Steps(run, 1)[0];
   const std::vector<float> after = WeightsOf(*run.trainer);
@@ -230,7 +232,7 @@ TEST(TrainerTest, DecayActsOnMatricesOnly) {
   options.training.optimizer = sgd;
   options.training.clip_norm = 1e-6;  // no gradient to speak of
   options.training.schedule.shape = spec::ScheduleShape::kConstant;
-  const Run run = MakeRun(dataset, options);
+  const TinyRun run = MakeRun(dataset, options);
   const std::vector<float> before = WeightsOf(*run.trainer);
   Steps(run, 1);
   const std::vector<float> after = WeightsOf(*run.trainer);
@@ -249,7 +251,7 @@ void Poison(Trainer& trainer) {
 
 TEST(TrainerTest, NanFailsTheStepUnderPolicyFail) {
   testing::TinyDataset dataset;
-  const Run run = MakeRun(dataset, TinyOptions());
+  const TinyRun run = MakeRun(dataset, TinyOptions());
   Steps(run, 2);
   Poison(*run.trainer);
   EXPECT_THAT(run.trainer->Step(*run.loader),
@@ -260,7 +262,7 @@ TEST(TrainerTest, NanDropsUpdatesUnderPolicySkipUntilTenInARow) {
   testing::TinyDataset dataset;
   TrainerOptions options = TinyOptions();
   options.training.nan_policy = spec::NanPolicy::kSkip;
-  const Run run = MakeRun(dataset, options);
+  const TinyRun run = MakeRun(dataset, options);
   Steps(run, 1);
   const float healthy = run.trainer->leading_weights()[1].as<float>()[0];
   Poison(*run.trainer);
@@ -280,12 +282,12 @@ TEST(TrainerTest, NanDropsUpdatesUnderPolicySkipUntilTenInARow) {
 
 TEST(TrainerTest, EvaluationCanBeBrokenOffAndNeedsWindows) {
   testing::TinyDataset dataset;
-  const Run run = MakeRun(dataset, TinyOptions());
+  const TinyRun run = MakeRun(dataset, TinyOptions());
   const auto stop = []() -> absl::StatusOr<bool> { return true; };
   EXPECT_THAT(run.trainer->Evaluate(*run.loader, 2, stop),
               StatusIs(absl::StatusCode::kCancelled, HasSubstr("broken off")));
   testing::TinyDataset empty(testing::TinyText(), "short");
-  const Run without = MakeRun(empty, TinyOptions());
+  const TinyRun without = MakeRun(empty, TinyOptions());
   EXPECT_THAT(without.trainer->Evaluate(*without.loader, 2, Never),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("no validation windows")));
 }

@@ -1,0 +1,20 @@
+#include "worker/jobs/make_job.h"
+
+#include <variant>
+
+#include "base/overloaded.h"
+#include "worker/jobs/pretrain_job.h"
+
+namespace trainyard::jobs {
+
+std::unique_ptr<Job> MakeJob(const spec::JobOptions& options) {
+  using Made = std::unique_ptr<Job>;
+  return std::visit(
+      Overloaded{
+          // a kind without a line here does not compile
+          [&](const spec::PretrainOptions&) -> Made { return MakePretrainJob(options); },
+      },
+      options.kind);
+}
+
+}  // namespace trainyard::jobs

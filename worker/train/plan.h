@@ -1,0 +1,28 @@
+// What a training run will take, known before it starts: memory by purpose, operations, bytes on the wire.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/core/arena.h"
+#include "proto/spec/training_options.h"
+#include "worker/train/trainer.h"
+
+namespace trainyard::train {
+
+struct TrainingPlan {
+  // Of one rank. Beside what Trainer::Plan says: "communication" (pieces of buckets on their way) and "checkpoint" (the
+  // copy that is written beside the training; the largest of all ranks).
+  kernels::MemoryPlan memory;
+  int64_t memory_bytes = 0;  // the sum
+  int64_t parameters = 0;
+  int64_t tokens_per_step = 0;      // of all ranks
+  double flops_per_token = 0;       // see flops.h
+  double flops_per_step = 0;        // of all ranks
+  int64_t wire_bytes_per_step = 0;  // that one rank sends, and as many it receives; without the transport's headers
+  int64_t exchange_buckets = 0;
+};
+
+TrainingPlan PlanTraining(const TrainerOptions& options, const spec::CommunicationOptions& communication,
+                          int world_size);
+
+}  // namespace trainyard::train
