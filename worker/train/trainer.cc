@@ -135,12 +135,20 @@ void Trainer::RoundWeights() {
 }
 
 absl::StatusOr<StepResult> Trainer::Step(data::Loader& loader) {
+  return StepFrom(&loader);
+}
+
+absl::StatusOr<StepResult> Trainer::StepOnLoadedBatch() {
+  return StepFrom(nullptr);
+}
+
+absl::StatusOr<StepResult> Trainer::StepFrom(data::Loader* loader) {
   const spec::TrainingOptions& training = options_.training;
   const int64_t tokens = network_->losses().size() * training.accumulation;  // of this rank in this step
   const int ranks = communicator_ == nullptr ? 1 : communicator_->size();
   double loss_sum = 0;
   for (int micro = 0; micro < training.accumulation; ++micro) {
-    TY_RETURN_IF_ERROR(loader.Next(network_->tokens(), network_->targets()));
+    if (loader != nullptr) TY_RETURN_IF_ERROR(loader->Next(network_->tokens(), network_->targets()));
     const bool exchanges = exchange_ != nullptr && micro + 1 == training.accumulation;
     if (exchanges) exchange_->Begin(step_, 1.0f / static_cast<float>(ranks));
     network_->ForwardBackward({.loss_scale = static_cast<float>(1.0 / static_cast<double>(tokens)),

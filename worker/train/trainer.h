@@ -74,6 +74,8 @@ class Trainer {
   // FailedPrecondition under NanPolicy::kFail, or after kMaxDroppedUpdates in a row under kSkip, if the loss or the
   // norm is not finite.
   absl::StatusOr<StepResult> Step(data::Loader& loader);
+  // A step of which every micro-batch is what network().tokens() and targets() hold: for benchmarks.
+  absl::StatusOr<StepResult> StepOnLoadedBatch();
 
   // Mean loss over the first `batches` micro-batches of the validation split, shared out over the ranks; the same
   // number on all. `should_stop` is polled between batches, on all ranks alike, and ends it early with Cancelled.
@@ -103,6 +105,7 @@ class Trainer {
 
  private:
   Trainer(const TrainerOptions& options, kernels::Arena arena);
+  absl::StatusOr<StepResult> StepFrom(data::Loader* loader);
   void Allocate();
   // Adds up `values` over ranks, in rank order, into the same place.
   absl::Status SumOverRanks(double* values, int count);

@@ -1,0 +1,243 @@
+#include "worker/jobs/pretrain_job.h"
+
+#include <filesystem>
+#include <thread>
+
+#include "base/file.h"
+#include "base/testing/status_matchers.h"
+#include "base/testing/temp_dir.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "worker/ckpt/checkpoint.h"
+#include "worker/ckpt/checkpointer.h"
+#include "worker/comm/local/local_communicator.h"
+#include "worker/jobs/make_job.h"
+#include "worker/model/hugging_face.h"
+#include "worker/train/testing/tiny_dataset.h"
+
+namespace trainyard::jobs {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+class FakeContext final : public JobContext {
+ public:
+  FakeContext(JobPlace place, comm::Communicator* communicator)
+      : place_(std::move(place)), communicator_(communicator) {}
+  const JobPlace& place() const override { return place_; }
+  comm::Communicator* communicator() override { return communicator_; }
+  bool ShouldStop() override { return stops; }
+  absl::StatusOr<bool> AgreeToStop() override { return stops; }
+  void EnterSection(absl::string_view section) override { sections.emplace_back(section); }
+
+  bool stops = false;
+  std::vector<std::string> sections;
+
+ private:
+  const JobPlace place_;
+  comm::Communicator* const communicator_;
+};
+
+spec::JobOptions TinyJob(const std::string& data) {
+  spec::JobOptions options;
+  spec::ShapeModel model;
+  model.shape = {.vocab_size = 257,
+                 .hidden_size = 32,
+                 .intermediate_size = 64,
+                 .num_hidden_layers = 2,
+                 .num_attention_heads = 4,
+                 .num_key_value_heads = 2,
+                 .head_dim = 8};
+  options.model.source = model;
+  options.data.path = data;
+  options.data.sequence_length = 32;
+  options.seed = 4;
+  options.training.steps = 6;
+  options.training.micro_batch = 4;
+  options.training.evaluation = {.interval_steps = 3, .batches = 2};
+  spec::PretrainOptions pretrain;
+  pretrain.sample_prompts = {"The yard"};
+  pretrain.sample_tokens = 12;
+  options.kind = pretrain;
+  return options;
+}
+
+// One rank of a job with its surroundings.
+struct Rank {
+  Rank(const spec::JobOptions& options, const std::string& attempt_dir, int rank = 0, int ranks = 1,
+       comm::Communicator* communicator = nullptr)
+      : context(
+            [&] {
+              JobPlace place;
+              place.rank = rank;
+              place.world_size = ranks;
+              place.attempt_dir = attempt_dir;
+              place.data_root = "/";
+              return place;
+            }(),
+            communicator),
+        job(MakeJob(options)) {}
+
+  std::vector<UnitResult> Units(int count) {
+    std::vector<UnitResult> units;
+    for (int i = 0; i < count; ++i) {
+      absl::StatusOr<UnitResult> unit = job->RunUnit();
+      TY_CHECK_OK(unit);
+      units.push_back(*std::move(unit));
+    }
+    return units;
+  }
+
+  FakeContext context;
+  std::unique_ptr<Job> job;
+};
+
+TEST(PretrainJobTest, TrainsEvaluatesExportsAndSamples) {
+  train::testing::TinyDataset data;
+  TempDir attempt;
+  Rank rank(TinyJob(data.path()), attempt.path());
+  ASSERT_OK(rank.job->Prepare(rank.context));
+  ASSERT_OK(rank.job->Initialize());
+  EXPECT_GT(rank.job->MemoryPlan().at("weights"), 0);
+  const std::vector<UnitResult> units = rank.Units(6);
+  for (size_t i = 0; i < 6; ++i) {
+    EXPECT_EQ(units[i].step, static_cast<int64_t>(i) + 1);
+    EXPECT_EQ(units[i].total_steps, 6);
+    EXPECT_EQ(units[i].done, i == 5);
+    EXPECT_EQ(units[i].metrics.at("tokens"), 4 * 32);
+    EXPECT_GT(units[i].metrics.at("tokens_per_second"), 0);
+    EXPECT_GT(units[i].metrics.at("mfu"), 0);
+    EXPECT_EQ(units[i].metrics.count("evaluation_loss"), i == 2 ? 1u : 0u);  // the last step's comes with the result
+  }
+  EXPECT_NEAR(units[0].metrics.at("loss"), std::log(257), 0.2);
+
+  ASSERT_OK_AND_ASSIGN(const v1::JobResult result, rank.job->Finish());
+  ASSERT_EQ(result.artifacts_size(), 1);
+  EXPECT_EQ(result.artifacts(0).name(), "model");
+  EXPECT_EQ(result.artifacts(0).path(), attempt.Join("model"));
+  int64_t bytes = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(attempt.Join("model"))) {
+    bytes += static_cast<int64_t>(entry.file_size());
+  }
+  EXPECT_EQ(result.artifacts(0).bytes(), bytes);
+  EXPECT_EQ(result.values().at("final_loss"), units[5].metrics.at("loss"));
+  EXPECT_EQ(result.values().at("steps"), 6);
+  EXPECT_EQ(result.values().at("tokens"), 6 * 4 * 32);
+  EXPECT_TRUE(result.values().contains("evaluation_loss"));
+  ASSERT_EQ(result.samples_size(), 1);
+  EXPECT_THAT(result.samples(0), StartsWith("The yard"));
+  EXPECT_THAT(rank.context.sections, ::testing::ElementsAre("evaluate", "train", "evaluate", "export", "sample"));
+
+  // The export knows where documents end, has its tokenizer, and is where another job can start.
+  ASSERT_OK_AND_ASSIGN(const model::ModelConfig config, model::ReadConfig(attempt.Join("model")));
+  EXPECT_THAT(config.eos_ids, ::testing::ElementsAre(256));
+  EXPECT_TRUE(FileExists(attempt.Join("model/tokenizer.json")));
+  spec::JobOptions next = TinyJob(data.path());
+  next.model.source = spec::PathModel{attempt.Join("model"), false};
+  next.data.shuffle_seed = 99;
+  Rank second(next, attempt.path());
+  ASSERT_OK(second.job->Prepare(second.context));
+  ASSERT_OK(second.job->Initialize());
+  EXPECT_LT(second.Units(1)[0].metrics.at("loss"), units[2].metrics.at("loss"));
+}
+
+TEST(PretrainJobTest, ResumeFromACheckpointEqualsTheUndisturbedRun) {
+  train::testing::TinyDataset data;
+  TempDir root;
+  Rank undisturbed(TinyJob(data.path()), root.path());
+  ASSERT_OK(undisturbed.job->Prepare(undisturbed.context));
+  ASSERT_OK(undisturbed.job->Initialize());
+  const std::vector<UnitResult> expected = undisturbed.Units(6);
+
+  Rank first(TinyJob(data.path()), root.path());
+  ASSERT_OK(first.job->Prepare(first.context));
+  ASSERT_OK(first.job->Initialize());
+  first.Units(4);
+  ckpt::CheckpointerOptions options;
+  options.job_root = root.path();
+  options.attempt = 1;
+  options.fence = 1;
+  v1::CheckpointManifest committed;
+  const auto commit = [&](const v1::CheckpointManifest& manifest) {
+    committed = manifest;
+    return absl::OkStatus();
+  };
+  {
+    const std::unique_ptr<ckpt::Checkpointer> checkpointer = ckpt::Checkpointer::Create(options, nullptr, commit);
+    ASSERT_OK(checkpointer->Snapshot(4, [&](ckpt::CheckpointWriter& writer) { return first.job->Save(writer); }));
+    ASSERT_OK(checkpointer->Wait().status);
+  }
+  Rank second(TinyJob(data.path()), root.path());
+  ASSERT_OK(second.job->Prepare(second.context));
+  ASSERT_OK(second.job->Initialize());
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<ckpt::CheckpointReader> reader,
+                       ckpt::CheckpointReader::Open(root.path(), committed, 0));
+  ASSERT_OK(second.job->Restore(*reader));
+  EXPECT_EQ(second.job->step(), 4);
+  const std::vector<UnitResult> rest = second.Units(2);
+  for (size_t i = 0; i < 2; ++i) {
+    for (const char* name : {"loss", "gradient_norm", "learning_rate", "loss_z_score"}) {
+      EXPECT_EQ(rest[i].metrics.at(name), expected[4 + i].metrics.at(name)) << name;
+    }
+  }
+
+  // Another data set is another run.
+  train::testing::TinyDataset other(train::testing::TinyText() + "more");
+  Rank third(TinyJob(other.path()), root.path());
+  ASSERT_OK(third.job->Prepare(third.context));
+  EXPECT_THAT(third.job->Restore(*reader),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("not the data set")));
+}
+
+TEST(PretrainJobTest, RanksAgreeAndTheFirstHasTheResult) {
+  train::testing::TinyDataset data;
+  TempDir attempt;
+  std::vector<std::unique_ptr<comm::Communicator>> communicators = comm::MakeLocalCommunicators(2);
+  std::vector<std::vector<double>> losses(2);
+  std::vector<v1::JobResult> results(2);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < 2; ++rank) {
+    threads.emplace_back([&, rank] {
+      const auto r = static_cast<size_t>(rank);
+      Rank own(TinyJob(data.path()), attempt.path(), rank, 2, communicators[r].get());
+      TY_CHECK_OK(own.job->Prepare(own.context));
+      TY_CHECK_OK(own.job->Initialize());
+      for (const UnitResult& unit : own.Units(6)) losses[r].push_back(unit.metrics.at("loss"));
+      absl::StatusOr<v1::JobResult> result = own.job->Finish();
+      TY_CHECK_OK(result);
+      results[r] = *std::move(result);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(losses[0], losses[1]);
+  EXPECT_EQ(results[0].artifacts_size(), 1);
+  EXPECT_EQ(results[0].values().at("tokens"), 2 * 6 * 4 * 32);
+  EXPECT_EQ(results[1].artifacts_size(), 0);
+}
+
+TEST(PretrainJobTest, AStopCutsEvaluationShortAndLeavesNoResult) {
+  train::testing::TinyDataset data;
+  TempDir attempt;
+  Rank rank(TinyJob(data.path()), attempt.path());
+  ASSERT_OK(rank.job->Prepare(rank.context));
+  ASSERT_OK(rank.job->Initialize());
+  rank.context.stops = true;
+  EXPECT_EQ(rank.Units(3)[2].metrics.count("evaluation_loss"), 0u);
+  EXPECT_THAT(rank.job->Finish(), StatusIs(absl::StatusCode::kCancelled, HasSubstr("asked to stop")));
+  EXPECT_FALSE(FileExists(attempt.Join("model")));
+}
+
+TEST(PretrainJobTest, SaysWhatIsMissing) {
+  TempDir attempt;
+  Rank no_data(TinyJob("/nowhere"), attempt.path());
+  EXPECT_THAT(no_data.job->Prepare(no_data.context), StatusIs(absl::StatusCode::kNotFound, HasSubstr("/nowhere")));
+  train::testing::TinyDataset data;
+  spec::JobOptions options = TinyJob(data.path());
+  options.model.source = spec::PathModel{"/no/model", false};
+  Rank no_model(options, attempt.path());
+  EXPECT_THAT(no_model.job->Prepare(no_model.context), StatusIs(absl::StatusCode::kNotFound, HasSubstr("/no/model")));
+}
+
+}  // namespace
+}  // namespace trainyard::jobs

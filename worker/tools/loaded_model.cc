@@ -1,0 +1,69 @@
+#include "worker/tools/loaded_model.h"
+
+#include "absl/strings/str_cat.h"
+#include "base/file.h"
+#include "base/status_macros.h"
+#include "kernels/pointwise/elementwise.h"
+#include "worker/ckpt/checkpoint.h"
+#include "worker/model/hugging_face.h"
+
+namespace trainyard::tools {
+namespace {
+
+absl::Status AllocateWeights(LoadedModel* model) {
+  kernels::Arena counting = kernels::Arena::CountOnly();
+  AllocateWeights(model->config, model->dtype, "weights", counting);
+  TY_ASSIGN_OR_RETURN(kernels::Arena arena, kernels::Arena::Reserve(counting.used_bytes()));
+  model->arena = std::make_unique<kernels::Arena>(std::move(arena));
+  model->weights = AllocateWeights(model->config, model->dtype, "weights", *model->arena);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<LoadedModel> LoadCheckpoint(const std::string& directory, kernels::DType dtype,
+                                           kernels::Stream& stream) {
+  TY_ASSIGN_OR_RETURN(const v1::CheckpointManifest manifest, ckpt::ReadManifest(directory));
+  // The manifest names its folder relative to the job's root: .../attempt-<n>-fence-<f>/checkpoints/step-<s>.
+  const std::string job_root = JoinPath(directory, "../../..");
+  TY_ASSIGN_OR_RETURN(const std::unique_ptr<ckpt::CheckpointReader> reader,
+                      ckpt::CheckpointReader::Open(job_root, manifest, /*rank=*/-1));
+  LoadedModel model;
+  model.dtype = dtype;
+  TY_ASSIGN_OR_RETURN(const std::string config, reader->Text("config"));
+  TY_ASSIGN_OR_RETURN(model.config, model::ParseConfigJson(config, directory));
+  TY_ASSIGN_OR_RETURN(model.tokenizer_directory, reader->Text("data_directory"));
+  TY_RETURN_IF_ERROR(AllocateWeights(&model));
+  const std::vector<model::Parameter> parameters = ListParameters(model.config);
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    TY_ASSIGN_OR_RETURN(const kernels::TensorView stored, reader->Tensor(absl::StrCat("weight/", parameters[i].name)));
+    if (stored.size() != model.weights.all[i].size() || stored.dtype() != kernels::DType::kF32) {
+      return absl::DataLossError(absl::StrCat(directory, ": ", parameters[i].name, " does not fit its config"));
+    }
+    Convert({.x = stored, .y = model.weights.all[i]}, stream);
+  }
+  return model;
+}
+
+}  // namespace
+
+absl::StatusOr<LoadedModel> LoadModel(const std::string& directory, kernels::DType dtype, kernels::Stream& stream) {
+  if (!FileExists(JoinPath(directory, "config.json"))) {
+    if (FileExists(JoinPath(directory, "manifest.json"))) return LoadCheckpoint(directory, dtype, stream);
+    return absl::NotFoundError(
+        absl::StrCat(directory, ": neither a model (config.json) nor a checkpoint (manifest.json)"));
+  }
+  LoadedModel model;
+  model.dtype = dtype;
+  model.tokenizer_directory = directory;
+  TY_ASSIGN_OR_RETURN(model.config, model::ReadConfig(directory));
+  TY_RETURN_IF_ERROR(AllocateWeights(&model));
+  TY_RETURN_IF_ERROR(ImportWeights(directory, model.config, model.weights.all, stream));
+  return model;
+}
+
+absl::StatusOr<kernels::DType> ParseDType(const std::string& name) {
+  if (name == "fp32") return kernels::DType::kF32;
+  if (name == "bf16") return kernels::DType::kBF16;
+  return absl::InvalidArgumentError(absl::StrCat("--dtype: '", name, "' is not fp32 or bf16"));
+}
+
+}  // namespace trainyard::tools
