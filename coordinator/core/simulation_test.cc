@@ -60,7 +60,7 @@ class World {
  public:
   explicit World(uint64_t seed) : random_(seed) {
     now_ = {absl::FromUnixSeconds(1'700'000'000), absl::Seconds(1000)};
-    for (int i = 0; i < kWorkers; ++i) workers_.push_back({.id = absl::StrCat("worker-", i)});
+    for (int i = 0; i < kWorkers; ++i) workers_.emplace_back().id = absl::StrCat("worker-", i);
     StartCoordinator();
   }
 
@@ -71,7 +71,9 @@ class World {
     ASSERT_EQ(submitted_, kJobs);
     for (const auto& [uid, record] : records_.jobs()) {
       ASSERT_TRUE(IsTerminal(record.job().state())) << record.ShortDebugString();  // I2
-      if (cancelled_.contains(uid)) ASSERT_EQ(record.job().state(), v1::JOB_STATE_CANCELLED);
+      if (cancelled_.contains(uid)) {
+        ASSERT_EQ(record.job().state(), v1::JOB_STATE_CANCELLED);
+      }
     }
     for (int step = 0; step < 400; ++step) Step(/*faults=*/false);  // stop_grace and more
     for (const SimWorker& worker : workers_) {
@@ -160,6 +162,18 @@ class World {
       });
       if (answered && records_.jobs().size() == static_cast<size_t>(submitted_) + 1) ++submitted_;
       TY_CHECK_LE(records_.jobs().size(), static_cast<size_t>(submitted_) + 1);
+    }
+    if (!faults) {
+      for (const auto& [uid, record] : records_.jobs()) {
+        const v1::Job& job = record.job();
+        const bool is_suspended = job.state() == v1::JOB_STATE_SUSPENDED ||
+                                  (job.stop_reason() == v1::STOP_REASON_SUSPEND && !record.resume_when_stopped());
+        if (!is_suspended) continue;
+        v1::JobActionRequest request;
+        request.set_job(uid);
+        Ask(faults, [&](Core& core, Effects* effects) { TY_CHECK_OK(core.Resume(request, now_, effects)); });
+        return;
+      }
     }
     if (!faults || records_.jobs().empty() || !Chance(0.01)) return;
     const auto& [uid, record] = *std::next(records_.jobs().begin(), Random(static_cast<int>(records_.jobs().size())));

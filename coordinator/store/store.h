@@ -17,7 +17,7 @@ struct StoredEvent {
 
 struct MetricsQuery {
   std::string uid;
-  std::vector<std::string> names;  // empty: all
+  std::vector<std::string> names = {};  // empty: all
   int64_t after_step = -1;
   int max_points = 0;  // 0: all kept; else spread evenly, the newest always among them
 };
