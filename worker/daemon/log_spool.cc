@@ -45,6 +45,12 @@ int64_t LogSpool::Stream::kept_bytes() const {
   return bytes;
 }
 
+int64_t LogSpool::Stream::lost_bytes() const {
+  int64_t bytes = 0;
+  for (const auto& [begin, end] : missing) bytes += std::max(int64_t{0}, end - std::max(begin, acked));
+  return bytes;
+}
+
 std::string LogSpool::DirectoryOf(const v1::AttemptRef& ref) const {
   return absl::StrCat(options_.directory, "/", ref.job_uid(), "/", ref.attempt());
 }
@@ -139,8 +145,7 @@ void LogSpool::Append(const v1::AttemptRef& ref, int rank, absl::string_view str
 
 void LogSpool::Lose(Stream& stream, int64_t begin, int64_t end) {
   if (begin >= end) return;
-  // Only what the coordinator does not have is a loss.
-  if (end > stream.acked) lost_bytes_ += end - std::max(begin, stream.acked);
+  const int64_t lost_before = stream.lost_bytes();
   stream.missing.push_back({begin, end});
   std::sort(stream.missing.begin(), stream.missing.end());
   std::vector<std::pair<int64_t, int64_t>> joined;
@@ -152,6 +157,7 @@ void LogSpool::Lose(Stream& stream, int64_t begin, int64_t end) {
     }
   }
   stream.missing = std::move(joined);
+  lost_bytes_ += stream.lost_bytes() - lost_before;
 }
 
 void LogSpool::End(const v1::AttemptRef& ref, int rank, absl::string_view stream_name) {
@@ -220,7 +226,7 @@ void LogSpool::Acked(const v1::LogAck& ack) {
     stream->sent = stream->acked;
     stream->end_sent = false;
   }
-  if (stream->end_sent && stream->in_flight == 0 && stream->acked == stream->size) ArchiveIfDone(stream->ref);
+  if (stream->end_sent && stream->in_flight == 0 && stream->acked == stream->size) ArchiveIfDone(ack.ref());
 }
 
 void LogSpool::Rewind() {

@@ -70,6 +70,8 @@ class LogSpool {
     std::string tail;
 
     int64_t kept_bytes() const;
+    // Bytes that are gone and that the coordinator does not have.
+    int64_t lost_bytes() const;
   };
 
   // Files of attempts that need no upload any more; the first to go.

@@ -31,6 +31,15 @@ const Histogram::BucketBoundaries& StepBuckets() {
   return buckets;
 }
 
+// Value of a progress report -> series.
+constexpr std::pair<const char*, const char*> kGauges[] = {{"loss", "loss"},
+                                                           {"evaluation_loss", "evaluation_loss"},
+                                                           {"gradient_norm", "grad_norm"},
+                                                           {"learning_rate", "learning_rate"},
+                                                           {"tokens_per_second", "tokens_per_second"},
+                                                           {"mfu", "mfu_ratio"},
+                                                           {"compression_ratio", "compression_ratio"}};
+
 constexpr const char* kCategories[] = {
     "productive", "init",         "data_wait", "checkpoint_save", "checkpoint_restore", "lost_progress",
     "recovery",   "health_check", "other"};
@@ -71,9 +80,8 @@ class PrometheusMetrics final : public Metrics {
                          .Help("Ranks that ended on this worker, by reason")
                          .Register(*registry_)),
         slots_(GaugeFamily("worker_slots", "Slots of this worker by state")) {
-    for (const char* name :
-         {"loss", "grad_norm", "learning_rate", "tokens_per_second", "mfu_ratio", "compression_ratio"}) {
-      gauges_.emplace(name, &GaugeFamily(name, "Newest value of the training metric of this name"));
+    for (const auto& [value, name] : kGauges) {
+      gauges_.emplace(value, &GaugeFamily(name, "Newest value of the training metric of this name"));
     }
     connected_ = &GaugeFamily("worker_coordinator_connected", "1 while a session with the coordinator is open").Add({});
     sessions_ = &BuildCounter()

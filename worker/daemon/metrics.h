@@ -2,7 +2,8 @@
 // (uid) and `rank`, gone when the task ends. Names: trainyard_<what> for ranks, trainyard_worker_<what> for the daemon.
 //
 // A rank's numbers come from the values of its progress reports. Names that mean something here:
-//   loss, grad_norm, learning_rate, tokens_per_second, mfu_ratio, compression_ratio      gauges of the same name
+//   loss, evaluation_loss, learning_rate, tokens_per_second, compression_ratio      gauges of the same name
+//   gradient_norm, mfu              gauges grad_norm, mfu_ratio
 //   tokens                          tokens of this step over all ranks; summed up in tokens_total of rank 0
 //   step_seconds                    histogram
 //   comm_seconds, comm_exposed_seconds, comm_bytes    of this step and rank: op="exchange", "exchange_exposed"

@@ -202,9 +202,14 @@ class SpawnerProcess {
       Report(event);
     }
     if (!HasDying()) return;
-    const bool strays = KillStrays();
+    // Groups first: who dies after the look at its group may have left a stray, who died before has handed it to us.
+    std::vector<pid_t> empty;
+    for (const Runner& runner : runners_) {
+      if (runner.has_ended && !GroupIsAlive(runner.pid)) empty.push_back(runner.pid);
+    }
+    if (KillStrays()) return;
     for (size_t i = 0; i < runners_.size();) {
-      if (!runners_[i].has_ended || strays || GroupIsAlive(runners_[i].pid)) {
+      if (std::find(empty.begin(), empty.end(), runners_[i].pid) == empty.end()) {
         ++i;
         continue;
       }
@@ -239,9 +244,10 @@ class SpawnerProcess {
       for (const Runner& runner : runners_) kill(-runner.pid, SIGKILL);
       while (waitpid(-1, nullptr, WNOHANG) > 0) {
       }
-      bool alive = KillStrays();
+      // In this order, for the reason given in Reap.
+      bool alive = false;
       for (const Runner& runner : runners_) alive |= GroupIsAlive(runner.pid);
-      if (!alive) break;
+      if (!KillStrays() && !alive) break;
       poll(nullptr, 0, 5);
     }
     _exit(0);

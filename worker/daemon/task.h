@@ -26,11 +26,11 @@
 namespace trainyard::daemon {
 
 struct TaskOptions {
-  std::string worker_id;
-  std::string host_address;
+  std::string worker_id = "";
+  std::string host_address = "";
   absl::Duration quick_grace = absl::Seconds(3);
   absl::Duration kill_timeout = absl::Seconds(60);
-  HangOptions hang;  // the spec's, filled in by the caller
+  HangOptions hang = {};  // the spec's, filled in by the caller
 };
 
 struct TaskAction {

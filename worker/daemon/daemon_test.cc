@@ -1,0 +1,467 @@
+// The daemon against a coordinator over real gRPC, with real runner processes. Spawners are forked by main, before
+// gRPC.
+#include "worker/daemon/daemon.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "base/testing/fake_clock.h"
+#include "base/testing/status_matchers.h"
+#include "base/testing/temp_dir.h"
+#include "gtest/gtest.h"
+#include "worker/daemon/processes.h"
+#include "worker/daemon/proto_time.h"
+#include "worker/daemon/testing/fake_coordinator.h"
+
+namespace trainyard::daemon {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+std::vector<Spawner>* spawners = nullptr;
+
+std::string Program(const std::string& relative) {
+  char path[4096];
+  TY_CHECK(getcwd(path, sizeof(path)) != nullptr);
+  return absl::StrCat(path, "/worker/daemon/", relative);
+}
+
+bool IsAlive(pid_t pid) {
+  ProcessFacts facts;
+  return ReadProcess(pid, &facts) && facts.state != 'Z';
+}
+
+std::string Scrape(int port) {
+  UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  if (connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) return "";
+  const std::string request = "GET /metrics HTTP/1.0\r\n\r\n";
+  if (write(fd.get(), request.data(), request.size()) < 0) return "";
+  std::string page;
+  char buffer[4096];
+  ssize_t got;
+  while ((got = read(fd.get(), buffer, sizeof(buffer))) > 0) page.append(buffer, static_cast<size_t>(got));
+  return page;
+}
+
+// A job whose ranks do as `script` says; see testing/fake_runner.cc.
+v1::CoordinatorMessage AssignOf(uint64_t fence, const std::vector<std::string>& scripts, absl::Duration grace) {
+  v1::CoordinatorMessage message;
+  v1::Assign* assign = message.mutable_assign();
+  assign->mutable_ref()->set_job_uid(absl::StrCat("job", fence));
+  assign->mutable_ref()->set_attempt(1);
+  assign->mutable_ref()->set_fence(fence);
+  assign->set_world_size(static_cast<int>(scripts.size()));
+  for (size_t rank = 0; rank < scripts.size(); ++rank) {
+    v1::RankAssignment* a = assign->add_ranks();
+    a->set_rank(static_cast<int>(rank));
+    a->set_slot(static_cast<int>(rank));
+    (*assign->mutable_spec()->mutable_annotations())[absl::StrCat("do.", rank)] = scripts[rank];
+  }
+  assign->set_job_dir(absl::StrCat("default/job", fence));
+  SetProto(assign->mutable_prepare_timeout(), absl::Seconds(60));
+  SetProto(assign->mutable_stop_grace(), grace);
+  assign->set_leader_epoch(1);
+  return message;
+}
+
+class DaemonTest : public ::testing::Test {
+ protected:
+  DaemonTest() { metrics = *Metrics::Create("127.0.0.1:0"); }
+  ~DaemonTest() override {
+    if (daemon == nullptr) return;
+    daemon->Drain();
+    daemon->Drain();
+    thread.join();
+  }
+
+  DaemonOptions Options() {
+    DaemonOptions options;
+    options.session.coordinator = coordinator.address();
+    options.session.backoff = {.initial = absl::Milliseconds(20), .maximum = absl::Milliseconds(100)};
+    options.state_dir = dir.Join("state");
+    options.job_root = dir.Join("jobs");
+    options.data_root = dir.path();
+    options.cpu_slots = 2;
+    options.host = "host";
+    options.address = "127.0.0.1";
+    options.runner = {Program("fake_runner")};
+    options.tick = absl::Milliseconds(10);
+    options.progress_interval = options.log_interval = absl::Milliseconds(10);
+    options.quick_grace = absl::Milliseconds(300);
+    options.drain_report_timeout = absl::Seconds(2);
+    return options;
+  }
+
+  void Start(const DaemonOptions& options) {
+    TY_CHECK(!spawners->empty());
+    Spawner spawner = std::move(spawners->back());
+    spawners->pop_back();
+    auto created = Daemon::Create(options, std::move(spawner), metrics.get());
+    TY_CHECK_OK(created);
+    daemon = *std::move(created);
+    thread = std::thread([this] { end = daemon->Run(); });
+    ASSERT_TRUE(WaitUntil([&] { return !coordinator.registrations().empty(); }));
+  }
+  void Start() { Start(Options()); }
+
+  void Assign(uint64_t fence, const std::vector<std::string>& scripts, absl::Duration grace = absl::Seconds(20)) {
+    coordinator.Push(AssignOf(fence, scripts, grace));
+  }
+  // Waits for READY, then starts.
+  void StartTask(uint64_t fence) {
+    ASSERT_TRUE(WaitForState(fence, v1::TASK_STATE_READY)) << coordinator.report(fence).DebugString();
+    v1::CoordinatorMessage message;
+    *message.mutable_start()->mutable_ref() = coordinator.report(fence).ref();
+    message.mutable_start()->mutable_start()->set_membership_epoch(1);
+    coordinator.Push(message);
+  }
+  void StopTask(uint64_t fence, bool checkpoint, absl::Duration grace) {
+    v1::CoordinatorMessage message;
+    *message.mutable_stop()->mutable_ref() = coordinator.report(fence).ref();
+    message.mutable_stop()->set_reason(v1::STOP_REASON_CANCEL);
+    message.mutable_stop()->set_checkpoint(checkpoint);
+    SetProto(message.mutable_stop()->mutable_grace(), grace);
+    coordinator.Push(message);
+  }
+  bool WaitForState(uint64_t fence, v1::TaskState state) {
+    return WaitUntil([&] { return coordinator.state(fence) == state; });
+  }
+  v1::ExitRecord Exit(uint64_t fence, int rank) { return coordinator.report(fence).ranks(rank).exit(); }
+  // From the daemon's record on disk.
+  pid_t PidOf(uint64_t fence, int rank) {
+    pid_t pid = 0;
+    WaitUntil([&] {
+      const auto records = LoadTaskRecords(dir.Join("state/tasks"));
+      if (!records.ok()) return false;
+      for (const TaskRecord& record : *records) {
+        const auto found = record.processes.find(rank);
+        if (record.report.ref().fence() == fence && found != record.processes.end()) pid = found->second.pid;
+      }
+      return pid > 0;
+    });
+    return pid;
+  }
+
+  TempDir dir;
+  FakeCoordinator coordinator;
+  std::unique_ptr<Metrics> metrics;
+  std::unique_ptr<Daemon> daemon;
+  std::thread thread;
+  absl::Status end;
+};
+
+TEST_F(DaemonTest, RunsATaskToItsResultWithAllItsLogsAndMetrics) {
+  Start();
+  Assign(5, {"print:3000 ready steps:20 print:10 result exit:0", "ready result exit:0"});
+  StartTask(5);
+  ASSERT_TRUE(WaitForState(5, v1::TASK_STATE_EXITED)) << coordinator.report(5).DebugString();
+  const v1::TaskReport report = coordinator.report(5);
+  EXPECT_EQ(report.ranks(0).comm_address(), "address of rank 0");
+  EXPECT_TRUE(report.ranks(0).succeeded());
+  EXPECT_TRUE(report.ranks(1).succeeded());
+  EXPECT_EQ(report.result().samples(0), "once upon a time");
+  std::string expected;
+  for (const int count : {3000, 10}) {
+    for (int i = 0; i < count; ++i) absl::StrAppend(&expected, "line ", i, "\n");
+  }
+  EXPECT_TRUE(WaitUntil([&] { return coordinator.log("job5", 0, "stdout") == expected + "<end>"; }))
+      << coordinator.log("job5", 0, "stdout").size() << " of " << expected.size();
+  EXPECT_TRUE(WaitUntil([&] { return coordinator.log("job5", 1, "stderr") == "<end>"; }));
+  EXPECT_TRUE(WaitUntil([&] { return coordinator.metric("loss").size() == 20; }));
+  // Nothing is left of an acknowledged task.
+  EXPECT_TRUE(WaitUntil([&] { return ListDir(dir.Join("state/tasks"))->empty(); }));
+  EXPECT_FALSE(FileExists(dir.Join("state/logs/job5/1/pending")));
+}
+
+TEST_F(DaemonTest, SeriesOfARankComeWithItAndGoWithIt) {
+  Start();
+  Assign(5, {"ready train"});
+  StartTask(5);
+  EXPECT_TRUE(WaitUntil([&] { return Scrape(metrics->port()).find("trainyard_loss{") != std::string::npos; }));
+  const std::string page = Scrape(metrics->port());
+  EXPECT_THAT(page, HasSubstr("trainyard_tokens_total{job=\"job5\",rank=\"0\"}"));
+  EXPECT_THAT(page, HasSubstr("trainyard_goodput_seconds_total{category=\"data_wait\",job=\"job5\",rank=\"0\"} 0"));
+  EXPECT_THAT(page, HasSubstr("trainyard_worker_coordinator_connected 1"));
+  EXPECT_THAT(page, HasSubstr("trainyard_worker_slots{state=\"busy\"} 1"));
+  StopTask(5, true, absl::Seconds(20));
+  ASSERT_TRUE(WaitForState(5, v1::TASK_STATE_EXITED));
+  EXPECT_TRUE(WaitUntil([&] { return Scrape(metrics->port()).find("job5") == std::string::npos; }));
+}
+
+TEST_F(DaemonTest, AKilledRankIsInfraAndItsPeerIsStoppedForIt) {
+  Start();
+  Assign(5, {"ready train", "ready child train"});
+  StartTask(5);
+  ASSERT_TRUE(WaitForState(5, v1::TASK_STATE_RUNNING));
+  const pid_t peer = PidOf(5, 0);
+  kill(PidOf(5, 1), SIGKILL);
+  ASSERT_TRUE(WaitForState(5, v1::TASK_STATE_EXITED));
+  EXPECT_EQ(Exit(5, 1).failure_class(), v1::FAILURE_CLASS_INFRA);
+  EXPECT_EQ(Exit(5, 1).signal(), SIGKILL);
+  EXPECT_EQ(Exit(5, 1).reason(), "RANK_KILLED");
+  EXPECT_THAT(Exit(5, 1).last_log_lines(0), HasSubstr("child"));
+  EXPECT_EQ(Exit(5, 0).failure_class(), v1::FAILURE_CLASS_CONTROL);
+  EXPECT_FALSE(IsAlive(peer));
+}
+
+TEST_F(DaemonTest, ARunnersOwnFailureAndExitCodeAreReported) {
+  Start();
+  Assign(5, {"ready fail:NAN_LOSS exit:70"});
+  StartTask(5);
+  ASSERT_TRUE(WaitForState(5, v1::TASK_STATE_EXITED));
+  EXPECT_EQ(Exit(5, 0).reason(), "NAN_LOSS");
+  EXPECT_EQ(Exit(5, 0).failure_class(), v1::FAILURE_CLASS_USER);
+  EXPECT_EQ(Exit(5, 0).exit_code(), 70);
+  EXPECT_EQ(Exit(5, 0).last_log_lines(0), "failing: NAN_LOSS");
+}
+
+// CP-29, I18.
+TEST_F(DaemonTest, WhatDoesNotListenIsKilledWithAllItStartedWhenTheGraceEnds) {
+  Start();
+  Assign(5, {"ready child deaf train"});
+  StartTask(5);
+  ASSERT_TRUE(WaitUntil([&] { return coordinator.log("job5", 0, "stdout").find('\n') != std::string::npos; }));
+  const pid_t rank = PidOf(5, 0);
+  const pid_t child = std::stoi(coordinator.log("job5", 0, "stdout").substr(6));
+  EXPECT_TRUE(IsAlive(child));
+  StopTask(5, true, absl::Milliseconds(400));
+  ASSERT_TRUE(WaitForState(5, v1::TASK_STATE_EXITED));
+  EXPECT_FALSE(IsAlive(rank));
+  EXPECT_FALSE(IsAlive(child));
+  EXPECT_EQ(Exit(5, 0).failure_class(), v1::FAILURE_CLASS_CONTROL);
+}
+
+// CP-24, with an outage of 20 s on the daemon's clock: longer than the lease, shorter than the self-fence.
+TEST_F(DaemonTest, TrainingGoesOnThroughAnOutageAndNothingIsLost) {
+  FakeClock clock;
+  DaemonOptions options = Options();
+  options.clock = &clock;
+  options.progress_interval = options.log_interval = absl::ZeroDuration();
+  Start(options);
+  Assign(5, {"ready steps:5 print:100 checkpoint steps:50 print:100 train"});
+  coordinator.commit_code = 0;
+  StartTask(5);
+  ASSERT_TRUE(WaitForState(5, v1::TASK_STATE_RUNNING));
+  const pid_t rank = PidOf(5, 0);
+  coordinator.Stop();
+  clock.Advance(absl::Seconds(20));
+  poll(nullptr, 0, 200);  // some failed attempts to reconnect
+  EXPECT_TRUE(IsAlive(rank));
+  coordinator.Start();
+  ASSERT_TRUE(WaitUntil([&] { return coordinator.registrations().size() >= 2; }));
+  const v1::Register again = coordinator.registrations().back();
+  EXPECT_EQ(again.incarnation(), coordinator.registrations().front().incarnation());
+  ASSERT_EQ(again.tasks_size(), 1);
+  EXPECT_EQ(again.tasks(0).state(), v1::TASK_STATE_RUNNING);
+  // The commit that was asked for while nobody listened has been answered, and no step is missing.
+  ASSERT_TRUE(WaitUntil([&] { return coordinator.metric("loss").size() > 60; }));
+  EXPECT_EQ(coordinator.metric("verdict").size(), 1u);
+  int64_t next = 1;
+  for (const auto& [step, loss] : coordinator.metric("loss")) EXPECT_EQ(step, next++);
+  EXPECT_EQ(PidOf(5, 0), rank);
+  StopTask(5, true, absl::Seconds(20));
+  ASSERT_TRUE(WaitForState(5, v1::TASK_STATE_EXITED));
+  std::string expected;
+  for (int k = 0; k < 2; ++k) {
+    for (int i = 0; i < 100; ++i) absl::StrAppend(&expected, "line ", i, "\n");
+  }
+  EXPECT_TRUE(WaitUntil([&] { return coordinator.log("job5", 0, "stdout") == expected + "<end>"; }));
+}
+
+// CP-25.
+TEST_F(DaemonTest, StopsItsTasksAfterTheSelfFenceTimeAndNotBefore) {
+  FakeClock clock;
+  DaemonOptions options = Options();
+  options.clock = &clock;
+  Start(options);
+  Assign(5, {"ready train"});
+  StartTask(5);
+  ASSERT_TRUE(WaitForState(5, v1::TASK_STATE_RUNNING));
+  const pid_t rank = PidOf(5, 0);
+  coordinator.Stop();
+  clock.Advance(absl::Seconds(598));
+  poll(nullptr, 0, 100);
+  EXPECT_TRUE(IsAlive(rank));
+  clock.Advance(absl::Seconds(5));
+  EXPECT_TRUE(WaitUntil([&] { return !IsAlive(rank); }));
+  coordinator.Start();
+  EXPECT_TRUE(WaitForState(5, v1::TASK_STATE_EXITED));
+}
+
+TEST_F(DaemonTest, ReconcileStopsWhatTheCoordinatorDoesNotWant) {
+  Start();
+  Assign(5, {"ready train"});
+  StartTask(5);
+  ASSERT_TRUE(WaitForState(5, v1::TASK_STATE_RUNNING));
+  const pid_t rank = PidOf(5, 0);
+  coordinator.Stop();
+  v1::TaskDecision* decision = coordinator.registered.add_decisions();
+  *decision->mutable_ref() = coordinator.report(5).ref();
+  decision->set_quarantine(true);
+  decision->mutable_stop()->set_reason(v1::STOP_REASON_STALE);
+  *decision->mutable_stop()->mutable_ref() = decision->ref();
+  coordinator.registered.set_leader_epoch(2);
+  coordinator.Start();
+  EXPECT_TRUE(WaitForState(5, v1::TASK_STATE_EXITED));
+  EXPECT_FALSE(IsAlive(rank));
+  EXPECT_TRUE(WaitUntil([&] { return FileExists(dir.Join("jobs/quarantine/job5")); }));
+}
+
+// CP-26.
+TEST_F(DaemonTest, RefusesSmallerEpochsAndFences) {
+  coordinator.registered.set_leader_epoch(3);
+  Start();
+  v1::CoordinatorMessage old = AssignOf(50, {"ready"}, absl::Seconds(1));
+  old.mutable_assign()->set_leader_epoch(2);
+  coordinator.Push(old);
+  v1::CoordinatorMessage good = AssignOf(40, {"exit:0"}, absl::Seconds(1));
+  good.mutable_assign()->set_leader_epoch(3);
+  coordinator.Push(good);
+  ASSERT_TRUE(WaitForState(40, v1::TASK_STATE_EXITED));
+  good = AssignOf(39, {"exit:0"}, absl::Seconds(1));
+  good.mutable_assign()->set_leader_epoch(3);
+  coordinator.Push(good);
+  ASSERT_TRUE(WaitForState(39, v1::TASK_STATE_EXITED));
+  EXPECT_EQ(Exit(39, 0).reason(), "SPAWN_FAILED");
+  EXPECT_THAT(Exit(39, 0).message(), HasSubstr("older than 40"));
+  EXPECT_EQ(coordinator.report(50).sequence(), 0u) << "an assignment of a deposed leader was acted on";
+  // A leader with a smaller epoch than the largest seen gets no session.
+  coordinator.Stop();
+  coordinator.registered.set_leader_epoch(2);
+  const int before = coordinator.heartbeats();
+  coordinator.Start();
+  ASSERT_TRUE(WaitUntil([&] { return coordinator.registrations().size() >= 3; }));
+  EXPECT_EQ(coordinator.heartbeats(), before);
+  EXPECT_EQ(coordinator.registrations().back().max_leader_epoch(), 3u);
+  EXPECT_EQ(coordinator.registrations().back().max_fence(), 40u);
+}
+
+TEST_F(DaemonTest, ABusySlotIsNotGivenTwice) {
+  Start();
+  Assign(5, {"ready train"});
+  ASSERT_TRUE(WaitForState(5, v1::TASK_STATE_READY));
+  Assign(6, {"ready"});
+  ASSERT_TRUE(WaitForState(6, v1::TASK_STATE_EXITED));
+  EXPECT_THAT(Exit(6, 0).message(), HasSubstr("slot 0 is busy"));
+  EXPECT_EQ(coordinator.state(5), v1::TASK_STATE_READY);
+}
+
+TEST_F(DaemonTest, DrainStopsTasksReportsThemAndLeaves) {
+  Start();
+  Assign(5, {"ready train"});
+  StartTask(5);
+  ASSERT_TRUE(WaitForState(5, v1::TASK_STATE_RUNNING));
+  daemon->Drain();
+  thread.join();
+  EXPECT_OK(end);
+  EXPECT_EQ(coordinator.state(5), v1::TASK_STATE_EXITED);
+  EXPECT_EQ(Exit(5, 0).failure_class(), v1::FAILURE_CLASS_CONTROL);
+  EXPECT_THAT(coordinator.log("job5", 0, "stdout"), HasSubstr("<end>"));
+  daemon.reset();
+}
+
+// The program itself, killed: nothing lives on, and the next start tells what happened.
+class KilledDaemonTest : public DaemonTest {
+ protected:
+  pid_t StartProgram() {
+    const std::vector<std::string> argv = {Program("trainyard-worker"),
+                                           "--coordinator",
+                                           coordinator.address(),
+                                           "--state_dir",
+                                           dir.Join("state"),
+                                           "--job_root",
+                                           dir.Join("jobs"),
+                                           "--data_root",
+                                           dir.path(),
+                                           "--cpu_slots",
+                                           "2",
+                                           "--address",
+                                           "127.0.0.1",
+                                           "--runner",
+                                           Program("fake_runner"),
+                                           "--metrics_listen",
+                                           "127.0.0.1:0",
+                                           "--port_file",
+                                           dir.Join("ports")};
+    std::vector<char*> words;
+    for (const std::string& word : argv) words.push_back(const_cast<char*>(word.c_str()));
+    words.push_back(nullptr);
+    const std::string log = dir.Join("log");
+    pid_t pid = vfork();
+    if (pid == 0) {
+      const int fd = open(log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+      dup2(fd, 2);
+      execv(words[0], words.data());
+      _exit(127);
+    }
+    return pid;
+  }
+};
+
+TEST_F(KilledDaemonTest, LeavesNothingAndItsSuccessorReportsTheEnd) {
+  const pid_t first = StartProgram();
+  ASSERT_TRUE(WaitUntil([&] { return !coordinator.registrations().empty(); }));
+  Assign(5, {"ready child train", "ready deaf train"});
+  StartTask(5);
+  ASSERT_TRUE(WaitForState(5, v1::TASK_STATE_RUNNING));
+  ASSERT_TRUE(WaitUntil([&] { return coordinator.log("job5", 0, "stdout").find('\n') != std::string::npos; }));
+  const std::vector<pid_t> pids = {PidOf(5, 0), PidOf(5, 1), std::stoi(coordinator.log("job5", 0, "stdout").substr(6))};
+
+  // Two daemons on one state folder: the second one refuses and names the first.
+  const pid_t twin = StartProgram();
+  int status = 0;
+  waitpid(twin, &status, 0);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+  EXPECT_THAT(*ReadFile(dir.Join("log")), HasSubstr(absl::StrCat("pid ", first)));
+
+  kill(first, SIGKILL);
+  waitpid(first, nullptr, 0);
+  for (const pid_t pid : pids) EXPECT_TRUE(WaitUntil([&] { return !IsAlive(pid); })) << pid;
+
+  const pid_t second = StartProgram();
+  ASSERT_TRUE(WaitUntil([&] { return coordinator.registrations().size() == 2; }));
+  const v1::Register before = coordinator.registrations()[0];
+  const v1::Register after = coordinator.registrations()[1];
+  EXPECT_EQ(after.worker_id(), before.worker_id());
+  EXPECT_EQ(after.start_count(), before.start_count() + 1);
+  EXPECT_NE(after.incarnation(), before.incarnation());
+  EXPECT_EQ(after.max_fence(), 5u);
+  ASSERT_EQ(after.tasks_size(), 1);
+  EXPECT_EQ(after.tasks(0).state(), v1::TASK_STATE_EXITED);
+  EXPECT_EQ(after.tasks(0).ranks(0).exit().reason(), "DAEMON_RESTARTED");
+  // And the logs that had not gone yet.
+  EXPECT_TRUE(WaitUntil([&] { return coordinator.log("job5", 0, "stdout").find("<end>") != std::string::npos; }));
+  EXPECT_THAT(*ReadFile(dir.Join("ports")), HasSubstr("metrics 127.0.0.1:"));
+  kill(second, SIGTERM);
+  waitpid(second, &status, 0);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << *ReadFile(dir.Join("log"));
+}
+
+}  // namespace
+}  // namespace trainyard::daemon
+
+int main(int argc, char** argv) {
+  ::testing::InitGoogleTest(&argc, argv);
+  std::vector<trainyard::daemon::Spawner> forked;
+  for (int i = 0; i < 12; ++i) {
+    auto spawner = trainyard::daemon::Spawner::Fork();
+    TY_CHECK_OK(spawner);
+    forked.push_back(*std::move(spawner));
+  }
+  trainyard::daemon::spawners = &forked;
+  return RUN_ALL_TESTS();
+}

@@ -1,0 +1,52 @@
+// A coordinator for tests of the daemon: a real gRPC server that acknowledges everything, records what it hears, and
+// says what the test wants.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "base/mutex.h"
+#include "proto/v1/worker.pb.h"
+
+namespace trainyard::daemon {
+
+class FakeCoordinator {
+ public:
+  FakeCoordinator();
+  ~FakeCoordinator();
+
+  // Again after Stop: at the same address.
+  void Start();
+  void Stop();
+  const std::string& address() const;
+
+  // What the next registrations are told.
+  v1::Registered registered;
+  // 0: commits succeed.
+  int commit_code = 0;
+
+  void Push(const v1::CoordinatorMessage& message);
+
+  std::vector<v1::Register> registrations() const;
+  // The newest report of the task, from Register too; empty if none came.
+  v1::TaskReport report(uint64_t fence) const;
+  v1::TaskState state(uint64_t fence) const { return report(fence).state(); }
+  // All bytes of a stream in order; "<gap n>" for gaps, "<end>" at its end. CHECKs that nothing came twice differently.
+  std::string log(const std::string& uid, int rank, const std::string& stream) const;
+  // Values of `name` by step.
+  std::map<int64_t, double> metric(const std::string& name) const;
+  int heartbeats() const;
+
+ private:
+  class Service;
+  std::unique_ptr<Service> service_;
+};
+
+// Waits up to 30 s, looking often.
+bool WaitUntil(const std::function<bool()>& condition);
+
+}  // namespace trainyard::daemon
