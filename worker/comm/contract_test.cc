@@ -242,11 +242,14 @@ TEST_P(CommunicatorTest, TrafficOfAnAllReduceIsTwiceTheForeignParts) {
 TEST_P(CommunicatorTest, APeerThatLeavesFailsTheOthersAtOnce) {
   if (ranks() == 1) GTEST_SKIP() << "needs a peer";
   std::vector<std::unique_ptr<Communicator>> communicators = MakeRanks(transport(), ranks());
+  RunThreads(ranks(), [&](int rank) {
+    std::vector<float> values(1 << 20);
+    EXPECT_OK(communicators[static_cast<size_t>(rank)]->AllReduceSum(View(values), 1.0f));
+  });
   const absl::Time start = absl::Now();
   RunThreads(ranks(), [&](int rank) {
     auto& communicator = communicators[static_cast<size_t>(rank)];
     std::vector<float> values(1 << 20);
-    ASSERT_OK(communicator->AllReduceSum(View(values), 1.0f));
     if (rank == ranks() - 1) {
       communicator.reset();
       return;
@@ -257,6 +260,41 @@ TEST_P(CommunicatorTest, APeerThatLeavesFailsTheOthersAtOnce) {
     EXPECT_THAT(communicator->Barrier(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("")));
   });
   EXPECT_LT(absl::Now() - start, absl::Seconds(10));  // far below the timeout
+}
+
+// The last call is over for a rank when it is over for itself: leaving then must not fail the others' last call.
+TEST_P(CommunicatorTest, RanksLeaveOneAfterTheOther) {
+  for (int round = 0; round < 3; ++round) {
+    std::vector<std::unique_ptr<Communicator>> communicators = MakeRanks(transport(), ranks());
+    RunThreads(ranks(), [&](int rank) {
+      auto& communicator = communicators[static_cast<size_t>(rank)];
+      std::vector<float> values = Input(rank, 100001);
+      ASSERT_OK(communicator->AllReduceSum(View(values), 1.0f));
+      ASSERT_OK(communicator->Barrier());
+      communicator.reset();
+    });
+  }
+}
+
+// Rank 1 has done its part of the call when it goes; rank 2 waits for rank 0, which is busy elsewhere.
+TEST_P(CommunicatorTest, AThirdPeersLossWakesAWaitForASilentOne) {
+  if (ranks() < 3) GTEST_SKIP() << "needs two peers";
+  std::vector<std::unique_ptr<Communicator>> communicators = MakeRanks(transport(), ranks());
+  std::atomic<bool> waiting{false};
+  std::thread lost([&] {
+    const std::vector<float> values(10);
+    // A message that rank 2 takes, and then the connections break.
+    EXPECT_OK(communicators[1]->Send(values.data(), 40, 2, 5));
+    while (!waiting) std::this_thread::yield();
+    communicators[1]->Abort();
+  });
+  std::vector<float> values(10);
+  ASSERT_OK(communicators[2]->Recv(values.data(), 40, 1, 5));
+  waiting = true;
+  const absl::Time start = absl::Now();
+  EXPECT_FALSE(communicators[2]->Recv(values.data(), 40, 0, 5).ok());
+  EXPECT_LT(absl::Now() - start, absl::Seconds(5));
+  lost.join();
 }
 
 TEST_P(CommunicatorTest, AbsentPeerRunsIntoTheTimeout) {

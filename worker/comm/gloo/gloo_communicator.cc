@@ -10,6 +10,7 @@
 #include <exception>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/clock.h"
@@ -27,6 +28,11 @@ using kernels::TensorView;
 constexpr int64_t kChunkBytes = 512 << 10;
 
 constexpr uint64_t kPointToPointSlots = uint64_t{1} << 62;
+constexpr uint64_t kFarewellSlot = uint64_t{1} << 61;
+
+// Longer than any attempt; gloo has no wait without end.
+constexpr std::chrono::hours kForEver(24 * 365);
+constexpr std::chrono::seconds kFarewellTimeout(1);
 
 // Calls body(byte offset, bytes) for the chunks of [begin, begin + bytes).
 template <typename Body>
@@ -50,9 +56,10 @@ struct CallFailed : std::exception {
 struct GlooCommunicator::Call {
   const char* what;
   absl::Duration deadline;
+  // Rounded up: a wait that ran into its end has passed the deadline.
   std::chrono::milliseconds Left() const {
     const int64_t left = absl::ToInt64Milliseconds(deadline - RealClock()->Monotonic());
-    return std::chrono::milliseconds(std::max<int64_t>(left, 1));
+    return std::chrono::milliseconds(std::max<int64_t>(left, 0) + 1);
   }
   bool expired() const { return RealClock()->Monotonic() >= deadline; }
 };
@@ -134,10 +141,47 @@ absl::Status GlooCommunicator::Run(const char* what, const Body& body) {
 }
 
 GlooCommunicator::GlooCommunicator(std::shared_ptr<gloo::transport::Context> context, absl::Duration timeout)
-    : context_(std::move(context)), timeout_(timeout), piece_pointers_(static_cast<size_t>(context_->size)) {}
+    : context_(std::move(context)),
+      timeout_(timeout),
+      piece_pointers_(static_cast<size_t>(context_->size)),
+      farewell_(context_->createUnboundBuffer(farewell_bytes_, sizeof(farewell_bytes_))),
+      watcher_([this] { WatchPeers(); }) {}
 
 GlooCommunicator::~GlooCommunicator() {
+  SayFarewell();
   Fail(absl::AbortedError("the communicator was destroyed"));
+  watcher_.join();
+}
+
+void GlooCommunicator::WatchPeers() {
+  try {
+    for (int peer = 0; peer < size(); ++peer) {
+      if (peer != rank()) farewell_->recv(peer, kFarewellSlot, 0, 1);
+    }
+    for (int farewells = 1; farewells < size(); ++farewells) {
+      if (!farewell_->waitRecv(nullptr, kForEver)) return;  // this side has failed or goes
+    }
+  } catch (const std::exception& exception) {
+    // A call of ours has run into its timeout, for which gloo closes everything; that call says so itself.
+    if (absl::StrContains(exception.what(), "Application timeout")) return;
+    Fail(absl::UnavailableError(absl::StrCat("rank ", rank(), " of ", size(), " has lost a peer: ", exception.what())));
+  }
+}
+
+void GlooCommunicator::SayFarewell() {
+  {
+    MutexLock lock(&mutex_);
+    if (!error_.ok()) return;
+  }
+  try {
+    const auto buffer = context_->createUnboundBuffer(farewell_bytes_, sizeof(farewell_bytes_));
+    for (int peer = 0; peer < size(); ++peer) {
+      if (peer != rank()) buffer->send(peer, kFarewellSlot, 1, 1);
+    }
+    for (int peer = 1; peer < size(); ++peer) buffer->waitSend(nullptr, kFarewellTimeout);
+  } catch (const std::exception&) {
+    // Somebody has gone already.
+  }
 }
 
 int GlooCommunicator::rank() const {
@@ -157,6 +201,7 @@ void GlooCommunicator::Fail(const absl::Status& error) {
       buffer->abortWaitRecv();
       buffer->abortWaitSend();
     }
+    farewell_->abortWaitRecv();
   }
   for (int peer = 0; peer < size(); ++peer) {
     if (peer == rank()) continue;

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -51,6 +52,8 @@ class GlooCommunicator final : public Communicator {
   template <typename Body>
   absl::Status Run(const char* what, const Body& body);
   void Fail(const absl::Status& error);
+  void WatchPeers();
+  void SayFarewell();
   absl::Status Sum(const char* what, const kernels::TensorView& data, float scale, bool gather);
   uint64_t NextSlot() { return sequence_++; }
 
@@ -60,10 +63,14 @@ class GlooCommunicator final : public Communicator {
   std::vector<char> pieces_;  // the others' pieces of the own part
   std::vector<const void*> piece_pointers_;
   Traffic traffic_;
+  char farewell_bytes_[2] = {};  // one to receive into, one to send
+  const std::unique_ptr<gloo::transport::UnboundBuffer> farewell_;
 
   mutable Mutex mutex_;
   absl::Status error_ ABSL_GUARDED_BY(mutex_);
   std::vector<gloo::transport::UnboundBuffer*> waiting_ ABSL_GUARDED_BY(mutex_);  // what Abort has to wake
+
+  std::thread watcher_;  // last: it uses all of the above
 };
 
 }  // namespace trainyard::comm
