@@ -101,12 +101,13 @@ class Job {
   // Steps done so far.
   virtual int64_t step() const = 0;
 
-  // Makes one step; if all are done already (resumed after the last), only says so. If ShouldStop() is seen inside,
+  // Makes one step. If ShouldStop() is seen inside,
   // either end the step as usual (an evaluation may be cut short) or return Cancelled from a place that left the state
   // as it was before the unit.
   virtual absl::StatusOr<UnitResult> RunUnit() = 0;
 
-  // After a unit said `done`: exports, samples. All ranks call it; rank 0's result is the job's.
+  // After a unit said `done`, or at once when the restored checkpoint is of the last step: exports, samples. All ranks
+  // call it; rank 0's result is the job's.
   virtual absl::StatusOr<v1::JobResult> Finish() = 0;
 };
 

@@ -42,6 +42,8 @@ class PretrainJob final : public Job {
   // Into *loss; leaves it alone if the ranks were asked to stop.
   absl::Status Evaluate(std::optional<double>* loss);
   bool IsAlarm(const train::StepResult& result) const;
+  // What the exchange did since the last call.
+  void AddExchangeMetrics(UnitResult* unit);
   const std::vector<std::string>& prompts() const {
     return std::get<spec::PretrainOptions>(options_.kind).sample_prompts;
   }
@@ -54,7 +56,9 @@ class PretrainJob final : public Job {
   std::unique_ptr<train::Trainer> trainer_;
   double gemm_rate_ = 0;
   bool is_connected_ = false;
+  comm::ExchangeStats exchanged_;  // at the end of the last step
   double last_loss_ = 0;
+  comm::ExchangeStats last_exchange_;
 };
 
 absl::Status PretrainJob::Prepare(JobContext& context) {
@@ -146,6 +150,20 @@ bool PretrainJob::IsAlarm(const train::StepResult& result) const {
   return std::abs(result.loss_z_score) > limit || std::abs(result.norm_z_score) > limit;
 }
 
+void PretrainJob::AddExchangeMetrics(UnitResult* unit) {
+  if (trainer_->exchange() == nullptr) return;
+  const comm::ExchangeStats now = trainer_->exchange()->stats();
+  const auto sent = static_cast<double>(now.bytes_sent - last_exchange_.bytes_sent);
+  const auto exchanged = static_cast<double>(now.gradient_bytes - last_exchange_.gradient_bytes);
+  const double ranks = context_->place().world_size;
+  unit->metrics["comm_seconds"] = now.exchange_seconds - last_exchange_.exchange_seconds;
+  unit->metrics["comm_exposed_seconds"] = now.exposed_seconds - last_exchange_.exposed_seconds;
+  unit->metrics["comm_bytes"] = sent;
+  // Of what would travel uncoded; the two differ by grains of a part even for identity.
+  if (sent > 0) unit->metrics["compression_ratio"] = 2 * (ranks - 1) / ranks * exchanged / sent;
+  last_exchange_ = now;
+}
+
 absl::StatusOr<UnitResult> PretrainJob::RunUnit() {
   TY_RETURN_IF_ERROR(Connect());
   const absl::Duration begin = RealClock()->Monotonic();
@@ -171,6 +189,14 @@ absl::StatusOr<UnitResult> PretrainJob::RunUnit() {
   unit.metrics["gradient_norm_z_score"] = result.norm_z_score;
   unit.metrics["alarm"] = IsAlarm(result) ? 1 : 0;
   unit.metrics["update_dropped"] = result.updated ? 0 : 1;
+  AddExchangeMetrics(&unit);
+  if (trainer_->exchange() != nullptr) {
+    const comm::ExchangeStats stats = trainer_->exchange()->stats();
+    unit.metrics["comm_seconds"] = stats.exchange_seconds - exchanged_.exchange_seconds;
+    unit.metrics["comm_exposed_seconds"] = stats.exposed_seconds - exchanged_.exposed_seconds;
+    unit.metrics["comm_bytes"] = static_cast<double>(stats.bytes_sent - exchanged_.bytes_sent);
+    exchanged_ = stats;
+  }
   if (place.rank == 0 && !result.updated) {
     LogWarning("step ", unit.step, ": loss ", result.loss, ", gradient norm ", result.gradient_norm,
                ": the update was dropped");

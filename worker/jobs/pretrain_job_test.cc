@@ -203,7 +203,11 @@ TEST(PretrainJobTest, RanksAgreeAndTheFirstHasTheResult) {
       Rank own(TinyJob(data.path()), attempt.path(), rank, 2, communicators[r].get());
       TY_CHECK_OK(own.job->Prepare(own.context));
       TY_CHECK_OK(own.job->Initialize());
-      for (const UnitResult& unit : own.Units(6)) losses[r].push_back(unit.metrics.at("loss"));
+      for (const UnitResult& unit : own.Units(6)) {
+        losses[r].push_back(unit.metrics.at("loss"));
+        EXPECT_NEAR(unit.metrics.at("compression_ratio"), 1, 0.01);
+        EXPECT_GE(unit.metrics.at("comm_seconds"), 0);
+      }
       absl::StatusOr<v1::JobResult> result = own.job->Finish();
       TY_CHECK_OK(result);
       results[r] = *std::move(result);

@@ -1,9 +1,9 @@
 // train_bench [--preset llama-25m] [--sequence_length 512] [--batch 4] [--steps 4] [--threads 1,2] [--dtype fp32]
 // [--json]
 //
-// Training speed beside the GEMM rate of the same machine in the same run: the GEMM rate is taken before and after each
-// training measurement (other load shows as a difference), on the shapes of the model's own largest layer and on a
-// square. Prints one line a thread count: GEMM GFLOP/s, training GFLOP/s by the model's FLOPs, and their ratio.
+// Training speed beside the f32 GEMM rate (flops.h) of the same threads in the same run, taken before and after: other
+// load shows as a difference, and the better one counts. Prints one line a thread count: GEMM GFLOP/s, training GFLOP/s
+// by the model's FLOPs, and their ratio.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <iostream>

@@ -262,6 +262,7 @@ TEST(TrainerTest, NanDropsUpdatesUnderPolicySkipUntilTenInARow) {
   testing::TinyDataset dataset;
   TrainerOptions options = TinyOptions();
   options.training.nan_policy = spec::NanPolicy::kSkip;
+  options.training.steps = 100;
   const TinyRun run = MakeRun(dataset, options);
   Steps(run, 1);
   const float healthy = run.trainer->leading_weights()[1].as<float>()[0];

@@ -1,0 +1,159 @@
+#include "worker/tools/commands.h"
+
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/match.h"
+#include "base/file.h"
+#include "base/testing/status_matchers.h"
+#include "base/testing/temp_dir.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "worker/model/hugging_face.h"
+#include "worker/model/testing/test_network.h"
+#include "worker/tools/tool.h"
+#include "worker/train/testing/tiny_dataset.h"
+
+namespace trainyard::tools {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct Outcome {
+  int exit_code = 0;
+  std::string out, err;
+};
+
+Outcome Call(const std::vector<std::string>& arguments) {
+  Outcome outcome;
+  CLI::App app;
+  AddPlanCommand(app, &outcome.exit_code);
+  AddGenerateCommand(app, &outcome.exit_code);
+  AddEvalCommand(app, &outcome.exit_code);
+  AddRunCommand(app, &outcome.exit_code);
+  ::testing::internal::CaptureStdout();
+  ::testing::internal::CaptureStderr();
+  app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
+  outcome.out = ::testing::internal::GetCapturedStdout();
+  outcome.err = ::testing::internal::GetCapturedStderr();
+  return outcome;
+}
+
+constexpr char kJob[] = R"(
+name: planned
+world: {min: 2}
+pretrain: {}
+model:
+  shape: {vocab_size: 257, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 2, num_attention_heads: 4}
+data: {path: data, sequence_length: 16}
+training: {steps: 10, micro_batch: 2}
+)";
+
+TEST(PlanCommandTest, PrintsTheSamePlanForPeopleAndPrograms) {
+  TempDir dir;
+  ASSERT_OK(WriteFileAtomic(dir.Join("job.yaml"), kJob));
+  const Outcome json = Call({"plan", dir.Join("job.yaml"), "-o", "json"});
+  ASSERT_EQ(json.exit_code, 0) << json.err;
+  const nlohmann::json plan = nlohmann::json::parse(json.out);
+  EXPECT_EQ(plan["ranks"], 2);
+  EXPECT_EQ(plan["parameters"], 2 * 257 * 32 + 32 + 2 * (2 * 32 + 4 * 32 * 32 + 3 * 32 * 64));
+  EXPECT_EQ(plan["tokens_per_step"], 2 * 2 * 16);
+  int64_t sum = 0;
+  for (const auto& [purpose, bytes] : plan["memory_by_purpose"].items()) sum += bytes.get<int64_t>();
+  EXPECT_EQ(plan["memory_bytes_per_rank"], sum);
+
+  const Outcome text = Call({"plan", "-f", dir.Join("job.yaml"), "--set", "world.min=1"});
+  ASSERT_EQ(text.exit_code, 0) << text.err;
+  EXPECT_THAT(text.out, HasSubstr("planned: 1 rank"));
+  EXPECT_FALSE(absl::StrContains(text.out, "on the wire"));
+}
+
+TEST(PlanCommandTest, ExitCodesTellWhatIsWrong) {
+  TempDir dir;
+  ASSERT_OK(WriteFileAtomic(dir.Join("job.yaml"), std::string(kJob) + "  clip_nrm: 1\n"));
+  const Outcome misspelt = Call({"plan", dir.Join("job.yaml")});
+  EXPECT_EQ(misspelt.exit_code, 2);
+  EXPECT_THAT(misspelt.err, HasSubstr("clip_nrm"));
+  EXPECT_EQ(Call({"plan", dir.Join("none.yaml")}).exit_code, 3);
+}
+
+// A model with a byte tokenizer and a data set beside it.
+class ModelCommandTest : public ::testing::Test {
+ protected:
+  ModelCommandTest() : network_(Config(), {.batch = 2, .seq = 32}) {
+    TY_CHECK_OK(ExportModel(network_.config, network_.weights.all,
+                            {.directory = model_.path(), .tokenizer_source = data_.path()}));
+  }
+  static model::ModelConfig Config() {
+    model::ModelConfig config;
+    config.vocab_size = 257;
+    config.hidden_size = 32;
+    config.intermediate_size = 48;
+    config.layers = 2;
+    config.q_heads = config.kv_heads = 4;
+    config.head_dim = 8;
+    config.max_positions = 128;
+    return config;
+  }
+
+  train::testing::TinyDataset data_;
+  TempDir model_;
+  model::testing::TestNetwork network_;
+};
+
+TEST_F(ModelCommandTest, GenerateIsAFunctionOfItsFlags) {
+  const auto generate = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"generate", "--model",      model_.path(), "--prompt",
+                                          "The yard", "--max_tokens", "20"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Outcome outcome = Call(arguments);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    return outcome.out;
+  };
+  const std::string greedy = generate({});
+  EXPECT_THAT(greedy, ::testing::StartsWith("The yard"));
+  EXPECT_EQ(generate({"--threads", "2"}), greedy);
+  const std::string sampled = generate({"--temperature", "1", "--seed", "3"});
+  EXPECT_EQ(generate({"--temperature", "1", "--seed", "3"}), sampled);
+  EXPECT_NE(generate({"--temperature", "1", "--seed", "4"}), sampled);
+  EXPECT_EQ(Call({"generate", "--model", model_.path(), "--top_p", "2", "--prompt", "a"}).exit_code, 2);
+  EXPECT_EQ(Call({"generate", "--model", data_.path(), "--prompt", "a"}).exit_code, 3);
+}
+
+TEST_F(ModelCommandTest, EvalIsTheMeanLossOverTheValidationWindows) {
+  const Outcome outcome = Call({"eval", "--model", model_.path(), "--data", data_.path(), "--sequence_length", "32",
+                                "--windows", "3", "--batch", "2", "-o", "json"});
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+  const nlohmann::json found = nlohmann::json::parse(outcome.out);
+  EXPECT_EQ(found["windows"], 3);
+  EXPECT_EQ(found["tokens"], 96);
+
+  data::LoaderOptions loading;
+  loading.directory = data_.path();
+  loading.sequence_length = 32;
+  loading.vocab_size = 257;
+  ASSERT_OK_AND_ASSIGN(const data::Loader loader, data::Loader::Open(loading));
+  double sum = 0;
+  for (const int64_t first : {0, 2}) {
+    ASSERT_OK(loader.Validation(first, network_.network->tokens(), network_.network->targets()));
+    network_.network->Forward(network_.stream);
+    const std::vector<double> losses = model::testing::ToDoubles(network_.network->losses());
+    for (size_t i = 0; i < (first == 0 ? 64u : 32u); ++i) sum += losses[i];
+  }
+  EXPECT_NEAR(found["loss"].get<double>(), sum / 96, 1e-6);
+  EXPECT_NEAR(found["perplexity"].get<double>(), std::exp(sum / 96), 1e-3);
+  EXPECT_EQ(Call({"eval", "--model", model_.path(), "--data", data_.path(), "--sequence_length", "129"}).exit_code, 2);
+}
+
+TEST(NumbersTest, AreShort) {
+  EXPECT_EQ(BytesText(1023), "1023 B");
+  EXPECT_EQ(BytesText(1536), "1.50 KiB");
+  EXPECT_EQ(BytesText(int64_t{3} << 30), "3.00 GiB");
+  EXPECT_EQ(CountText(999), "999");
+  EXPECT_EQ(CountText(25.4e6), "25.40 M");
+  EXPECT_EQ(CountText(1.5e21), "1500.00 E");
+}
+
+}  // namespace
+}  // namespace trainyard::tools
