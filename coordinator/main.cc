@@ -1,6 +1,7 @@
 // The coordinator program: flags, then CoordinatorServer until SIGTERM or SIGINT.
 #include <pthread.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
@@ -59,7 +60,9 @@ int main(int argc, char** argv) {
   app.add_option("--data_dir", options.data_dir, "Folder of the database and the logs, on a local disk")->required();
   app.add_option("--metrics_listen", options.metrics_listen, "Address of GET /metrics; empty turns it off")
       ->capture_default_str();
-  app.add_option("--port_file", port_file, "Write the bound addresses here: lines \"grpc HOST:PORT\" and \"metrics HOST:PORT\"");
+  app.add_flag("--insecure", options.insecure, "Allow plaintext beyond loopback");
+  app.add_option("--port_file", port_file,
+                 "Write the bound addresses here: lines \"grpc HOST:PORT\" and \"metrics HOST:PORT\"");
   app.add_option("--log_level", log_level, "debug, info, warning or error")->capture_default_str();
   trainyard::coordinator::Timing& timing = options.timing;
   AddDuration(app, "--heartbeat_interval", &timing.heartbeat_interval, "At most lease_ttl / 4");

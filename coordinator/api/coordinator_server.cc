@@ -147,8 +147,8 @@ absl::Status Server::Open(const CoordinatorOptions& options) {
                                                          .metrics = metrics_.get(),
                                                          .info = info});
   workers_ = std::make_unique<WorkersService>(engine_.get(), logs_.get());
-  TY_ASSIGN_OR_RETURN(rpc_,
-                      RpcServer::Start({.address = options.listen, .security = {}}, {jobs_.get(), workers_.get()}));
+  TY_ASSIGN_OR_RETURN(rpc_, RpcServer::Start({.address = options.listen, .security = {.insecure = options.insecure}},
+                                             {jobs_.get(), workers_.get()}));
   listener_->SetServer(rpc_.get());
   return absl::OkStatus();
 }
@@ -156,6 +156,7 @@ absl::Status Server::Open(const CoordinatorOptions& options) {
 void Server::Stop(absl::Duration limit) {
   if (rpc_ != nullptr) {
     rpc_->SetServing(false);
+    jobs_->EndFollowing();
     // Watches end by themselves only with their jobs; sessions never do.
     hub_->Close(ErrorWithReason(absl::StatusCode::kUnavailable, "STOPPING", "the coordinator is stopping"));
     engine_->CloseSessions(ErrorWithReason(absl::StatusCode::kUnavailable, "STOPPING", "the coordinator is stopping"));

@@ -13,6 +13,7 @@ namespace trainyard::coordinator {
 
 struct CoordinatorOptions {
   std::string listen = "127.0.0.1:7070";  // port 0: any free one
+  bool insecure = false;                  // plaintext also beyond loopback
   std::string data_dir;                   // database and logs
   std::string metrics_listen;             // empty: no metrics endpoint
   Timing timing;

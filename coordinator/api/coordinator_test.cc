@@ -1,5 +1,8 @@
 // The coordinator over real gRPC with fake workers: the scenarios of control-plane.md, section 10, that need one.
+#include <arpa/inet.h>
 #include <grpcpp/grpcpp.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <thread>
@@ -9,6 +12,7 @@
 #include "base/file.h"
 #include "base/testing/status_matchers.h"
 #include "base/testing/temp_dir.h"
+#include "base/unique_fd.h"
 #include "coordinator/api/coordinator_server.h"
 #include "coordinator/core/transitions.h"
 #include "coordinator/testing/fake_worker.h"
@@ -40,12 +44,13 @@ class CoordinatorTest : public ::testing::Test {
  protected:
   CoordinatorTest() { Restart(); }
 
-  void Restart() {
+  void Restart(const std::string& metrics_listen = "") {
     stub_ = nullptr;
     server_ = nullptr;
     CoordinatorOptions options;
     options.listen = "127.0.0.1:0";
     options.data_dir = dir_.path();
+    options.metrics_listen = metrics_listen;
     options.timing.minimum_lease_ttl = absl::Milliseconds(100);
     options.timing.heartbeat_interval = absl::Milliseconds(100);
     options.timing.lease_ttl = absl::Seconds(2);
@@ -520,6 +525,36 @@ TEST_F(CoordinatorTest, MetricsOfAJobAreKept) {
   ASSERT_TRUE(stub_->Metrics(&context, request, &response).ok());
   ASSERT_EQ(response.points_size(), 2);
   EXPECT_EQ(response.points(1).values().at("loss"), 1.0);
+}
+
+std::string HttpGet(const std::string& address, const std::string& path) {
+  const size_t colon = address.rfind(':');
+  sockaddr_in name = {};
+  name.sin_family = AF_INET;
+  name.sin_port = htons(static_cast<uint16_t>(std::stoi(address.substr(colon + 1))));
+  inet_pton(AF_INET, address.substr(0, colon).c_str(), &name.sin_addr);
+  const UniqueFd socket(::socket(AF_INET, SOCK_STREAM, 0));
+  if (connect(socket.get(), reinterpret_cast<const sockaddr*>(&name), sizeof(name)) != 0) return "";
+  const std::string request = absl::StrCat("GET ", path, " HTTP/1.0\r\n\r\n");
+  if (write(socket.get(), request.data(), request.size()) < 0) return "";
+  std::string answer;
+  char buffer[4096];
+  for (ssize_t got; (got = read(socket.get(), buffer, sizeof(buffer))) > 0;) answer.append(buffer, got);
+  return answer;
+}
+
+// CP-68, CP-69: known series exist from the start, and no label holds a job.
+TEST_F(CoordinatorTest, MetricsAreServedWithoutNamesOfJobs) {
+  Restart("127.0.0.1:0");
+  ASSERT_OK_AND_ASSIGN(const auto submitted, Submit(Spec("some-job")));
+  ASSERT_OK(Submit(Spec("other-job")));
+  const std::string text = HttpGet(server_->metrics_address(), "/metrics");
+  EXPECT_THAT(text, HasSubstr("trainyard_invariant_violations_total 0"));
+  EXPECT_THAT(text, HasSubstr("trainyard_slots{state=\"free\",type=\"gpu\"} 0"));
+  EXPECT_THAT(text, HasSubstr("trainyard_submit_duration_seconds_count 2"));
+  EXPECT_THAT(text, HasSubstr("trainyard_job_transitions_total"));
+  EXPECT_THAT(text, ::testing::Not(HasSubstr("some-job")));
+  EXPECT_THAT(text, ::testing::Not(HasSubstr(submitted.job().uid())));
 }
 
 TEST_F(CoordinatorTest, SecondCoordinatorOnTheSameFolderIsRefused) {

@@ -1,6 +1,7 @@
 // The Jobs service: unpack, ask the engine, pack. coordinator.proto states each call's codes.
 #pragma once
 
+#include <atomic>
 #include <string>
 #include <utility>
 
@@ -26,6 +27,9 @@ struct JobsServiceParts {
 class JobsService final : public v1::Jobs::CallbackService {
  public:
   explicit JobsService(JobsServiceParts parts) : parts_(std::move(parts)) {}
+
+  // Ends the calls that follow logs; they would outlast a graceful stop.
+  void EndFollowing() { stopping_ = true; }
 
   grpc::ServerUnaryReactor* Submit(grpc::CallbackServerContext* context, const v1::SubmitRequest* request,
                                    v1::SubmitResponse* response) override;
@@ -55,7 +59,8 @@ class JobsService final : public v1::Jobs::CallbackService {
   grpc::ServerUnaryReactor* Act(grpc::CallbackServerContext* context, CoreAction action,
                                 const v1::JobActionRequest* request, v1::Job* response);
 
-  JobsServiceParts parts_;
+  const JobsServiceParts parts_;
+  std::atomic<bool> stopping_{false};
 };
 
 }  // namespace trainyard::coordinator

@@ -23,7 +23,8 @@ constexpr absl::Duration kLastLines = absl::Seconds(5);
 // time.
 class LogsReactor final : public grpc::ServerWriteReactor<v1::LogFrame> {
  public:
-  LogsReactor(const JobsServiceParts& parts, const v1::LogsRequest& request) : parts_(parts), request_(request) {}
+  LogsReactor(const JobsServiceParts& parts, const std::atomic<bool>& stopping, const v1::LogsRequest& request)
+      : parts_(parts), stopping_(stopping), request_(request) {}
 
   // Asks the core which attempt it is and whether it is over; then writes.
   void Look() {
@@ -117,6 +118,9 @@ class LogsReactor final : public grpc::ServerWriteReactor<v1::LogFrame> {
     }
     const bool complete = is_over_ && (all_ended || is_late_ || streams_.empty());
     if (!request_.follow() || complete) return End(absl::OkStatus());
+    if (stopping_) {
+      return End(ErrorWithReason(absl::StatusCode::kUnavailable, "STOPPING", "the coordinator is stopping"));
+    }
     parts_.follower->WakeLater([this] {
       if (cancelled_) {
         End(absl::CancelledError("cancelled"));
@@ -129,6 +133,7 @@ class LogsReactor final : public grpc::ServerWriteReactor<v1::LogFrame> {
   void End(const absl::Status& status) { Finish(ToGrpcStatus(status)); }
 
   const JobsServiceParts& parts_;
+  const std::atomic<bool>& stopping_;
   const v1::LogsRequest request_;
   std::atomic<bool> cancelled_{false};
   std::string uid_;
@@ -155,7 +160,7 @@ grpc::ServerWriteReactor<v1::LogFrame>* JobsService::Logs(grpc::CallbackServerCo
     SetFieldViolations(&status, {{"stream", "must be stdout, stderr or empty"}});
     return new RefusedReactor(status);  // deletes itself in OnDone
   }
-  auto* reactor = new LogsReactor(parts_, *request);  // deletes itself in OnDone
+  auto* reactor = new LogsReactor(parts_, stopping_, *request);  // deletes itself in OnDone
   reactor->Look();
   return reactor;
 }
