@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/commands.h"
 #include "client/duration_text.h"
+#include "client/proto_names.h"
 
 namespace trainyard::client {
 namespace {
@@ -29,7 +30,7 @@ void AddGlobalFlags(CLI::App& app, GlobalFlags& flags, Context& context) {
   app.add_option("--address", flags.address, "Coordinator, host:port [TRAINYARD_ADDRESS; 127.0.0.1:7070]");
   app.add_option("-n,--namespace", flags.name_space, "Namespace [TRAINYARD_NAMESPACE; default]");
   app.add_option("-o,--output", flags.output, "table, wide, json, yaml, jsonl or name");
-  app.add_option("--timeout-call,--call-timeout", flags.timeout, "Longest wait for one answer")->capture_default_str();
+  app.add_option("--call-timeout", flags.timeout, "Longest wait for one answer")->capture_default_str();
   app.add_flag("--insecure", flags.insecure, "Plaintext to an address that is not this machine");
   app.add_flag("-q,--quiet", context.quiet, "Print ids only");
 }
@@ -201,6 +202,15 @@ int RunCli(const std::vector<std::string>& args, Environment env) {
     };
   });
 
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
+  const bool is_known = args.empty() || std::find(names.begin(), names.end(), args[0]) != names.end();
+  if (!is_known && args[0].rfind('-', 0) != 0) {
+    const std::string closest = ClosestName(args[0], names);
+    *env.err << "trainyard: there is no command '" << args[0] << "'"
+             << (closest.empty() ? "" : absl::StrCat(", did you mean ", closest, "?")) << "; see trainyard --help\n";
+    return kExitUsage;
+  }
   try {
     std::vector<std::string> reversed(args.rbegin(), args.rend());  // the order that CLI11 takes
     app.parse(reversed);

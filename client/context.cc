@@ -41,7 +41,7 @@ int Fail(const Context& context, const absl::Status& status) {
                     << " --data_dir DIR, or deploy/local/cluster.sh start\n";
       break;
     case absl::StatusCode::kDeadlineExceeded:
-      context.err() << "The coordinator at " << address << " was too slow. Try again, or give --timeout 60s\n";
+      context.err() << "The coordinator at " << address << " was too slow. Try again, or give --call-timeout 60s\n";
       break;
     case absl::StatusCode::kNotFound:
       context.err() << "See what there is: trainyard list --all-namespaces\n";

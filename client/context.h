@@ -49,7 +49,6 @@ struct Context {
   Environment env;
   Settings settings;
   bool quiet = false;
-  bool color = false;
   std::unique_ptr<JobsClient> jobs;  // null for commands that call nobody
 
   std::ostream& out() const { return *env.out; }

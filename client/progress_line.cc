@@ -23,7 +23,7 @@ void EtaEstimate::Add(int64_t step, absl::Duration now) {
 }
 
 absl::Duration EtaEstimate::Remaining(int64_t total_steps) const {
-  if (!has_first_ || last_step_ == first_step_) return absl::InfiniteDuration();
+  if (!has_first_ || last_step_ == first_step_ || last_time_ == first_time_) return absl::InfiniteDuration();
   const double seconds_a_step =
       absl::ToDoubleSeconds(last_time_ - first_time_) / static_cast<double>(last_step_ - first_step_);
   return absl::Seconds(seconds_a_step * static_cast<double>(std::max<int64_t>(0, total_steps - last_step_)));

@@ -13,7 +13,7 @@ class EtaEstimate {
  public:
   // `now` is monotonic. A step that goes back (another attempt) starts anew.
   void Add(int64_t step, absl::Duration now);
-  // InfiniteDuration until two different steps were seen.
+  // InfiniteDuration until two steps at different times were seen.
   absl::Duration Remaining(int64_t total_steps) const;
 
  private:
