@@ -34,13 +34,14 @@ class Loop {
     while (true) {
       TY_ASSIGN_OR_RETURN(const Wishes wishes, Agree());
       if (wishes.stop > 0) return Stop();
+      if (parts_.job->step() >= parts_.total_steps) return Finish();
       if (wishes.checkpoint > 0) TY_RETURN_IF_ERROR(Snapshot());
       parts_.context->EnterSection("train");
       absl::StatusOr<jobs::UnitResult> unit = parts_.job->RunUnit();
       if (absl::IsCancelled(unit.status()) && parts_.stop->requested()) continue;  // the next agreement stops all
       TY_RETURN_IF_ERROR(unit.status());
       parts_.context->ReportUnit(*unit, NewsOfCheckpointer());
-      parts_.on_unit(*unit);
+      if (parts_.on_unit) parts_.on_unit(*unit);
       if (unit->done) return Finish();
     }
   }
@@ -70,18 +71,12 @@ class Loop {
                                          [this](ckpt::CheckpointWriter& writer) { return parts_.job->Save(writer); });
   }
 
-  // Waits for the checkpoint under way. A failed one is no error of the run: the one before still holds.
-  void WaitForCheckpointer() {
-    const ckpt::CheckpointResult last = parts_.checkpointer->Wait();
-    if (!last.status.ok()) LogWarning("the checkpoint of step ", last.step, " failed: ", last.status.ToString());
-  }
-
   absl::StatusOr<LoopEnd> Stop() {
     const int64_t step = parts_.job->step();
     // Every rank comes here at the same step and takes the same branch; a stop at once fails the collectives inside.
     if (parts_.checkpoint.on_stop && step != snapshot_step_) TY_RETURN_IF_ERROR(Snapshot());
     parts_.context->EnterSection("checkpoint");
-    WaitForCheckpointer();
+    parts_.checkpointer->Wait();  // it logs a failure itself; the checkpoint before still holds
     LogInfo("stopped as asked after step ", step, "; committed step ", parts_.checkpointer->committed_step());
     return LoopEnd{};
   }
@@ -91,7 +86,7 @@ class Loop {
     if (parts_.job->step() != snapshot_step_) TY_RETURN_IF_ERROR(Snapshot());
     parts_.context->EnterSection("export");
     absl::StatusOr<v1::JobResult> result = parts_.job->Finish();
-    WaitForCheckpointer();
+    parts_.checkpointer->Wait();
     if (absl::IsCancelled(result.status()) && parts_.stop->requested()) return LoopEnd{};
     TY_RETURN_IF_ERROR(result.status());
     return LoopEnd{.is_done = true, .result = *std::move(result)};

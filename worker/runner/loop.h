@@ -29,8 +29,9 @@ struct LoopParts {
   StopFlag* stop = nullptr;
   Clock* clock = RealClock();
   spec::CheckpointOptions checkpoint;
-  // Told after each unit, for the rank's log.
-  std::function<void(const jobs::UnitResult&)> on_unit = [](const jobs::UnitResult&) {};
+  int64_t total_steps = 0;  // of the job: one that has them all behind it (it died while exporting) only finishes
+  // Told after each unit, for the rank's log; may be empty.
+  std::function<void(const jobs::UnitResult&)> on_unit = nullptr;
 };
 
 struct LoopEnd {

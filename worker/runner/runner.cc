@@ -193,7 +193,8 @@ class Rank {
                     .control = communicators_.control.get(),
                     .checkpointer = checkpointer_.get(),
                     .stop = stop_,
-                    .checkpoint = options_.checkpoint};
+                    .checkpoint = options_.checkpoint,
+                    .total_steps = options_.training.steps};
     if (launch_.rank() == 0) parts.on_unit = StepPrinter();
     TY_ASSIGN_OR_RETURN(const LoopEnd end, RunLoop(parts));
     if (!end.is_done) return absl::OkStatus();
