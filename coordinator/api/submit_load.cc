@@ -52,7 +52,10 @@ int Run(const Load& load) {
   std::unique_ptr<CoordinatorServer> own;
   std::string address = load.address;
   if (address.empty()) {
-    auto server = CoordinatorServer::Start({.listen = "127.0.0.1:0", .data_dir = load.data_dir, .metrics_listen = {}});
+    CoordinatorOptions options;
+    options.listen = "127.0.0.1:0";
+    options.data_dir = load.data_dir;
+    auto server = CoordinatorServer::Start(options);
     if (!server.ok()) {
       std::fprintf(stderr, "%s\n", server.status().ToString().c_str());
       return 1;

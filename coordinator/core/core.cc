@@ -146,12 +146,16 @@ Core::QueueKey Core::KeyOf(const JobEntry& entry) const {
 }
 
 void Core::IndexJob(const JobEntry& entry) {
-  if (Waits(entry.state())) waiting_.insert(KeyOf(entry));
+  if (Waits(entry.state())) {
+    waiting_.insert(KeyOf(entry));
+    waiting_by_queue_[entry.job().queue()].insert(KeyOf(entry));
+  }
   if (Occupies(entry.state())) occupying_.insert(entry.job().uid());
 }
 
 void Core::UnindexJob(const JobEntry& entry) {
   waiting_.erase(KeyOf(entry));
+  waiting_by_queue_[entry.job().queue()].erase(KeyOf(entry));
   occupying_.erase(entry.job().uid());
 }
 

@@ -206,6 +206,7 @@ class Core {
   std::vector<FreeWorker> FreeWorkers(spec::SlotType type) const;
   std::map<spec::SlotType, Capacity> Capacities() const;
   bool MayPlace(const JobEntry& entry, Now now) const;
+  int QueuePosition(const JobEntry& entry) const;
   v1::PendingReason PendingOf(const JobEntry& entry, const std::map<spec::SlotType, Capacity>& capacities,
                               Now now) const;
 
@@ -222,7 +223,8 @@ class Core {
   std::map<std::string, std::unique_ptr<JobEntry>> jobs_;                      // by uid
   std::map<std::pair<std::string, std::string>, std::string> newest_by_name_;  // (namespace, name) -> uid
   std::set<std::pair<absl::Time, std::string>> by_time_;
-  std::set<QueueKey> waiting_;       // QUEUED and RECOVERING
+  std::set<QueueKey> waiting_;  // QUEUED and RECOVERING
+  std::map<std::string, std::set<QueueKey>> waiting_by_queue_;
   std::set<std::string> occupying_;  // ADMITTED, RUNNING, STOPPING
   std::map<std::string, WorkerEntry> workers_;
   std::map<uint64_t, std::string> sessions_;

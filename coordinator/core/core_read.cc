@@ -28,16 +28,20 @@ v1::Job Core::View(const std::string& uid, Now now) const {
   if (last_decision_ > absl::InfinitePast()) *job.mutable_decision_time() = ToProto(last_decision_);
   v1::PendingReason pending = PendingOf(*entry, Capacities(), now);
   if (pending.code() != v1::PendingReason::CODE_UNSPECIFIED) *job.mutable_pending() = std::move(pending);
-  if (waiting_.contains(KeyOf(*entry))) {
-    int position = 0;
-    for (const QueueKey& key : waiting_) {
-      const JobEntry& other = *FindEntry(std::get<2>(key));
-      if (other.job().queue() == job.queue()) ++position;
-      if (&other == entry) break;
-    }
-    job.set_queue_position(position);
-  }
+  if (waiting_.contains(KeyOf(*entry))) job.set_queue_position(QueuePosition(*entry));
   return job;
+}
+
+// 1-based. Walks from both ends, so that a job that has just been submitted, most often the last, costs little.
+int Core::QueuePosition(const JobEntry& entry) const {
+  const std::set<QueueKey>& queue = waiting_by_queue_.at(entry.job().queue());
+  const QueueKey key = KeyOf(entry);
+  auto front = queue.begin();
+  auto back = queue.rbegin();
+  for (int steps = 0;; ++steps, ++front, ++back) {
+    if (*front == key) return steps + 1;
+    if (*back == key) return static_cast<int>(queue.size()) - steps;
+  }
 }
 
 const JobRecord* Core::Record(const std::string& uid) const {
