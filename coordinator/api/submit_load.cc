@@ -26,6 +26,8 @@ struct Load {
   double seconds = 5;
 };
 
+std::atomic<bool> complained{false};  // the first failure is shown
+
 // Latencies of the acknowledged submits of one client, in milliseconds; -1 for each that failed.
 std::vector<double> RunClient(const std::string& address, absl::Time end) {
   auto channel = MakeChannel(address, {});
@@ -42,7 +44,9 @@ std::vector<double> RunClient(const std::string& address, absl::Time end) {
     SetDeadline(&context);
     v1::SubmitResponse response;
     const absl::Time begin = absl::Now();
-    const bool ok = stub->Submit(&context, request, &response).ok();
+    const grpc::Status status = stub->Submit(&context, request, &response);
+    const bool ok = status.ok();
+    if (!ok && !complained.exchange(true)) std::fprintf(stderr, "%s\n", status.error_message().c_str());
     latencies.push_back(ok ? absl::ToDoubleMilliseconds(absl::Now() - begin) : -1);
   }
   return latencies;
