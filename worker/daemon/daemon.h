@@ -120,6 +120,7 @@ class Daemon {
   void SendSlotHealth();
   void TickSession(absl::Duration now);
   void SendReports(absl::Duration now);
+  void SendProgress(Entry& entry);
 
   // daemon_tasks.cc: what happens to tasks.
   void OnAssign(const v1::Assign& assign);

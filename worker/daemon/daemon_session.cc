@@ -203,11 +203,20 @@ void Daemon::OnCheckpointAck(const v1::CheckpointAck& ack) {
   rank->second.io->Send(command);
 }
 
+void Daemon::SendProgress(Entry& entry) {
+  std::optional<v1::ProgressReport> report = entry.progress->Take(heartbeat_sequence_);
+  if (!report) return;
+  v1::WorkerMessage message;
+  *message.mutable_progress() = *std::move(report);
+  Send(std::move(message));
+}
+
 void Daemon::SendReports(absl::Duration now) {
   for (auto& [fence, entry] : tasks_) {
     const uint64_t sequence = entry.task->report().sequence();
     if (entry.acked >= sequence) continue;
     if (entry.sent == sequence && now - entry.sent_at < options_.resend_after) continue;
+    SendProgress(entry);  // the last steps must not arrive after the end
     v1::WorkerMessage message;
     *message.mutable_task_report() = entry.task->report();
     Send(std::move(message));
@@ -252,13 +261,7 @@ void Daemon::TickSession(absl::Duration now) {
   if (session_->queued() > kMaxQueued) return;
   if (now >= next_progress_) {
     next_progress_ = now + options_.progress_interval;
-    for (auto& [fence, entry] : tasks_) {
-      std::optional<v1::ProgressReport> report = entry.progress->Take(heartbeat_sequence_);
-      if (!report) continue;
-      v1::WorkerMessage message;
-      *message.mutable_progress() = *std::move(report);
-      Send(std::move(message));
-    }
+    for (auto& [fence, entry] : tasks_) SendProgress(entry);
   }
   if (now >= next_logs_) {
     const std::vector<v1::LogChunk> chunks = spool_.NextChunks(kLogChunksAtOnce);

@@ -6,6 +6,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/check.h"
 #include "base/mutex.h"
 #include "base/status_macros.h"
 #include "proto/rpc/channel.h"
@@ -15,10 +16,13 @@
 namespace trainyard::daemon {
 namespace {
 
+absl::StatusOr<std::shared_ptr<grpc::Channel>> OpenChannel(const SessionOptions& options) {
+  return MakeChannel(options.coordinator, {.security = {.insecure = options.insecure}, .retry = false});
+}
+
 class GrpcSession final : public Session {
  public:
-  GrpcSession(const SessionOptions& options, std::shared_ptr<grpc::Channel> channel, Handlers handlers)
-      : options_(options), handlers_(std::move(handlers)), stub_(v1::Workers::NewStub(std::move(channel))) {
+  GrpcSession(const SessionOptions& options, Handlers handlers) : options_(options), handlers_(std::move(handlers)) {
     thread_ = std::thread([this] { Run(); });
   }
 
@@ -85,7 +89,12 @@ class GrpcSession final : public Session {
   }
 
   void RunStream(grpc::ClientContext* context, uint64_t generation) {
-    const std::unique_ptr<Stream> stream = stub_->Session(context);
+    // A channel a try: one that has failed before refuses calls for a while without trying, which would add to the
+    // back-off of our own.
+    absl::StatusOr<std::shared_ptr<grpc::Channel>> channel = OpenChannel(options_);
+    TY_CHECK_OK(channel);  // Start has made one
+    const std::unique_ptr<v1::Workers::Stub> stub = v1::Workers::NewStub(*std::move(channel));
+    const std::unique_ptr<Stream> stream = stub->Session(context);
     handlers_.on_open(generation);
     std::thread writer([&] { Write(stream.get()); });
     v1::CoordinatorMessage message;
@@ -118,7 +127,6 @@ class GrpcSession final : public Session {
 
   const SessionOptions options_;
   const Handlers handlers_;
-  const std::unique_ptr<v1::Workers::Stub> stub_;
   mutable Mutex mutex_;
   CondVar changed_;
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
@@ -132,11 +140,8 @@ class GrpcSession final : public Session {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Session>> Session::Start(const SessionOptions& options, Handlers handlers) {
-  // Its own back-off is the session's: the channel must not add to it.
-  ChannelOptions channel_options{
-      .security = {.insecure = options.insecure}, .retry = false, .maximum_reconnect_backoff = absl::Seconds(1)};
-  TY_ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel, MakeChannel(options.coordinator, channel_options));
-  return std::unique_ptr<Session>(std::make_unique<GrpcSession>(options, std::move(channel), std::move(handlers)));
+  TY_RETURN_IF_ERROR(OpenChannel(options).status());
+  return std::unique_ptr<Session>(std::make_unique<GrpcSession>(options, std::move(handlers)));
 }
 
 }  // namespace trainyard::daemon

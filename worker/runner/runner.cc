@@ -88,7 +88,9 @@ class Rank {
     const absl::StatusOr<v1::StartTraining> start = inbox_->WaitStart();
     if (absl::IsCancelled(start.status())) return absl::OkStatus();
     TY_RETURN_IF_ERROR(start.status());
-    return Train(*start);
+    const absl::Status trained = Train(*start);
+    if (trained.ok()) Leave();
+    return trained;
   }
 
   const std::string& where() const { return where_; }
@@ -207,6 +209,18 @@ class Rank {
     *report.mutable_result() = end.result;
     Report(report);
     return absl::OkStatus();
+  }
+
+  // In good order: communicators say farewell when they are destroyed, and peers that still wait for their last message
+  // then do not take us for lost.
+  void Leave() {
+    checkpointer_.reset();
+    job_.reset();  // may talk on a thread of its own
+    comm::Communicators leaving;
+    {
+      MutexLock lock(&communicators_mutex_);
+      std::swap(leaving, communicators_);
+    }
   }
 
   void Abort() {
