@@ -10,6 +10,7 @@
 #include "base/testing/temp_dir.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "worker/data/loader.h"
 #include "worker/model/hugging_face.h"
 #include "worker/model/testing/test_network.h"
 #include "worker/tools/tool.h"
@@ -71,10 +72,10 @@ TEST(PlanCommandTest, PrintsTheSamePlanForPeopleAndPrograms) {
 
 TEST(PlanCommandTest, ExitCodesTellWhatIsWrong) {
   TempDir dir;
-  ASSERT_OK(WriteFileAtomic(dir.Join("job.yaml"), std::string(kJob) + "  clip_nrm: 1\n"));
+  ASSERT_OK(WriteFileAtomic(dir.Join("job.yaml"), std::string(kJob) + "labels: {a: b}\nqueu: c\n"));
   const Outcome misspelt = Call({"plan", dir.Join("job.yaml")});
   EXPECT_EQ(misspelt.exit_code, 2);
-  EXPECT_THAT(misspelt.err, HasSubstr("clip_nrm"));
+  EXPECT_THAT(misspelt.err, HasSubstr("did you mean queue"));
   EXPECT_EQ(Call({"plan", dir.Join("none.yaml")}).exit_code, 3);
 }
 

@@ -91,8 +91,14 @@ class Cluster {
       options.log_path = captured;
     }
     TY_ASSIGN_OR_RETURN(ChildProcess client, ChildProcess::Start(options));
+    bool was_interrupted = interrupted.load();
     while (!client.ExitCode()) {
       TY_RETURN_IF_ERROR(CheckAlive());
+      if (!was_interrupted && interrupted.load()) {
+        // A terminal tells both of us, but kill tells only one.
+        kill(client.pid(), SIGINT);
+        was_interrupted = true;
+      }
       absl::SleepFor(absl::Milliseconds(20));
     }
     if (output != nullptr) {
@@ -178,7 +184,7 @@ absl::Status SubmitAndWatch(const Flags& flags, const std::string& dir, Cluster&
     std::cerr << job << "\n";
     return absl::OkStatus();
   }
-  std::cout << "job " << job << " at " << cluster.address() << ", everything below " << dir << "\n";
+  std::cout << "job " << job << " at " << cluster.address() << ", everything below " << dir << std::endl;
   TY_ASSIGN_OR_RETURN(*exit_code, cluster.Client({"watch", job}));
   if (interrupted.load()) {
     std::cerr << "\ncancelling " << job << " and ending all processes\n";
@@ -189,7 +195,7 @@ absl::Status SubmitAndWatch(const Flags& flags, const std::string& dir, Cluster&
   TY_RETURN_IF_ERROR(cluster.Client({"get", job}).status());
   std::string record;
   TY_RETURN_IF_ERROR(cluster.Client({"get", job, "-o", "json"}, &record).status());
-  std::cout << "\nNext:\n";
+  std::cout << std::endl << "Next:\n";
   const std::string model = ModelPath(record);
   if (!model.empty()) std::cout << "  trainyard generate --model " << model << " --prompt \"Once\"\n";
   std::cout << "  trainyard run -f " << flags.file << " --dir " << flags.dir << "   # again\n"
