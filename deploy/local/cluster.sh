@@ -23,7 +23,7 @@ while [ $# -gt 0 ]; do
   esac
 done
 
-bin=$root/bazel-bin
+bin=${TRAINYARD_BIN:-$root/bazel-bin}
 coordinator=$bin/coordinator/trainyard-coordinator
 worker=$bin/worker/daemon/trainyard-worker
 client=$bin/client/trainyard

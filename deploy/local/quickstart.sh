@@ -5,7 +5,7 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$root"
 dir=$root/.trainyard
-bin=$root/bazel-bin
+bin=${TRAINYARD_BIN:-$root/bazel-bin}
 client=$bin/client/trainyard
 steps=${TRAINYARD_QUICKSTART_STEPS:-300}
 

@@ -55,11 +55,12 @@ TEST_F(DiskFaultTest, FullDiskUnderTheStoreRefusesSubmitsAndLosesNone) {
   std::set<std::string> refused;
   const auto submit = [&](const std::string& name) {
     const std::string path = cluster.dir() + "/" + name + ".yaml";
-    ASSERT_TRUE(WriteFileAtomic(path, Cluster::TinyJob(name, 3)).ok());
+    ASSERT_TRUE(WriteFileAtomic(path, Cluster::TinyJob(name, 10)).ok());
     const CommandResult result = cluster.Trainyard({"submit", "-f", path, "--quiet"});
     (result.exit_code == 0 ? acknowledged : refused).insert(name);
   };
   for (int i = 0; i < 3; ++i) submit(absl::StrCat("before-", i));
+  ASSERT_EQ(acknowledged.size(), 3u);
   FillDisk(g_disk);
   for (int i = 0; i < 12; ++i) {
     submit(absl::StrCat("full-", i));

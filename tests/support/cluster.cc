@@ -119,7 +119,7 @@ void Cluster::StartWorker(int index) {
 }
 
 std::vector<pid_t> Cluster::Runners() const {
-  return ProcessesWith(ProgramPath("worker/runner/trainyard-runner"));
+  return ProcessesOf(ProgramPath("worker/runner/trainyard-runner"));
 }
 
 std::string Cluster::CoordinatorMetricsAddress() const {

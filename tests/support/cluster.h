@@ -21,8 +21,8 @@ struct ClusterOptions {
   absl::Duration lease_ttl = absl::Seconds(5);
   absl::Duration failover_grace = absl::Seconds(10);
   // Folder for the coordinator's store, workers' state and the jobs; empty means below the temporary folder.
-  std::string coordinator_dir;
-  std::string job_root;
+  std::string coordinator_dir = {};
+  std::string job_root = {};
 };
 
 class Cluster {

@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -108,7 +107,7 @@ CommandResult RunCommand(const std::vector<std::string>& argv, const std::map<st
   return result;
 }
 
-std::vector<pid_t> ProcessesWith(const std::string& text) {
+std::vector<pid_t> ProcessesOf(const std::string& program) {
   std::vector<pid_t> found;
   const auto names = ListDir("/proc");
   if (!names.ok()) return found;
@@ -116,7 +115,7 @@ std::vector<pid_t> ProcessesWith(const std::string& text) {
     pid_t pid = 0;
     if (!absl::SimpleAtoi(name, &pid) || pid == getpid()) continue;
     const std::string command_line = ReadFile(absl::StrCat("/proc/", name, "/cmdline")).value_or("");
-    if (absl::StrContains(command_line, text)) found.push_back(pid);
+    if (command_line.substr(0, command_line.find('\0')) == program) found.push_back(pid);
   }
   return found;
 }
@@ -136,7 +135,7 @@ std::vector<pid_t> Descendants(pid_t root) {
   return found;
 }
 
-void SleepFor(absl::Duration duration) {
+void Pause(absl::Duration duration) {
   absl::SleepFor(duration);
 }
 

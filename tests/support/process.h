@@ -15,9 +15,9 @@ namespace trainyard::testing_support {
 
 struct ProcessOptions {
   std::vector<std::string> argv;
-  std::map<std::string, std::string> environment;  // added to the test's own
-  std::string output_path;                         // stdout and stderr; empty: the test's own
-  std::string stdout_path;                         // if set, stdout goes here and only stderr to output_path
+  std::map<std::string, std::string> environment = {};  // added to the test's own
+  std::string output_path = {};                         // stdout and stderr; empty: the test's own
+  std::string stdout_path = {};                         // if set, stdout goes here and only stderr to output_path
 };
 
 struct ExitStatus {
@@ -60,20 +60,20 @@ CommandResult RunCommand(const std::vector<std::string>& argv,
 template <typename Condition>
 bool WaitUntil(const Condition& condition, absl::Duration timeout);
 
-// Ids of live (not zombie) processes whose command line contains `text`.
-std::vector<pid_t> ProcessesWith(const std::string& text);
+// Ids of live (not zombie) processes that were started as `program`.
+std::vector<pid_t> ProcessesOf(const std::string& program);
 
 // `root` and all its descendants that are alive now, whatever session or group they are in.
 std::vector<pid_t> Descendants(pid_t root);
 
-void SleepFor(absl::Duration duration);
+void Pause(absl::Duration duration);
 
 template <typename Condition>
 bool WaitUntil(const Condition& condition, absl::Duration timeout) {
   const absl::Duration step = absl::Milliseconds(20);
   for (absl::Duration waited; waited < timeout; waited += step) {
     if (condition()) return true;
-    SleepFor(step);
+    Pause(step);
   }
   return condition();
 }
