@@ -203,7 +203,11 @@ void Network::ForwardHead(bool with_gradients, const StepArgs& args, Stream& str
                                          .targets = targets.Slice(begin, count),
                                          .losses = losses_.Slice(begin, count),
                                          .grad_scale = args.loss_scale};
-    LinearForward({.x = normed, .w = weights_->head, .y = logits, .workspace = workspace_}, stream);
+    ForHeadParts(count, [&](int64_t row, int64_t rows) {
+      LinearForward(
+          {.x = normed.Slice(row, rows), .w = weights_->head, .y = logits.Slice(row, rows), .workspace = workspace_},
+          stream);
+    });
     if (!with_gradients) {
       CrossEntropyForward(loss, stream);
       continue;
@@ -219,9 +223,24 @@ void Network::ForwardHead(bool with_gradients, const StepArgs& args, Stream& str
                            stream);
       accumulate = true;
     }
-    LinearBackwardInput(
-        {.dy = logits, .w = weights_->head, .dx = normed_grad.Slice(begin, count), .workspace = workspace_}, stream);
+    ForHeadParts(count, [&](int64_t row, int64_t rows) {
+      LinearBackwardInput({.dy = logits.Slice(row, rows),
+                           .w = weights_->head,
+                           .dx = normed_grad.Slice(begin + row, rows),
+                           .workspace = workspace_},
+                          stream);
+    });
   }
+}
+
+void Network::ForHeadParts(int64_t count, absl::FunctionRef<void(int64_t row, int64_t rows)> body) const {
+  // A product's bits may depend on which of its kernels the library takes, which goes by size: rows that do not fill a
+  // block are a product of their own whatever the chunks, and below this size every block is.
+  constexpr int64_t kLargeHead = 1 << 14;
+  const int64_t full = count / kHeadRows * kHeadRows;
+  const int64_t step = config_.vocab_size * config_.hidden_size < kLargeHead ? kHeadRows : std::max(full, kHeadRows);
+  for (int64_t row = 0; row < full; row += step) body(row, std::min(step, full - row));
+  if (full < count) body(full, count - full);
 }
 
 void Network::BackwardTrunk(const StepArgs& args, Stream& stream) {

@@ -19,6 +19,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "kernels/attention/attention.h"
 #include "kernels/core/arena.h"
 #include "kernels/core/stream.h"
@@ -90,6 +91,8 @@ class Network {
   // From the normed input to the activated middle of the feed-forward; what recomputation runs again.
   void ForwardBlockInner(int64_t layer, kernels::Stream& stream);
   void ForwardHead(bool with_gradients, const StepArgs& args, kernels::Stream& stream);
+  // Cuts the rows of a chunk so that a row's logits and gradient have the same bits in chunks of any length.
+  void ForHeadParts(int64_t count, absl::FunctionRef<void(int64_t row, int64_t rows)> body) const;
   void BackwardTrunk(const StepArgs& args, kernels::Stream& stream);
   void BackwardBlock(int64_t layer, bool accumulate, kernels::Stream& stream);
 

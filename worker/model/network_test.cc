@@ -155,6 +155,27 @@ TEST(NetworkInitTest, FirstLossHasItsClosedForm) {
   EXPECT_NEAR(test.MeanLoss(), std::log(1000) + 512 * 0.02 * 0.02 / 2, 0.05);  // 3 sigma of the mean over 512 tokens
 }
 
+// As above, for a head whose products are large enough that the library treats them as such, and at the sizes where it
+// changes its mind (10^6 multiply-adds).
+TEST(NetworkHeadTest, ChunksChangeNoBitAtAnySizeOfTheHead) {
+  for (const int64_t vocab : {40, 85, 163, 1000}) {
+    ModelConfig config = testing::TinyLlama();
+    config.vocab_size = vocab;
+    const auto run = [&](int chunks, int threads) {
+      TestNetwork test(config, {.batch = 1, .seq = 1037, .head_chunks = chunks, .threads = threads});
+      test.network->ForwardBackward({}, test.stream);
+      std::vector<double> values = ToDoubles(test.gradients.flat);
+      const std::vector<double> losses = ToDoubles(test.network->losses());
+      values.insert(values.end(), losses.begin(), losses.end());
+      return values;
+    };
+    const std::vector<double> whole = run(1, 1);
+    EXPECT_EQ(run(2, 1), whole) << vocab;
+    EXPECT_EQ(run(3, 2), whole) << vocab;
+    EXPECT_EQ(run(5, 1), whole) << vocab;
+  }
+}
+
 TEST(HeadChunkRowsTest, IsAMultipleOfTheAccumulationBlock) {
   EXPECT_EQ(HeadChunkRows(2048, 1), 2048);
   EXPECT_EQ(HeadChunkRows(2048, 4), 512);
