@@ -208,8 +208,10 @@ void Engine::TakeLazyWrites(Effects* effects) {
 void Engine::CommitBatch(Batch batch, bool flush) {
   Effects& effects = batch.effects;
   TakeLazyWrites(&effects);
-  const bool lazy_is_due =
-      !lazy_.empty() && (flush || clock_->Monotonic() - lazy_since_ >= options_.lazy_interval) && trouble_.ok();
+  // A worker forgets what it sent before a heartbeat once that is acknowledged, so points go to disk before any push.
+  const bool must_flush =
+      flush || !effects.pushes.empty() || clock_->Monotonic() - lazy_since_ >= options_.lazy_interval;
+  const bool lazy_is_due = !lazy_.empty() && must_flush && trouble_.ok();
   absl::Status status;
   if (!effects.writes.empty() || lazy_is_due) {
     std::vector<Write> writes;

@@ -80,7 +80,10 @@ TEST_F(DiskFaultTest, FullDiskUnderTheStoreRefusesSubmitsAndLosesNone) {
   cluster.coordinator().Signal(SIGKILL);
   cluster.StartCoordinator();
   std::set<std::string> present;
-  for (const auto& job : nlohmann::json::parse(cluster.Trainyard({"list", "-o", "json"}).out)["jobs"]) {
+  const auto listing = nlohmann::json::parse(cluster.Trainyard({"list", "-o", "json"}).out);
+  for (const auto& job : listing["jobs"]) {
+    "list", "-o", "json"
+  }).out)["jobs"]) {
     present.insert(job.value("name", ""));
   }
   for (const std::string& name : acknowledged) EXPECT_EQ(present.count(name), 1u) << name << " was lost";

@@ -91,8 +91,8 @@ TEST_F(PrometheusTest, AServerScrapesBothAndAnswersQueries) {
   ASSERT_TRUE(cluster_.WaitForStep(job, 50)) << cluster_.Logs();
   const absl::Duration patience = absl::Seconds(40);
   EXPECT_TRUE(WaitUntil([&] { return Query(port, "sum(up)") == "3"; }, patience)) << cluster_.Logs();
-  EXPECT_TRUE(WaitUntil([&] { return Query(port, "sum(trainyard_jobs{state=\"RUNNING\"})") == "1"; }, patience));
-  EXPECT_TRUE(WaitUntil([&] { return Query(port, "sum(trainyard_slots{state=\"BUSY\"})") == "2"; }, patience));
+  EXPECT_TRUE(WaitUntil([&] { return Query(port, "sum(trainyard_jobs{state=\"running\"})") == "1"; }, patience));
+  EXPECT_TRUE(WaitUntil([&] { return Query(port, "sum(trainyard_slots{state=\"busy\"})") == "2"; }, patience));
   EXPECT_TRUE(
       WaitUntil([&] { return !Query(port, absl::StrCat("trainyard_loss{job=\"", job, "\"} > 0")).empty(); }, patience));
   EXPECT_TRUE(WaitUntil(

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "base/clock.h"
 
 namespace trainyard::testing_support {
 
@@ -70,10 +71,10 @@ void Pause(absl::Duration duration);
 
 template <typename Condition>
 bool WaitUntil(const Condition& condition, absl::Duration timeout) {
-  const absl::Duration step = absl::Milliseconds(20);
-  for (absl::Duration waited; waited < timeout; waited += step) {
+  const absl::Duration end = RealClock()->Monotonic() + timeout;
+  while (RealClock()->Monotonic() < end) {
     if (condition()) return true;
-    Pause(step);
+    Pause(absl::Milliseconds(20));
   }
   return condition();
 }
