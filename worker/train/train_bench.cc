@@ -1,9 +1,9 @@
-// train_bench [--preset llama-25m] [--sequence_length 512] [--batch 4] [--steps 4] [--threads 1,2] [--dtype fp32]
+// train_bench [--preset llama-25m] [--sequence_length 512] [--batch 4] [--steps 8] [--threads 1,2] [--dtype fp32]
 // [--json]
 //
-// Training speed beside the f32 GEMM rate (flops.h) of the same threads in the same run, taken before and after: other
-// load shows as a difference, and the better one counts. Prints one line a thread count: GEMM GFLOP/s, training GFLOP/s
-// by the model's FLOPs, and their ratio.
+// Training speed beside the f32 GEMM rate (flops.h) of the same threads in the same run, a GEMM measurement before each
+// step, so that other load and changing clocks meet both alike. Prints one line a thread count: medians of GEMM GFLOP/s
+// and of training GFLOP/s by the model's FLOPs, and their ratio; beside them the best of each.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <iostream>
@@ -29,7 +29,7 @@ struct Flags {
   std::string preset = "llama-25m";
   int sequence_length = 512;
   int batch = 4;
-  int steps = 4;
+  int steps = 8;
   std::vector<int> threads = {1, 2};
   std::string dtype = "fp32";
   bool recompute = false;
@@ -87,19 +87,19 @@ void Measure(const Flags& flags, int threads) {
   }
   const auto step = [&] { TY_CHECK_OK(trainer.StepOnLoadedBatch()); };
   step();
-  const double gemm_before = MeasureGemmRate(trainer.stream());
-  std::vector<double> seconds;
+  std::vector<double> seconds, gemm_rates;
   for (int i = 0; i < flags.steps; ++i) {
+    gemm_rates.push_back(MeasureGemmRate(trainer.stream()));
     const absl::Duration begin = RealClock()->Monotonic();
     step();
     seconds.push_back(absl::ToDoubleSeconds(RealClock()->Monotonic() - begin));
   }
-  const double gemm_after = MeasureGemmRate(trainer.stream());
+  std::sort(gemm_rates.begin(), gemm_rates.end());
   std::sort(seconds.begin(), seconds.end());
   const double median = seconds[seconds.size() / 2];
   const auto tokens = static_cast<double>(options.training.micro_batch * options.sequence_length);
   const double flops = FlopsPerToken(options.config, options.sequence_length) * tokens;
-  const double gemm = std::max(gemm_before, gemm_after);
+  const double gemm = gemm_rates[gemm_rates.size() / 2];
   if (flags.json) {
     nlohmann::ordered_json line;
     line["threads"] = threads;
@@ -112,11 +112,11 @@ void Measure(const Flags& flags, int threads) {
     return;
   }
   std::cout << absl::StrFormat(
-                   "%s %s T=%d B=%d threads=%d: GEMM %.1f GFLOP/s (before %.1f, after %.1f), training %.1f GFLOP/s "
-                   "(median of %d steps; best %.1f), %.0f tokens/s, ratio %.3f\n",
+                   "%s %s T=%d B=%d threads=%d: GEMM %.1f GFLOP/s, training %.1f GFLOP/s, %.0f tokens/s, ratio %.3f "
+                   "(medians of %d steps; best: GEMM %.1f, training %.1f, ratio %.3f)\n",
                    flags.preset, flags.dtype, flags.sequence_length, flags.batch, threads, gemm * 1e-9,
-                   gemm_before * 1e-9, gemm_after * 1e-9, flops / median * 1e-9, flags.steps,
-                   flops / seconds.front() * 1e-9, tokens / median, flops / median / gemm)
+                   flops / median * 1e-9, tokens / median, flops / median / gemm, flags.steps, gemm_rates.back() * 1e-9,
+                   flops / seconds.front() * 1e-9, flops / seconds.front() / gemm_rates.back())
             << std::flush;
 }
 
