@@ -15,6 +15,8 @@ case "${1:-}" in
     ;;
 esac
 
+units=(//base/... //proto/... //kernels/... //coordinator/... //worker/... //client/...)
+all=("${units[@]}" //deploy/... //tests/...)
 passed=0
 failed=0
 failures=()
@@ -65,18 +67,19 @@ third_party/install_packages.sh test || exit 1
 step "format" tests/check_format.sh
 step "dependency walls" tests/check_walls.sh
 build_programs() {
-  bazel build --config=opt --noshow_progress $(bazel query --noshow_progress 'kind(cc_binary, //...)' 2>/dev/null) 2>&1 |
+  bazel build --config=opt --noshow_progress $(bazel query --noshow_progress "kind(cc_binary, set(${all[*]}))" 2>/dev/null) 2>&1 |
     grep -vE '^(INFO|Loading|Analyzing)'
   return "${PIPESTATUS[0]}"
 }
 step "programs and benchmarks build" build_programs
-suite "unit and integration tests" --config=opt --test_summary=short //...
+suite "unit and integration tests" --config=opt --test_summary=short "${all[@]}"
 step "lock annotations (clang -Wthread-safety)" tests/check_thread_safety.sh
 if ! $quick; then
   suite "address and undefined-behaviour sanitizers over the unit tests" --config=asan --test_summary=short \
-    --test_tag_filters=-process,-no_asan -- //base/... //proto/... //kernels/... //coordinator/... //worker/... //client/...
+    --test_tag_filters=-process,-no_asan "${units[@]}"
   suite "thread sanitizer over base, coordinator/core, worker/comm and the thread pool" --config=tsan --test_summary=short \
-    --test_tag_filters=-process,-no_tsan -- //base/... //coordinator/core/... //worker/comm/... //kernels/core/...
+    --test_tag_filters=-process,-no_tsan //base/... //coordinator/core/... \
+    //worker/comm:all //worker/comm/local/... //kernels/core/...
 fi
 bazel shutdown
 

@@ -81,11 +81,7 @@ TEST_F(DiskFaultTest, FullDiskUnderTheStoreRefusesSubmitsAndLosesNone) {
   cluster.StartCoordinator();
   std::set<std::string> present;
   const auto listing = nlohmann::json::parse(cluster.Trainyard({"list", "-o", "json"}).out);
-  for (const auto& job : listing["jobs"]) {
-    "list", "-o", "json"
-  }).out)["jobs"]) {
-    present.insert(job.value("name", ""));
-  }
+  for (const auto& job : listing["jobs"]) present.insert(job.value("name", ""));
   for (const std::string& name : acknowledged) EXPECT_EQ(present.count(name), 1u) << name << " was lost";
   for (const std::string& name : refused) EXPECT_EQ(present.count(name), 0u) << name << " was refused, yet exists";
   for (const std::string& name : acknowledged) cluster.WaitForState(name, "JOB_STATE_SUCCEEDED");
