@@ -61,6 +61,7 @@ Cluster::Cluster(const ClusterOptions& options) : options_(options) {
   TY_CHECK_OK(MakeDirs(job_root_));
   StartCoordinator();
   for (int i = 0; i < options.workers; ++i) StartWorker(i);
+  if (options.workers == 0) return;
   const bool ready = WaitUntil(
       [&] {
         const CommandResult listing = Trainyard({"workers", "-o", "json"});
