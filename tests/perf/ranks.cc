@@ -20,7 +20,7 @@ pretrain: {}
 model: {preset: llama-25m}
 data: {path: data, sequence_length: 512}
 training:
-  micro_batch: 2
+  micro_batch: 4
   steps: )",
                       steps, R"(
   optimizer: {adamw: {learning_rate: 1.0e-3}}
@@ -47,7 +47,7 @@ double TokensPerSecond(Cluster& cluster, int ranks, int steps) {
   const std::string path = cluster.dir() + "/plan.yaml";
   if (!WriteFileAtomic(path, yaml).ok()) return 0;
   const auto plan = nlohmann::json::parse(cluster.Trainyard({"plan", path, "-o", "json"}).out, nullptr, false);
-  const double planned = plan.is_object() && plan.contains("memory") ? plan["memory"].value("total_bytes", 0.0) : 0.0;
+  const double planned = plan.is_object() ? plan.value("memory_bytes_per_rank", 0.0) : 0.0;
   for (pid_t pid : cluster.Runners()) {
     const double resident = static_cast<double>(ResidentBytes(pid));
     std::printf("%d rank(s), pid %d: resident %.1f MiB, plan %.1f MiB, ratio %.3f\n", ranks, static_cast<int>(pid),
