@@ -161,6 +161,7 @@ TEST(NetworkHeadTest, ChunksChangeNoBitAtAnySizeOfTheHead) {
   for (const int64_t vocab : {40, 85, 163, 1000}) {
     ModelConfig config = testing::TinyLlama();
     config.vocab_size = vocab;
+    config.layers = 1;
     const auto run = [&](int chunks, int threads) {
       TestNetwork test(config, {.batch = 1, .seq = 1037, .head_chunks = chunks, .threads = threads});
       test.network->ForwardBackward({}, test.stream);
