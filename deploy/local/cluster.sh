@@ -74,7 +74,8 @@ start() {
 stop() {
   local file pid name
   # Workers first, so that they can report the end of their tasks.
-  for file in $(ls "$dir"/worker-*.pid "$dir/coordinator.pid" 2>/dev/null); do
+  for file in "$dir"/worker-*.pid "$dir/coordinator.pid"; do
+    [ -f "$file" ] || continue
     name=$(basename "$file" .pid)
     if alive "$file" trainyard-; then
       pid=$(cat "$file")

@@ -15,7 +15,7 @@ say "1/5 Packages"
 third_party/install_packages.sh demo
 echo "  all there"
 
-say "2/5 Build (about ten minutes the first time on two cores, seconds after that)"
+say "2/5 Build (tens of minutes the first time on two cores, seconds after that)"
 bazel build --config=opt --show_progress --show_progress_rate_limit=20 --ui_event_filters=-info,-debug \
   //client:trainyard //coordinator:trainyard-coordinator //worker/daemon:trainyard-worker \
   //worker/runner:trainyard-runner //worker/tools:trainyard-local
