@@ -56,9 +56,8 @@ class PretrainJob final : public Job {
   std::unique_ptr<train::Trainer> trainer_;
   double gemm_rate_ = 0;
   bool is_connected_ = false;
-  comm::ExchangeStats exchanged_;  // at the end of the last step
   double last_loss_ = 0;
-  comm::ExchangeStats last_exchange_;
+  comm::ExchangeStats last_exchange_;  // at the end of the last step
 };
 
 absl::Status PretrainJob::Prepare(JobContext& context) {
@@ -190,13 +189,6 @@ absl::StatusOr<UnitResult> PretrainJob::RunUnit() {
   unit.metrics["alarm"] = IsAlarm(result) ? 1 : 0;
   unit.metrics["update_dropped"] = result.updated ? 0 : 1;
   AddExchangeMetrics(&unit);
-  if (trainer_->exchange() != nullptr) {
-    const comm::ExchangeStats stats = trainer_->exchange()->stats();
-    unit.metrics["comm_seconds"] = stats.exchange_seconds - exchanged_.exchange_seconds;
-    unit.metrics["comm_exposed_seconds"] = stats.exposed_seconds - exchanged_.exposed_seconds;
-    unit.metrics["comm_bytes"] = static_cast<double>(stats.bytes_sent - exchanged_.bytes_sent);
-    exchanged_ = stats;
-  }
   if (place.rank == 0 && !result.updated) {
     LogWarning("step ", unit.step, ": loss ", result.loss, ", gradient norm ", result.gradient_norm,
                ": the update was dropped");

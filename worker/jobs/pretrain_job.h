@@ -2,7 +2,6 @@
 //
 // Metrics of a unit: loss, gradient_norm, learning_rate, tokens, tokens_per_second, mfu (model FLOPs a second of this
 // rank over its measured f32 GEMM rate), loss_z_score, gradient_norm_z_score, alarm (0 or 1), update_dropped (0 or 1);
-// with several ranks comm_seconds, comm_exposed_seconds (what the training waited) and comm_bytes (sent by this rank);
 // evaluation_loss on the steps that evaluate; with several ranks comm_seconds and comm_exposed_seconds (of the
 // exchange, and what of it the step waited for), comm_bytes (sent by this rank), compression_ratio. Sections: prepare,
 // train, evaluate, export, sample.
