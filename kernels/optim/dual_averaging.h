@@ -1,0 +1,36 @@
+// Optimistic dual averaging (QODA, arXiv:2505.14371; methods/qoda.md, 2.5), one tensor a call.
+//
+//   Y = Y - g;   X = anchor + eta Y;   weight = X - gamma g
+//
+// With g the mean dual of step t (Vbar_{t+1/2}), anchor X_1, eta = eta_{t+1} and gamma = gamma_{t+1}, X is X_{t+1} and
+// the weight is where step t+1 asks its oracle: X_{t+3/2}. X itself is stored nowhere. All tensors are f32 of one size.
+// Element-wise: the same bits on any thread count.
+#pragma once
+
+#include "kernels/core/stream.h"
+#include "kernels/core/tensor.h"
+
+namespace trainyard::kernels {
+
+struct DualAveragingArgs {
+  TensorView weight;    // overwritten
+  TensorView anchor;    // where the run began
+  TensorView dual;      // Y, updated; zero before the first step
+  TensorView gradient;  // g
+  float eta = 1.0f;
+  float gamma = 1.0f;
+};
+
+void DualAveraging(const DualAveragingArgs& args, Stream& stream);
+
+// |X_t - X_{t+1}|^2 of the step that DualAveraging is about to make: Y and g are those before it, X_t = anchor +
+// eta_before Y. Summed in f64 in a fixed order, on the calling thread.
+struct DualDriftArgs {
+  TensorView dual, gradient;
+  float eta_before = 1.0f;
+  float eta = 1.0f;
+};
+
+double DualDrift(const DualDriftArgs& args);
+
+}  // namespace trainyard::kernels
