@@ -1,0 +1,42 @@
+"""The jobs that are measured, and the forms their gradients travel in."""
+
+# Name in tables -> communication section. Phase 2 (the owner's sum on its way back) is 8 bits unless it says otherwise.
+CODECS = {
+    "fp32": {"codec": {"identity": {}}},
+    "8 bits": {"codec": {"maxmin": {"bits": 8}}},
+    "4 bits": {"codec": {"maxmin": {"bits": 4}}},
+    "2 bits": {"codec": {"maxmin": {"bits": 2}}, "phase2_bits": 4},
+    "PowerSGD": {"codec": {"power_sgd": {"rank": 4, "start_step": 2}}},
+}
+
+# A language model whose exchange is long against its computation on this CPU: 4.9 M parameters, 128 tokens a rank.
+PRETRAIN = {
+    "pretrain": {},
+    "model": {"preset": "llama-5m"},
+    "data": {"path": "data/english", "sequence_length": 64},
+    "training": {"micro_batch": 2, "evaluation": {"interval_steps": 0},
+                 "optimizer": {"adamw": {"learning_rate": 1e-3}}, "schedule": {"warmup_steps": 4}},
+}
+
+# The QODA GAN's small form: 1.9 M parameters on Fashion-MNIST.
+GAN = {
+    "qoda_gan": {"networks": {"dcgan32": {}}, "data": {"idx": {"path": "/usr/share/datasets/fashion-mnist"}},
+                 "optimizer": {"optimistic_adam": {}}, "global_batch": 16},
+}
+
+
+def job(kind, workers, steps, codec, seed=1):
+    base = PRETRAIN if kind == "pretrain" else GAN
+    spec = {key: dict(value) if isinstance(value, dict) else value for key, value in base.items()}
+    if kind == "pretrain":
+        spec["training"]["steps"] = steps
+        spec["training"]["schedule"] = {"warmup_steps": min(4, steps)}
+    else:
+        spec["qoda_gan"]["updates"] = steps
+    spec.update({
+        "world": {"min": workers, "threads_per_rank": 1},
+        "seed": seed,
+        "checkpoint": {"interval_steps": 1000000, "on_stop": False},
+        "communication": {**CODECS[codec], "timeout": "600s"},
+    })
+    return spec
