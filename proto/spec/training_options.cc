@@ -6,7 +6,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/overloaded.h"
-#include "proto/spec/durations.h"
 #include "proto/spec/field_errors.h"
 #include "proto/v1/job.pb.h"
 
@@ -270,17 +269,6 @@ TrainingOptions ParseTraining(const v1::TrainingSpec& spec, FieldErrors& errors)
       break;
     default:
       errors.Add("recompute", absl::StrCat(static_cast<int>(spec.recompute()), " is not a known choice"));
-  }
-  return options;
-}
-
-CommunicationOptions ParseCommunication(const v1::CommunicationSpec& spec, FieldErrors& errors) {
-  CommunicationOptions options;
-  if (spec.has_bucket_bytes()) {
-    options.bucket_bytes = errors.InRange("bucket_bytes", spec.bucket_bytes(), int64_t{1} << 10, int64_t{1} << 30);
-  }
-  if (spec.has_timeout()) {
-    options.timeout = DurationInRange(errors, "timeout", spec.timeout(), absl::Seconds(1), absl::Hours(1));
   }
   return options;
 }

@@ -1,4 +1,5 @@
-// The sections that all training kinds share, typed and with their defaults: model, data, training, communication.
+// The sections that all training kinds share, typed and with their defaults: model, data, training; for communication see
+// communication_options.h.
 // Ranges are enforced by the parsers in training_options.cc and are stated here beside each field.
 #pragma once
 
@@ -7,11 +8,10 @@
 #include <string>
 #include <variant>
 
-#include "absl/time/time.h"
+#include "proto/spec/communication_options.h"
 #include "proto/spec/model_presets.h"
 
 namespace trainyard::v1 {
-class CommunicationSpec;
 class DataSpec;
 class ModelSpec;
 class TrainingSpec;
@@ -111,22 +111,10 @@ struct TrainingOptions {
   Recompute recompute = Recompute::kNone;
 };
 
-// ---- communication ----
-
-struct IdentityCodec {};
-using CodecOptions = std::variant<IdentityCodec>;
-
-struct CommunicationOptions {
-  int64_t bucket_bytes = 16 << 20;  // 1 KiB..1 GiB
-  CodecOptions codec;
-  absl::Duration timeout = absl::Seconds(120);  // 1 s..1 h
-};
-
 // Each adds all problems of its section to `errors`, whose path is the section's. What depends on two sections is
 // checked by ParseJob.
 ModelOptions ParseModel(const v1::ModelSpec& spec, FieldErrors& errors);
 DataOptions ParseData(const v1::DataSpec& spec, FieldErrors& errors);
 TrainingOptions ParseTraining(const v1::TrainingSpec& spec, FieldErrors& errors);
-CommunicationOptions ParseCommunication(const v1::CommunicationSpec& spec, FieldErrors& errors);
 
 }  // namespace trainyard::spec

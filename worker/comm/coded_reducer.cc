@@ -78,7 +78,7 @@ CodedReducer::CodedReducer(std::vector<CodedTensor> tensors, int ranks, int rank
 
 int64_t CodedReducer::BytesOf(const Codec& codec, const Slice& slice, int phase) const {
   const int64_t plain = slice.where.elements * static_cast<int64_t>(sizeof(float));
-  return Align8(slice.is_coded ? codec.EncodedBytes(slice.where, phase) : plain);
+  return Align8(slice.is_coded ? codec.MaxBytes(slice.where.elements) : plain);
 }
 
 int64_t CodedReducer::BytesOf(const Codec& codec, const std::vector<Slice>& part, int phase) const {
@@ -99,7 +99,7 @@ void CodedReducer::Encode(Codec& codec, const CodecKey& key, const Slice& slice,
 
 void CodedReducer::Decode(Codec& codec, int phase, const Slice& slice, const char* in, float* values) const {
   if (slice.is_coded) {
-    codec.Decode(slice.where, phase, in, values);
+    codec.Decode(slice.where, in, values);
   } else {
     std::memcpy(values, in, static_cast<size_t>(slice.where.elements) * sizeof(float));
   }
@@ -135,7 +135,7 @@ absl::Status CodedReducer::Reduce(int64_t step, float scale, Codec& codec, Commu
   for (int owner = 0; owner < ranks_; ++owner) {
     if (owner == rank_) continue;
     for (const Slice& slice : parts_[static_cast<size_t>(owner)]) {
-      Encode(codec, {step, rank_, 1}, slice, AsFloat(slice.values, buffers->values.data()), out);
+      Encode(codec, {0, step, rank_, 1}, slice, AsFloat(slice.values, buffers->values.data()), out);
       out += BytesOf(codec, slice, 1);
     }
   }
@@ -168,7 +168,7 @@ absl::Status CodedReducer::Reduce(int64_t step, float scale, Codec& codec, Commu
       }
     }
     for (int64_t i = 0; i < elements; ++i) sum[i] *= scale;
-    Encode(codec, {step, rank_, 2}, slice, sum, out);
+    Encode(codec, {0, step, rank_, 2}, slice, sum, out);
     out += BytesOf(codec, slice, 2);
     slice_offset += BytesOf(codec, slice, 1);
   }

@@ -68,8 +68,12 @@ class SoloExchange final : public GradientExchange {
   const std::vector<Bucket>& buckets() const override { return buckets_; }
   int64_t workspace_bytes() const override { return 0; }
   ExchangeStats stats() const override { return stats_; }
+  const std::vector<TensorView>& contributions() const override { return contributions_; }
+  ExchangeState& state() override { return *state_; }
 
  private:
+  std::vector<TensorView> contributions_;
+  ExchangeState* state_ = nullptr;
   const std::vector<GradientLayer> layers_;
   const std::vector<Bucket> buckets_;
   float scale_ = 1.0f;
@@ -170,6 +174,9 @@ class ThreadedExchange final : public GradientExchange {
 
   const std::vector<Bucket>& buckets() const override { return buckets_; }
 
+  const std::vector<TensorView>& contributions() const override { return contributions_; }
+  ExchangeState& state() override { return *state_; }
+
   int64_t workspace_bytes() const override {
     return static_cast<int64_t>(staging_.size()) + coded_buffers_.bytes() + transport_bytes_;
   }
@@ -200,7 +207,7 @@ class ThreadedExchange final : public GradientExchange {
         int index = first_tensor[static_cast<size_t>(layer)];
         for (const GradientTensor& tensor : layers[static_cast<size_t>(layer)].tensors) {
           tensors.push_back(
-              {tensor.gradient, index++, IsCoded(options.codec_policy, tensor.gradient.size(), tensor.dims)});
+              {tensor.gradient, index++, tensor.gradient.size() >= options.communication.min_elements && tensor.dims > 1});
         }
       }
       reducers_.emplace_back(std::move(tensors), communicator_->size(), communicator_->rank());
@@ -267,6 +274,8 @@ class ThreadedExchange final : public GradientExchange {
     return absl::OkStatus();
   }
 
+  std::vector<TensorView> contributions_;
+  ExchangeState* state_ = nullptr;
   const std::vector<Bucket> buckets_;
   Communicator* const communicator_;
   const std::unique_ptr<Codec> codec_;
@@ -298,10 +307,12 @@ class ThreadedExchange final : public GradientExchange {
 absl::StatusOr<std::unique_ptr<GradientExchange>> GradientExchange::Create(const ExchangeOptions& options,
                                                                            std::vector<GradientLayer> layers,
                                                                            Communicator* communicator,
-                                                                           std::unique_ptr<Codec> codec) {
+                                                                           ExchangeState* state) {
+  std::unique_ptr<Codec> codec =
+      options.make_codec ? options.make_codec({options.communication.codec, {}, ""}) : MakeIdentityCodec();
   const std::vector<GradientLayerSpec> specs = SpecOf(layers);
   const int64_t element_bytes = static_cast<int64_t>(kernels::SizeOf(CommonDType(layers)));
-  std::vector<Bucket> buckets = LayOutBuckets(specs, element_bytes, options.bucket_bytes);
+  std::vector<Bucket> buckets = LayOutBuckets(specs, element_bytes, options.communication.bucket_bytes);
   if (communicator->size() == 1) {
     return std::unique_ptr<GradientExchange>(std::make_unique<SoloExchange>(std::move(layers), std::move(buckets)));
   }

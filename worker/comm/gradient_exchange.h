@@ -8,77 +8,96 @@
 // its layers are ready and all buckets before it have been exchanged, so the order is the same on all ranks in whatever
 // order layers become ready. The caller must not touch a layer's gradients between LayerReady and Wait.
 //
-// Gradients are f32 or bf16, all the same. If the tensors of a bucket lie back to back in memory in forward order, the
-// bucket is exchanged in place, else through a staging copy: so allocate gradients in one run, layer after layer.
-// Codecs see f32.
+// Gradients are f32 or bf16, all the same. If the tensors of a bucket lie back to back in memory in forward order, an
+// uncoded bucket is exchanged in place, else through a staging copy: so allocate gradients in one run, layer after
+// layer. Codecs see f32. How the bytes travel: bucket_reducer.h.
+//
+// After the last bucket of a step the same thread does what has a schedule: levels are fitted anew, bits planned, code
+// tables made (adaptation.h), gradients compared between ranks. It takes effect with the next step, on all ranks.
 //
 // With one rank there is no thread and nothing is encoded; only `scale` is applied. A steady step allocates nothing
 // here (the gloo transport allocates small records of its own). One thread calls everything below, except where noted.
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/core/tensor.h"
 #include "worker/comm/bucket_layout.h"
-#include "worker/comm/codec.h"
 #include "worker/comm/communicator.h"
+#include "worker/comm/exchange_state.h"
 
 namespace trainyard::comm {
-
-struct GradientTensor {
-  kernels::TensorView gradient;
-  int dims = 2;  // of the parameter; 1 for norm weights and biases
-};
-
-struct GradientLayer {
-  std::vector<GradientTensor> tensors;
-};
-
-struct ExchangeOptions {
-  int64_t bucket_bytes = 25 << 20;  // 1 .. ; of gradients, before the codec
-  CodecPolicy codec_policy;
-};
 
 // Since Create, except where noted.
 struct ExchangeStats {
   int64_t steps = 0;
-  int64_t bytes_sent = 0;  // to other ranks, after the codec
+  int64_t bytes_sent = 0;     // to other ranks, after the codec: the sum of the next three
+  int64_t phase1_bytes = 0;   // pieces to their owners; all there is of all-gather
+  int64_t phase2_bytes = 0;   // the owners' sums
+  int64_t control_bytes = 0;  // what has a schedule: levels, bits, tables, hashes
   int64_t bytes_received = 0;
   int64_t gradient_bytes = 0;   // exchanged, before the codec: bytes_sent of identity is 2 (R-1)/R of it
   double exchange_seconds = 0;  // the thread's time on buckets
   double exposed_seconds = 0;   // of it, what Wait had to wait
+  double codec_seconds = 0;     // of exchange_seconds, encoding and decoding
+
+  // The newest measurement, of this rank: by layer type, |decoded - value|^2 / |value|^2 over what it encoded in phase
+  // 1 of one step, taken every kErrorInterval steps.
+  std::map<std::string, double> squared_error;
+  // Of the coded tensors as they are now, by layer type: mean bits of a value, without the buckets' metadata.
+  std::map<std::string, double> bits;
+  int64_t plan_epoch = 0;  // how often levels, bits or code tables have changed since step 0
 };
+
+inline constexpr int64_t kErrorInterval = 16;
 
 class GradientExchange {
  public:
   virtual ~GradientExchange() = default;
 
-  // `layers` in forward order; the views stay valid as long as the exchange. `communicator` is borrowed and belongs to
-  // the exchange as long as it lives. Collective: compares the layouts of the ranks (FailedPrecondition if they
-  // differ).
+  // `layers` in forward order; the views stay valid as long as the exchange. `communicator` and `state` are borrowed;
+  // the communicator belongs to the exchange as long as it lives. Without a state, it has one of its own. Collective:
+  // FailedPrecondition names a rank whose layout, settings or codec version differ from rank 0's. InvalidArgument as
+  // ExchangeState::Create, and for contributions of a codec that has none (power_sgd).
   static absl::StatusOr<std::unique_ptr<GradientExchange>> Create(const ExchangeOptions& options,
                                                                   std::vector<GradientLayer> layers,
                                                                   Communicator* communicator,
-                                                                  std::unique_ptr<Codec> codec = MakeIdentityCodec());
+                                                                  ExchangeState* state = nullptr);
 
   // `scale` is applied to the sum: 1/R for the mean over ranks, or 1/(sum of the ranks' weights) for gradients that are
-  // sums over tokens. Must be equal on all ranks.
+  // sums over tokens. Above 0, equal on all ranks. Steps go up.
   virtual void Begin(int64_t step, float scale) = 0;
 
   // Each layer once a step, in any order; from any thread, one at a time.
   virtual void LayerReady(int layer) = 0;
 
   // After all layers are ready: returns when all buckets are done. On an error the gradients are undefined and so is
-  // every later step; the attempt is over.
+  // every later step; the attempt is over. DataLoss: the ranks' gradients differ (hash check).
   virtual absl::Status Wait() = 0;
+
+  // With options.keeps_contribution, after Wait: what this rank has put into the unscaled sum, f32, one view a tensor
+  // in forward order: what decodes of its pieces; its exact piece where it owns the sum (sra); of a ring, what the sum
+  // grew by at this rank. Over the ranks they add up to the sum before its own coding in phase 2. One rank: the
+  // gradients themselves. Empty without the option.
+  virtual const std::vector<kernels::TensorView>& contributions() const = 0;
 
   virtual const std::vector<Bucket>& buckets() const = 0;
 
-  // Host memory the exchange holds, for the memory plan. Transport memory included as far as it is ours.
+  // The parts of a checkpoint; see ExchangeState. Call between Wait and Begin.
+  virtual ExchangeState& state() = 0;
+  const std::vector<NamedState>& local_state() { return state().local_state(); }
+  const std::vector<NamedState>& replicated_state() { return state().replicated_state(); }
+  std::string StateText() { return state().Text(); }
+  absl::Status RestoreState(const std::string& text) { return state().RestoreText(text); }
+
+  // Host memory the exchange holds, without its state, for the memory plan. Transport memory included as far as it is
+  // ours.
   virtual int64_t workspace_bytes() const = 0;
 
   // Call between Wait and Begin.

@@ -39,7 +39,7 @@ class Gradients {
     for (const auto& shapes : kLayers) {
       GradientLayer& layer = layers_.emplace_back();
       for (const Shape& shape : shapes) {
-        layer.tensors.push_back({TensorView(memory_.data() + at, DType::kF32, {shape.elements}), shape.dims});
+        layer.tensors.push_back({TensorView(memory_.data() + at, DType::kF32, {shape.elements}), shape.dims, ""});
         at += shape.elements + (scattered ? 3 : 0);
       }
     }
@@ -82,17 +82,19 @@ std::vector<float> Expected(int ranks, int64_t step, float scale) {
 class TruncatingCodec final : public Codec {
  public:
   absl::string_view name() const override { return "truncating"; }
-  int64_t EncodedBytes(const CodecSlice& slice, int phase) const override { return 2 * slice.elements; }
-  void Encode(const CodecSlice& slice, const CodecKey& key, const float* values, char* out) override {
+  int64_t MaxBytes(int64_t elements) const override { return 2 * elements; }
+  int64_t Encode(const CodecSlice& slice, const CodecKey& key, const float* values, char* out) override {
     for (int64_t i = 0; i < slice.elements; ++i) {
       std::memcpy(out + 2 * i, reinterpret_cast<const char*>(values + i) + 2, 2);
     }
+    return 2 * slice.elements;
   }
-  void Decode(const CodecSlice& slice, int phase, const char* in, float* values) override {
+  int64_t Decode(const CodecSlice& slice, const char* in, float* values) override {
     for (int64_t i = 0; i < slice.elements; ++i) {
       values[i] = 0;
       std::memcpy(reinterpret_cast<char*>(values + i) + 2, in + 2 * i, 2);
     }
+    return 2 * slice.elements;
   }
 };
 
@@ -100,12 +102,14 @@ class TruncatingCodec final : public Codec {
 class PlainCodec final : public Codec {
  public:
   absl::string_view name() const override { return "plain"; }
-  int64_t EncodedBytes(const CodecSlice& slice, int phase) const override { return 4 * slice.elements; }
-  void Encode(const CodecSlice& slice, const CodecKey& key, const float* values, char* out) override {
+  int64_t MaxBytes(int64_t elements) const override { return 4 * elements; }
+  int64_t Encode(const CodecSlice& slice, const CodecKey& key, const float* values, char* out) override {
     std::memcpy(out, values, static_cast<size_t>(4 * slice.elements));
+    return 4 * slice.elements;
   }
-  void Decode(const CodecSlice& slice, int phase, const char* in, float* values) override {
+  int64_t Decode(const CodecSlice& slice, const char* in, float* values) override {
     std::memcpy(values, in, static_cast<size_t>(4 * slice.elements));
+    return 4 * slice.elements;
   }
 };
 
@@ -114,7 +118,7 @@ struct Settings {
   bool scattered = false;
   int64_t bucket_bytes = 1 << 20;
   float scale = 0.5f;
-  std::function<std::unique_ptr<Codec>()> codec = MakeIdentityCodec;
+  std::function<std::unique_ptr<Codec>()> codec = MakeIdentityCodec;  // of all coded tensors
 };
 
 struct Outcome {
@@ -134,9 +138,10 @@ Outcome Exchange(const Settings& run) {
       const size_t r = static_cast<size_t>(rank);
       Gradients gradients(run.scattered);
       ExchangeOptions options;
-      options.bucket_bytes = run.bucket_bytes;
+      options.communication.bucket_bytes = run.bucket_bytes;
+      options.make_codec = [&](const CodecSetting&) { return run.codec(); };
       ASSERT_OK_AND_ASSIGN(auto exchange,
-                           GradientExchange::Create(options, gradients.layers(), communicators[r].get(), run.codec()));
+                           GradientExchange::Create(options, gradients.layers(), communicators[r].get()));
       for (int64_t step = 0; step < kSteps; ++step) {
         gradients.Fill(rank, step);
         exchange->Begin(step, run.scale);
@@ -221,7 +226,7 @@ TEST(GradientExchangeTest, Bf16IsSummedInF32AndRoundedOnce) {
   std::vector<std::thread> threads;
   for (size_t rank = 0; rank < 2; ++rank) {
     threads.emplace_back([&, rank] {
-      GradientLayer layer{{{TensorView(values[rank].data(), DType::kBF16, {1000}), 2}}};
+      GradientLayer layer{{{TensorView(values[rank].data(), DType::kBF16, {1000}), 2, ""}}};
       ASSERT_OK_AND_ASSIGN(auto exchange, GradientExchange::Create({}, {layer}, communicators[rank].get()));
       exchange->Begin(1, 0.3f);
       exchange->LayerReady(0);
@@ -291,9 +296,9 @@ struct FourLayers {
   FourLayers() {
     for (int layer = 0; layer < 4; ++layer) {
       values.emplace_back(100, static_cast<float>(layer));
-      layers.push_back({{{TensorView(values.back().data(), DType::kF32, {100}), 2}}});
+      layers.push_back({{{TensorView(values.back().data(), DType::kF32, {100}), 2, ""}}});
     }
-    options.bucket_bytes = 400;
+    options.communication.bucket_bytes = 400;
   }
   std::vector<std::vector<float>> values;
   std::vector<GradientLayer> layers;
@@ -348,7 +353,7 @@ TEST(GradientExchangeTest, RanksWithDifferentLayoutsAreRefused) {
   for (size_t rank = 0; rank < 2; ++rank) {
     threads.emplace_back([&, rank] {
       FourLayers model;
-      if (rank == 1) model.options.bucket_bytes = 800;
+      if (rank == 1) model.options.communication.bucket_bytes = 800;
       EXPECT_THAT(GradientExchange::Create(model.options, model.layers, communicators[rank].get()),
                   StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("lays its gradients out differently")));
     });

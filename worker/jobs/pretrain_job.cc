@@ -139,7 +139,7 @@ absl::Status PretrainJob::Connect() {
   is_connected_ = true;
   if (context_->place().world_size == 1) return absl::OkStatus();
   comm::ExchangeOptions exchange;
-  exchange.bucket_bytes = options_.communication.bucket_bytes;
+  exchange.communication = options_.communication;
   return trainer_->Connect(exchange, context_->communicator());
 }
 

@@ -105,7 +105,7 @@ std::vector<comm::GradientLayer> Trainer::GradientLayers() const {
   std::vector<comm::GradientLayer> layers(static_cast<size_t>(options_.config.layers) + 2);
   for (size_t i = 0; i < parameters_.size(); ++i) {
     layers[static_cast<size_t>(parameters_[i].layer)].tensors.push_back(
-        {gradients_.tensors.all[i], static_cast<int>(parameters_[i].shape.size())});
+        {gradients_.tensors.all[i], static_cast<int>(parameters_[i].shape.size()), parameters_[i].name});
   }
   return layers;
 }

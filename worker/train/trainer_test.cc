@@ -180,7 +180,7 @@ TEST(TrainerTest, TwoRanksEqualOneRankThatAccumulates) {
     threads.emplace_back([&, rank] {
       const auto r = static_cast<size_t>(rank);
       comm::ExchangeOptions exchange;
-      exchange.bucket_bytes = 20000;
+      exchange.communication.bucket_bytes = 20000;
       TY_CHECK_OK(runs[r].trainer->Connect(exchange, communicators[r].get()));
       losses[r] = Losses(Steps(runs[r], 5));
       absl::StatusOr<double> evaluation = runs[r].trainer->Evaluate(*runs[r].loader, 5, Never);

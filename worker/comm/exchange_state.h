@@ -1,0 +1,82 @@
+// What an exchange carries from step to step, and so what a checkpoint must hold: error feedback, PowerSGD's factors,
+// the window of L-GreCo, and as text the levels, bits and code tables in force.
+//
+// It is made before the ranks connect, so that a checkpoint can be restored into it:
+//
+//   state = ExchangeState::Create(options, layers, rank, ranks);
+//   for (const NamedState& s : state->local_state()) reader.ReadLocalTensor(s.name, s.tensor);
+//   for (const NamedState& s : state->replicated_state()) reader.ReadTensor(s.name, s.tensor);
+//   state->RestoreText(text);
+//   exchange = GradientExchange::Create(options, layers, communicator, state.get());
+//
+// With one rank there is nothing to carry.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/core/tensor.h"
+#include "proto/spec/communication_options.h"
+#include "worker/comm/codec.h"
+
+namespace trainyard::comm {
+
+struct GradientTensor {
+  kernels::TensorView gradient;  // f32 or bf16, in the parameter's shape: PowerSGD sees the first axis by the others
+  int dims = 2;                  // of the parameter; 1 for norm weights and biases, which are never coded
+  std::string name;              // of the parameter, "layers.0.attention.qkv.weight": tells its layer type
+};
+
+struct GradientLayer {
+  std::vector<GradientTensor> tensors;
+};
+
+// One setting of a codec.
+struct CodecSetting {
+  spec::CodecOptions codec;
+  std::vector<float> levels;  // of LevelsCodec: the table in force; else empty
+  std::string code_table;     // Huffman code of the level indices; empty: fixed length
+};
+using CodecFactory = std::function<std::unique_ptr<Codec>(const CodecSetting&)>;
+
+struct ExchangeOptions {
+  spec::CommunicationOptions communication;
+  uint64_t seed = 0;                // of the rounding noise: the job's
+  bool keeps_contribution = false;  // see GradientExchange::contributions
+  CodecFactory make_codec;          // for tests; unset: MakeCodec (make_codec.h)
+};
+
+struct NamedState {
+  std::string name;
+  kernels::TensorView tensor;  // zero until the first step
+};
+
+class ExchangeState {
+ public:
+  virtual ~ExchangeState() = default;
+
+  // `layers` in forward order, as GradientExchange::Create gets them; only names, dims, shapes and dtypes matter here.
+  // InvalidArgument if an own layer type matches no tensor or two match one.
+  static absl::StatusOr<std::unique_ptr<ExchangeState>> Create(const ExchangeOptions& options,
+                                                               const std::vector<GradientLayer>& layers, int rank,
+                                                               int ranks);
+
+  // This rank's own. Names begin with "exchange/".
+  virtual const std::vector<NamedState>& local_state() const = 0;
+  // Equal on all ranks.
+  virtual const std::vector<NamedState>& replicated_state() const = 0;
+  // Equal on all ranks. Call between two steps.
+  virtual std::string Text() const = 0;
+  // Before the first Begin. DataLoss for a text that is none, FailedPrecondition for one of other settings.
+  virtual absl::Status RestoreText(const std::string& text) = 0;
+
+  // Of local_state and replicated_state.
+  virtual int64_t bytes() const = 0;
+};
+
+}  // namespace trainyard::comm
