@@ -95,7 +95,8 @@ int main(int argc, char** argv) {
     for (double rate : TokensPerSecond(cluster, 2, steps, round == 0)) two.push_back(rate);
   }
   if (one.empty() || two.empty()) return 1;
-  const double best_one = *std::max_element(one.begin(), one.end()), best_two = *std::max_element(two.begin(), two.end());
+  const double best_one = *std::max_element(one.begin(), one.end()),
+               best_two = *std::max_element(two.begin(), two.end());
   std::printf("tokens/s of the median step: one rank %.0f, two ranks %.0f, ratio %.2f\n", Median(one), Median(two),
               Median(two) / Median(one));
   std::printf("tokens/s of the best step:   one rank %.0f, two ranks %.0f, ratio %.2f\n", best_one, best_two,
