@@ -17,8 +17,8 @@ void BM_DualAveraging(benchmark::State& state) {
     DualAveraging({.weight = weight, .anchor = anchor, .dual = dual, .gradient = gradient, .eta = 0.5f, .gamma = 0.5f},
                   stream);
   }
-  state.counters["bytes/s"] = benchmark::Counter(static_cast<double>(5 * weight.view().bytes()),
-                                                 benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["bytes/s"] =
+      benchmark::Counter(static_cast<double>(5 * weight.view().bytes()), benchmark::Counter::kIsIterationInvariantRate);
 }
 BENCHMARK(BM_DualAveraging)->Arg(1)->Arg(2)->UseRealTime()->Unit(benchmark::kMillisecond)->MinTime(0.2);
 

@@ -18,8 +18,8 @@
 namespace trainyard::kernels {
 
 struct OptimisticAdamArgs {
-  TensorView weight;         // overwritten
-  TensorView base = {};      // where the step starts; absent: the weight itself
+  TensorView weight;     // overwritten
+  TensorView base = {};  // where the step starts; absent: the weight itself
   TensorView gradient;
   TensorView m, v;           // updated; zero before step 1
   TensorView previous = {};  // optional, updated; zero before step 1, which is then a double step

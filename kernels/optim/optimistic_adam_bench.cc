@@ -18,8 +18,8 @@ void BM_OptimisticAdam(benchmark::State& state) {
     OptimisticAdam(args, stream);
     ++args.step;
   }
-  state.counters["bytes/s"] = benchmark::Counter(static_cast<double>(9 * weight.view().bytes()),
-                                                 benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["bytes/s"] =
+      benchmark::Counter(static_cast<double>(9 * weight.view().bytes()), benchmark::Counter::kIsIterationInvariantRate);
 }
 BENCHMARK(BM_OptimisticAdam)->Arg(1)->Arg(2)->UseRealTime()->Unit(benchmark::kMillisecond)->MinTime(0.2);
 

@@ -240,6 +240,27 @@ void CheckRelations(const v1::JobSpec& spec, const JobOptions& options, FieldErr
   }
 }
 
+void ParseLanguageModelSections(const v1::JobSpec& spec, JobOptions& options, FieldErrors& errors) {
+  FieldErrors model = errors.In("model");
+  options.model = ParseModel(spec.model(), model);
+  FieldErrors data = errors.In("data");
+  options.data = ParseData(spec.data(), data);
+  FieldErrors training = errors.In("training");
+  options.training = ParseTraining(spec.training(), training);
+  if (spec.training().linear().scheme_case() == v1::LinearScheme::SCHEME_NOT_SET &&
+      options.model.dtype == FloatType::kBf16) {
+    options.training.linear = LinearBf16{};
+  }
+}
+
+// A section that has no effect is a misunderstanding.
+void RefuseLanguageModelSections(const v1::JobSpec& spec, FieldErrors& errors) {
+  constexpr char kText[] = "a section of pretrain; a qoda_gan job has qoda_gan.";
+  if (spec.has_model()) errors.Add("model", absl::StrCat(kText, "networks"));
+  if (spec.has_data()) errors.Add("data", absl::StrCat(kText, "data"));
+  if (spec.has_training()) errors.Add("training", absl::StrCat(kText, "optimizer, updates and the like"));
+}
+
 std::string DigestOfMessage(const v1::JobSpec& spec) {
   std::string bytes;
   {
@@ -285,15 +306,11 @@ absl::StatusOr<JobOptions> ParseJob(const v1::JobSpec& spec) {
   options.suspend = spec.suspend();
   if (spec.has_seed()) options.seed = spec.seed();
 
-  FieldErrors model = errors.In("model");
-  options.model = ParseModel(spec.model(), model);
-  FieldErrors data = errors.In("data");
-  options.data = ParseData(spec.data(), data);
-  FieldErrors training = errors.In("training");
-  options.training = ParseTraining(spec.training(), training);
-  if (spec.training().linear().scheme_case() == v1::LinearScheme::SCHEME_NOT_SET &&
-      options.model.dtype == FloatType::kBf16) {
-    options.training.linear = LinearBf16{};
+  const bool is_gan = spec.kind_case() == v1::JobSpec::kQodaGan;
+  if (is_gan) {
+    RefuseLanguageModelSections(spec, errors);
+  } else {
+    ParseLanguageModelSections(spec, options, errors);
   }
   FieldErrors communication = errors.In("communication");
   options.communication = ParseCommunication(spec.communication(), communication);
@@ -302,11 +319,18 @@ absl::StatusOr<JobOptions> ParseJob(const v1::JobSpec& spec) {
     case v1::JobSpec::kPretrain:
       options.kind = ParsePretrain(spec.pretrain(), errors.In("pretrain"));
       break;
+    case v1::JobSpec::kQodaGan: {
+      FieldErrors qoda_gan = errors.In("qoda_gan");
+      const QodaGanOptions kind = ParseQodaGan(spec.qoda_gan(), options.world.max, qoda_gan);
+      CheckQodaCommunication(kind, options.communication, communication);
+      options.kind = kind;
+      break;
+    }
     case v1::JobSpec::KIND_NOT_SET:
-      errors.Add("", "no job kind; give one of: pretrain");
+      errors.Add("", "no job kind; give one of: pretrain, qoda_gan");
       break;
   }
-  CheckRelations(spec, options, errors);
+  if (!is_gan) CheckRelations(spec, options, errors);
   TY_RETURN_IF_ERROR(errors.ToStatus());
   return options;
 }

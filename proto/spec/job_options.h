@@ -1,5 +1,6 @@
-// A job spec after validation: plain values, defaults filled in. The defaults live here and in training_options.h and
-// nowhere else; client, coordinator and workers all call ParseJob, and no other code reads the fields of v1::JobSpec.
+// A job spec after validation: plain values, defaults filled in. The defaults live here and in the headers it includes
+// and nowhere else; client, coordinator and workers all call ParseJob, and no other code reads the fields of
+// v1::JobSpec.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "proto/spec/qoda_gan_options.h"
 #include "proto/spec/training_options.h"
 
 namespace trainyard::v1 {
@@ -64,7 +66,7 @@ struct PretrainOptions {
   std::vector<std::string> sample_prompts;  // at most 16, each 1..4096 bytes
   int32_t sample_tokens = 64;               // 1..4096
 };
-using KindOptions = std::variant<PretrainOptions>;
+using KindOptions = std::variant<PretrainOptions, QodaGanOptions>;
 
 struct JobOptions {
   std::string name;  // RFC 1035 label, at most 63 characters; empty: to be generated
@@ -86,6 +88,7 @@ struct JobOptions {
   bool suspend = false;
   std::optional<uint64_t> seed;  // unset only before the coordinator has accepted the job
 
+  // Of pretrain only; qoda_gan has its own in its kind.
   ModelOptions model;
   DataOptions data;
   TrainingOptions training;

@@ -88,7 +88,7 @@ TEST(ParseJob, AnEmptySpecNamesAllThatIsMissing) {
       Problems(v1::JobSpec()),
       ElementsAre("model: missing; give one of model.preset, model.path, model.shape",
                   "data.path: missing; give a folder made by 'trainyard data tokenize'",
-                  "training.steps: missing; give a value in [1, 1000000000]", ": no job kind; give one of: pretrain"));
+                  "training.steps: missing; give a value in [1, 1000000000]", ": no job kind; give one of: pretrain, qoda_gan"));
 }
 
 TEST(ParseJob, AllProblemsComeAtOnceInTextAndAsList) {

@@ -244,7 +244,39 @@ void CheckGanRelations(const v1::QodaGanSpec& spec, const QodaGanOptions& option
   }
 }
 
+// Empty for codecs whose mean is the value itself.
+const char* WhyBiased(const CodecOptions& codec) {
+  if (const auto* maxmin = std::get_if<MaxminCodec>(&codec)) {
+    return maxmin->rounding == Rounding::kNearest ? "maxmin with rounding nearest" : "";
+  }
+  if (std::holds_alternative<SignMeanCodec>(codec)) return "sign_mean";
+  if (std::holds_alternative<TopKCodec>(codec)) return "top_k";
+  if (std::holds_alternative<PowerSgdCodec>(codec)) return "power_sgd";
+  return "";
+}
+
 }  // namespace
+
+void CheckQodaCommunication(const QodaGanOptions& options, const CommunicationOptions& communication,
+                            FieldErrors& errors) {
+  if (!std::holds_alternative<QodaDaOptions>(options.optimizer)) return;
+  const auto check = [&](const std::string& path, const CodecOptions& codec) {
+    const absl::string_view name = WhyBiased(codec);
+    if (name.empty()) return;
+    errors.Add(path, absl::StrCat(name,
+                                  " is biased, which optimizer qoda_da does not converge with; allowed are "
+                                  "identity, levels, and maxmin with rounding stochastic"));
+  };
+  check("codec", communication.codec);
+  for (const LayerTypeOptions& type : communication.types) {
+    if (type.codec) check(absl::StrCat("types.", type.name, ".codec"), *type.codec);
+  }
+  if (communication.error_feedback) {
+    errors.Add("error_feedback",
+               "true does not go with optimizer qoda_da, whose step sizes and averages want each "
+               "step's own gradients");
+  }
+}
 
 bool HasImages(const GanDataOptions& data) {
   return !std::holds_alternative<GanMixtureOptions>(data) && !std::holds_alternative<GanGaussianOptions>(data);

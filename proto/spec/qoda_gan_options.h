@@ -94,13 +94,13 @@ struct QodaGanOptions {
   GanNetworkOptions networks;  // required
   GanDataOptions data;         // required; images for resnet32 and dcgan32, points for mlp
   GameOptimizerOptions optimizer;
-  int64_t updates = 500'000;    // 1..1,000,000,000
-  int32_t global_batch = 1024;  // 1..1,048,576; a multiple of the number of ranks
-  int32_t latent_dim = 128;     // 1..4096
-  double gp_lambda = 10;        // [0, 1000]
-  double clip = 0.01;           // (0, 100]; only if gp_lambda is 0
-  double ema = 0.9999;          // [0, 1)
-  bool ergodic_average = false;  // true with qoda_da if not given
+  int64_t updates = 500'000;                         // 1..1,000,000,000
+  int32_t global_batch = 1024;                       // 1..1,048,576; a multiple of the number of ranks
+  int32_t latent_dim = 128;                          // 1..4096
+  double gp_lambda = 10;                             // [0, 1000]
+  double clip = 0.01;                                // (0, 100]; only if gp_lambda is 0
+  double ema = 0.9999;                               // [0, 1)
+  bool ergodic_average = false;                      // true with qoda_da if not given
   GeneratorWeights scored = GeneratorWeights::kRaw;  // kAverage needs ergodic_average
   int64_t evaluation_interval = 1000;                // 0..1,000,000,000; 0: only at the end
   int64_t sample_interval = 1000;                    // 0..1,000,000,000; 0: only at the end
@@ -111,5 +111,10 @@ struct QodaGanOptions {
 
 // Adds all problems of the section to `errors`, whose path is the section's. `world_size` is the number of ranks.
 QodaGanOptions ParseQodaGan(const v1::QodaGanSpec& spec, int32_t world_size, FieldErrors& errors);
+
+// What QODA rests on is that every worker's dual arrives unbiased and undelayed: with optimizer qoda_da, adds to
+// `errors` (whose path is that of section `communication`) every biased codec, and error feedback.
+void CheckQodaCommunication(const QodaGanOptions& options, const CommunicationOptions& communication,
+                            FieldErrors& errors);
 
 }  // namespace trainyard::spec
