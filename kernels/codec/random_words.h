@@ -1,0 +1,19 @@
+// Blocks of Philox words in element order: the cost of stochastic rounding, so written for the widest multiplier of the
+// CPU. The same words as RandomWord everywhere.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/core/philox.h"
+
+namespace trainyard::kernels {
+
+// What a buffer for `count` words needs: whole generator blocks, and some that are drawn in vain.
+inline constexpr int64_t RandomBufferWords(int64_t count) {
+  return count + 3 + 32;
+}
+
+// Draws the words of elements first .. first + count - 1 and returns where in `buffer` they begin.
+const uint32_t* RandomWords(const PhiloxKey& key, uint64_t first, int64_t count, uint32_t* buffer);
+
+}  // namespace trainyard::kernels
