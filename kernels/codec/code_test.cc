@@ -36,6 +36,23 @@ TEST(RandomWordsTest, AreThoseOfEveryElementWhereverTheyBegin) {
   }
 }
 
+TEST(RandomWordsTest, AllUnitsAgreeAcrossTheWrapOfTheCounter) {
+  const PhiloxKey key{0xFFFFFFFFFFFFFFFF, 0x80000000, 0xFFFF, 0xFFFF, 0xFFFFFFFF};
+  const std::vector<internal::DrawBlocks> all = internal::AllDrawBlocks();
+  for (const uint32_t first : {0u, 12345u, 0xFFFFFFF0u}) {
+    for (const int64_t blocks : {1, 7, 8, 9, 31, 32, 33, 100}) {
+      for (const internal::DrawBlocks draw : all) {
+        std::vector<uint32_t> words(static_cast<size_t>(4 * blocks + 28));
+        draw(key, first, blocks, words.data());
+        for (int64_t i = 0; i < 4 * blocks; ++i) {
+          const uint32_t block = first + static_cast<uint32_t>(i / 4);
+          ASSERT_EQ(words[static_cast<size_t>(i)], RandomBlock(key, block)[static_cast<size_t>(i % 4)]);
+        }
+      }
+    }
+  }
+}
+
 TEST(BitPackingTest, EveryCodeComesBackFromItsPlace) {
   for (int bits = 1; bits <= 8; ++bits) {
     for (const int64_t count : {0, 1, 3, 7, 8, 9, 63, 64, 65, 511, 1023, 1024, 1025, 3000}) {

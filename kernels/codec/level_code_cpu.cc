@@ -19,24 +19,33 @@ LevelTable TableOf(absl::Span<const float> levels) {
   return table;
 }
 
-// Up to 16 levels each is compared with, in registers; beyond that a search by halves, whose loads are gathers.
+// Up to 16 levels each is compared with, in registers; beyond that a search by halves, whose loads are gathers. Bytes
+// may alias anything: without __restrict, and without loops that are unrolled first, nothing here vectorises.
 template <int kSlots>
-TY_INLINE void CodesBlock(const float* x, const uint32_t* words, float norm, const float* levels, int64_t count,
-                          uint8_t* codes) {
+TY_INLINE void CodesBlock(const float* __restrict x, const uint32_t* __restrict words, float norm,
+                          const float* __restrict levels, int64_t count, uint8_t* __restrict codes) {
+  constexpr int kIndexBits = __builtin_ctz(kSlots);
   for (int64_t i = 0; i < count; ++i) {
     const float u = __builtin_fabsf(x[i]) / norm;
     int32_t index = 0;
     float low = 0.0f;
     float high = levels[1];
     if constexpr (kSlots <= 16) {
+#pragma GCC unroll 16
       for (int k = 1; k < kSlots; ++k) {
-        const bool is_above = u >= levels[k];
-        index += is_above ? 1 : 0;
-        low = is_above ? levels[k] : low;
-        high = is_above ? levels[k + 1] : high;
+        const float level = levels[k];
+        const float next = levels[k + 1];
+        index += u >= level ? 1 : 0;
+        low = u >= level ? level : low;
+        high = u >= level ? next : high;
       }
     } else {
-      for (int32_t half = kSlots / 2; half > 0; half /= 2) index += u >= levels[index + half] ? half : 0;
+#pragma GCC unroll 8
+      for (int step = 0; step < kIndexBits; ++step) {
+        const int32_t half = kSlots >> (step + 1);
+        const float above = u - levels[index + half];  // its sign rather than a comparison, which would branch
+        index += half & ~(__builtin_bit_cast(int32_t, above) >> 31);
+      }
       low = levels[index];
       high = levels[index + 1];
     }
@@ -63,7 +72,8 @@ using CodesFunction = void (*)(const float* x, const uint32_t* words, float norm
                                uint8_t* codes);
 constexpr CodesFunction kCodes[] = {nullptr, nullptr, Codes2, Codes4, Codes8, Codes16, Codes32, Codes64, Codes128};
 
-TY_SIMD void Values(const uint8_t* codes, float norm, const float* levels, int32_t sign_bit, int64_t count, float* y) {
+TY_SIMD void Values(const uint8_t* __restrict codes, float norm, const float* __restrict levels, int32_t sign_bit,
+                    int64_t count, float* __restrict y) {
   for (int64_t i = 0; i < count; ++i) y[i] = LevelValue(codes[i], sign_bit, levels, norm);
 }
 

@@ -102,29 +102,36 @@ inline void DrawNarrow(const PhiloxKey& key, uint32_t block, uint32_t* words) {
   }
 }
 
-void DrawBlocks(const PhiloxKey& key, uint32_t first, int64_t blocks, uint32_t* words) {
-  static const bool is_wide = __builtin_cpu_supports("avx512f");
-  if (is_wide) return DrawBlocksWide(key, first, blocks, words);
+void DrawBlocksNarrow(const PhiloxKey& key, uint32_t first, int64_t blocks, uint32_t* words) {
   for (; blocks > 12; blocks -= 16, first += 16, words += 64) DrawNarrow<4>(key, first, words);
   for (; blocks > 0; blocks -= 4, first += 4, words += 16) DrawNarrow<1>(key, first, words);
 }
 
-#else
+#endif
 
-void DrawBlocks(const PhiloxKey& key, uint32_t first, int64_t blocks, uint32_t* words) {
+void DrawBlocksPlain(const PhiloxKey& key, uint32_t first, int64_t blocks, uint32_t* words) {
   for (int64_t block = 0; block < blocks; ++block) {
     const std::array<uint32_t, 4> four = RandomBlock(key, first + static_cast<uint32_t>(block));
     for (size_t w = 0; w < 4; ++w) words[4 * block + static_cast<int64_t>(w)] = four[w];
   }
 }
 
-#endif
-
 }  // namespace
+
+std::vector<internal::DrawBlocks> internal::AllDrawBlocks() {
+  std::vector<DrawBlocks> all;
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f")) all.push_back(DrawBlocksWide);
+  all.push_back(DrawBlocksNarrow);
+#endif
+  all.push_back(DrawBlocksPlain);
+  return all;
+}
 
 const uint32_t* RandomWords(const PhiloxKey& key, uint64_t first, int64_t count, uint32_t* buffer) {
   const int64_t skipped = static_cast<int64_t>(first & 3);
-  DrawBlocks(key, static_cast<uint32_t>(first >> 2), (skipped + count + 3) / 4, buffer);
+  static const internal::DrawBlocks draw = internal::AllDrawBlocks().front();
+  draw(key, static_cast<uint32_t>(first >> 2), (skipped + count + 3) / 4, buffer);
   return buffer + skipped;
 }
 
