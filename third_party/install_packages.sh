@@ -8,8 +8,9 @@ build=(
   protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libgrpc++-dev libabsl-dev
   libspdlog-dev prometheus-cpp-dev libgloo-dev libopenblas-dev libsqlite3-dev
   libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libxxhash-dev libssl-dev
+  libpng-dev zlib1g-dev
 )
-demo=(bible-kjv bible-kjv-text jargon-text wordnet-base)
+demo=(bible-kjv bible-kjv-text jargon-text wordnet-base dataset-fashion-mnist)
 test=(libgtest-dev libgmock-dev libbenchmark-dev clang clang-format-14 prometheus procps git)
 
 case "${1:-}" in

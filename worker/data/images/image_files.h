@@ -18,18 +18,19 @@ absl::StatusOr<RawImages> ReadIdx(const std::string& images_path, const std::str
 // and 3 x 32 x 32 bytes. Files are read in the order given.
 absl::StatusOr<RawImages> ReadCifar(const std::vector<std::string>& paths, int classes /* 10 or 100 */);
 
-// All *.png of a folder, in the order of their names, and of its subfolders, each of which is then a class, in the
-// order of theirs. `channels` 1 or 3: colours are turned to grey or greys to colour; transparency is taken away over
-// black. All must have one size of up to 32 x 32.
+// All *.png of a folder, in the order of their names; or, if the folder has subfolders instead, those of the
+// subfolders, each of which is a class, in the order of theirs. Other files and hidden ones are passed over. `channels`
+// 1 or 3: colours are turned to grey, greys to colour, and what is transparent lies over black. All must have one size
+// of up to 32 x 32.
 absl::StatusOr<RawImages> ReadPngFolder(const std::string& directory, int channels);
 
 // Where the images of a job come from.
 struct ImageFiles {
   enum class Format { kIdx, kCifar10, kCifar100, kPngFolder };
   Format format = Format::kIdx;
-  std::vector<std::string> paths;  // kIdx: one; CIFAR: one or more; kPngFolder: one folder
-  std::string labels_path;         // kIdx; may be empty
-  int channels = 3;                // kPngFolder
+  std::vector<std::string> paths = {};  // kIdx: one; CIFAR: one or more; kPngFolder: one folder
+  std::string labels_path = {};         // kIdx; may be empty
+  int channels = 3;                     // kPngFolder
 };
 absl::StatusOr<ImageSet> OpenImages(const ImageFiles& files);
 

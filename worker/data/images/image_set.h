@@ -21,9 +21,9 @@ struct RawImages {
   int64_t channels = 0;  // 1 or 3
   int64_t height = 0;    // 1 .. 32, as is width
   int64_t width = 0;
-  std::vector<uint8_t> pixels;  // (count, channels, height, width)
-  std::vector<int32_t> labels;  // count, or none
-  int class_count = 0;          // 0 without labels
+  std::vector<uint8_t> pixels = {};  // (count, channels, height, width)
+  std::vector<int32_t> labels = {};  // count, or none
+  int class_count = 0;               // 0 without labels
 };
 
 class ImageSet final : public SampleSource {

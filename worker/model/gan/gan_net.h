@@ -26,13 +26,11 @@
 #include "kernels/core/arena.h"
 #include "kernels/core/stream.h"
 #include "kernels/core/tensor.h"
+#include "worker/model/gan/layer_program.h"
 
 namespace trainyard::model {
 
-class LayerProgram;
-
 enum class GanArchitecture { kResNet32, kDcgan32, kMlp };
-enum class GanNorm { kNone, kGroup, kBatch };  // kGroup: one group, over all channels and pixels of a sample
 
 struct GanNetOptions {
   GanArchitecture architecture = GanArchitecture::kResNet32;
@@ -53,24 +51,6 @@ struct GanNetOptions {
   kernels::TensorView weights = {};
 };
 
-struct GanParameter {
-  std::string name;              // "generator.block1.deconv.weight", "discriminator.head.bias"
-  std::vector<int64_t> shape;    // linear (out, in); conv (out, in, kh, kw); deconv (in, out, kh, kw); (channels)
-  int layer = 0;                 // exchange layer, 0 .. layer_count - 1 in forward order
-  float init_std = 0;            // weights are N(0, init_std^2); 0.02 in the image nets, sqrt(2 / in) in the MLPs
-  float init_value = 0;          // where init_std is 0: 1 for norm weights, 0 for biases
-  kernels::TensorView weight;    // f32; parts of the flat runs below, back to back in this order
-  kernels::TensorView gradient;  // f32; no data if the net does not train
-  int dims() const { return static_cast<int>(shape.size()); }
-  int64_t size() const;
-};
-
-enum class GradientMode {
-  kOverwrite,
-  kAccumulate,
-  kNone,  // the parameters' gradients are not touched: only dx
-};
-
 class GanNet {
  public:
   // Memory from `arena` under "weights", "gradients", "activations", "workspace"; over a counting arena only the plan
@@ -78,21 +58,19 @@ class GanNet {
   // gradient_penalty with a norm or for a generator.
   static absl::StatusOr<std::unique_ptr<GanNet>> MakeGenerator(const GanNetOptions& options, kernels::Arena& arena);
   static absl::StatusOr<std::unique_ptr<GanNet>> MakeDiscriminator(const GanNetOptions& options, kernels::Arena& arena);
-  ~GanNet();
-
-  const std::vector<GanParameter>& parameters() const { return parameters_; }
-  int layer_count() const;
-  int64_t parameter_count() const;
+  const std::vector<GanParameter>& parameters() const { return program_.parameters(); }
+  int layer_count() const { return program_.layer_count(); }
+  int64_t parameter_count() const { return weights().size(); }
   // All of them in one run, without gaps.
-  const kernels::TensorView& weights() const { return weights_; }
-  const kernels::TensorView& gradients() const { return gradients_; }  // no data if the net does not train
+  const kernels::TensorView& weights() const { return program_.weights(); }
+  const kernels::TensorView& gradients() const { return program_.gradients(); }  // no data if the net does not train
 
   const std::vector<int64_t>& input_shape() const { return input_shape_; }    // of one sample: {128}, {3, 32, 32}
   const std::vector<int64_t>& output_shape() const { return output_shape_; }  // {3, 32, 32}, {1}
   int64_t batch() const { return options_.batch; }
   const GanNetOptions& options() const { return options_; }
 
-  // Initial weights: a function of (seed, net, parameter, element) alone.
+  // Initial weights (GanParameter::init_std): a function of (seed, net, parameter, element) alone.
   void Initialize(uint64_t seed, kernels::Stream& stream);
 
   // y = net(x). x: f32, batch samples; borrowed until the backward of this pass. Returns a view of (batch, output) that
@@ -126,15 +104,13 @@ class GanNet {
   double GradientPenalty(const PenaltyArgs& args, kernels::Stream& stream);
 
  private:
-  GanNet(const GanNetOptions& options, LayerProgram&& program, uint32_t first_tensor, kernels::Arena& arena);
+  GanNet(const GanNetOptions& options, LayerProgram program, uint32_t first_tensor, kernels::Arena& arena);
 
   const GanNetOptions options_;
   const uint32_t first_tensor_;  // Philox tensor number of the first parameter
-  std::unique_ptr<LayerProgram> program_;
-  std::vector<GanParameter> parameters_;
-  kernels::TensorView weights_, gradients_;
+  LayerProgram program_;
   std::vector<int64_t> input_shape_, output_shape_;
-  kernels::TensorView input_gradient_;  // of the penalty
+  kernels::TensorView ones_, input_gradient_, penalties_;  // of the gradient penalty
 };
 
 }  // namespace trainyard::model

@@ -12,7 +12,7 @@
 
 namespace trainyard::train {
 
-// a: f32 (n, d), b: f32 (m, d); n, m >= 2, d <= 2048. InvalidArgument if a value is not finite.
+// a: f32 (n, d), b: f32 (m, d); n, m >= 2, d <= 1024. InvalidArgument if a value is not finite.
 absl::StatusOr<double> FrechetDistance(const kernels::TensorView& a, const kernels::TensorView& b);
 
 }  // namespace trainyard::train
