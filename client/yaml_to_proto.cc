@@ -211,7 +211,11 @@ void YamlToProto::FillMap(const YAML::Node& value, const std::string& path, cons
     }
     if (added == nullptr) added = reflection->AddMessage(message, field);
     FillScalar(entry.first, entry_path, key_field, added);
-    FillScalar(entry.second, entry_path, value_field, added);
+    if (value_field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+      FillMessage(entry.second, entry_path, added->GetReflection()->MutableMessage(added, value_field));
+    } else {
+      FillScalar(entry.second, entry_path, value_field, added);
+    }
   }
 }
 

@@ -75,6 +75,9 @@ class ExchangeState {
   // Before the first Begin. DataLoss for a text that is none, FailedPrecondition for one of other settings.
   virtual absl::Status RestoreText(const std::string& text) = 0;
 
+  // Back to what Create made.
+  virtual void Reset() = 0;
+
   // Of local_state and replicated_state.
   virtual int64_t bytes() const = 0;
 };

@@ -1,7 +1,6 @@
 #include "worker/comm/gradient_exchange.h"
 
 #include <algorithm>
-#include <cstring>
 #include <thread>
 #include <utility>
 
@@ -10,7 +9,12 @@
 #include "base/clock.h"
 #include "base/mutex.h"
 #include "base/status_macros.h"
-#include "worker/comm/coded_reducer.h"
+#include "kernels/codec/hash64.h"
+#include "worker/comm/adaptation.h"
+#include "worker/comm/exchange_parts.h"
+#include "worker/comm/exchange_plan.h"
+#include "worker/comm/piece_coder.h"
+#include "worker/comm/rank_agreement.h"
 #include "worker/comm/reduce.h"
 
 namespace trainyard::comm {
@@ -22,33 +26,23 @@ double SecondsSince(absl::Duration start) {
   return absl::ToDoubleSeconds(RealClock()->Monotonic() - start);
 }
 
-std::vector<GradientLayerSpec> SpecOf(const std::vector<GradientLayer>& layers) {
-  std::vector<GradientLayerSpec> specs;
-  for (const GradientLayer& layer : layers) {
-    GradientLayerSpec& spec = specs.emplace_back();
-    for (const GradientTensor& tensor : layer.tensors) spec.tensors.push_back({tensor.gradient.size(), tensor.dims});
-  }
-  return specs;
-}
-
-kernels::DType CommonDType(const std::vector<GradientLayer>& layers) {
-  const TensorView* first = nullptr;
-  for (const GradientLayer& layer : layers) {
-    for (const GradientTensor& tensor : layer.tensors) {
-      if (first == nullptr) first = &tensor.gradient;
-      TY_CHECK(tensor.gradient.dtype() == first->dtype());
-    }
-  }
-  const kernels::DType dtype = first == nullptr ? kernels::DType::kF32 : first->dtype();
-  TY_CHECK(dtype == kernels::DType::kF32 || dtype == kernels::DType::kBF16);
-  return dtype;
-}
+// The state that an exchange works on: one that its user has, or its own.
+struct StateHolder {
+  ExchangeParts* parts = nullptr;
+  std::unique_ptr<ExchangeParts> own;
+};
 
 // One rank: the sum is the gradient itself.
 class SoloExchange final : public GradientExchange {
  public:
-  SoloExchange(std::vector<GradientLayer> layers, std::vector<Bucket> buckets)
-      : layers_(std::move(layers)), buckets_(std::move(buckets)) {}
+  SoloExchange(const ExchangeOptions& options, std::vector<GradientLayer> layers, std::vector<Bucket> buckets,
+               StateHolder state)
+      : layers_(std::move(layers)), buckets_(std::move(buckets)), state_(std::move(state)) {
+    if (!options.keeps_contribution) return;
+    for (const GradientLayer& layer : layers_) {
+      for (const GradientTensor& tensor : layer.tensors) contributions_.push_back(tensor.gradient);
+    }
+  }
 
   void Begin(int64_t step, float scale) override { scale_ = scale; }
 
@@ -65,66 +59,73 @@ class SoloExchange final : public GradientExchange {
     return absl::OkStatus();
   }
 
+  const std::vector<TensorView>& contributions() const override { return contributions_; }
   const std::vector<Bucket>& buckets() const override { return buckets_; }
+  ExchangeState& state() override { return *state_.parts; }
   int64_t workspace_bytes() const override { return 0; }
   ExchangeStats stats() const override { return stats_; }
-  const std::vector<TensorView>& contributions() const override { return contributions_; }
-  ExchangeState& state() override { return *state_; }
 
  private:
-  std::vector<TensorView> contributions_;
-  ExchangeState* state_ = nullptr;
   const std::vector<GradientLayer> layers_;
   const std::vector<Bucket> buckets_;
+  const StateHolder state_;
+  std::vector<TensorView> contributions_;
   float scale_ = 1.0f;
   ExchangeStats stats_;
 };
 
-// A bucket's memory, in forward order.
-struct BucketMemory {
-  std::vector<TensorView> tensors;
-  TensorView run;     // all of it, if the tensors lie back to back
-  TensorView staged;  // else a part of the staging buffer
+// f32 memory for what a rank contributes, tensor after tensor.
+class Contributions {
+ public:
+  Contributions(bool wanted, const std::vector<ExchangeTensor>& tensors) {
+    if (!wanted) return;
+    int64_t elements = 0;
+    for (const ExchangeTensor& tensor : tensors) elements += tensor.elements;
+    memory_.resize(static_cast<size_t>(elements));
+    float* place = memory_.data();
+    for (const ExchangeTensor& tensor : tensors) {
+      views_.emplace_back(place, kernels::DType::kF32, std::initializer_list<int64_t>{tensor.elements});
+      pointers_.push_back(place);
+      place += tensor.elements;
+    }
+  }
+  const std::vector<TensorView>& views() const { return views_; }
+  const std::vector<float*>& pointers() const { return pointers_; }
+  int64_t bytes() const { return static_cast<int64_t>(memory_.size() * sizeof(float)); }
+
+ private:
+  std::vector<float> memory_;
+  std::vector<TensorView> views_;
+  std::vector<float*> pointers_;
 };
 
 class ThreadedExchange final : public GradientExchange {
  public:
-  ThreadedExchange(const ExchangeOptions& options, std::vector<GradientLayer> layers, std::vector<Bucket> buckets,
-                   Communicator* communicator, std::unique_ptr<Codec> codec)
-      : buckets_(std::move(buckets)), communicator_(communicator), codec_(std::move(codec)) {
-    const kernels::DType dtype = CommonDType(layers);
-    element_bytes_ = static_cast<int64_t>(kernels::SizeOf(dtype));
+  ThreadedExchange(const ExchangeOptions& options, const std::vector<GradientLayer>& layers,
+                   std::vector<Bucket> buckets, Communicator* communicator, StateHolder state)
+      : options_(options),
+        buckets_(std::move(buckets)),
+        communicator_(communicator),
+        state_(std::move(state)),
+        element_bytes_(ElementBytes(layers)),
+        tensors_(TensorsOf(layers, buckets_)),
+        contributions_(options.keeps_contribution, parts().tensors()),
+        coder_(&parts(), contributions_.pointers()),
+        adaptation_(&parts()) {
     bucket_of_layer_.resize(layers.size());
-    int64_t staging_bytes = 0, largest_bytes = 0;
     for (size_t b = 0; b < buckets_.size(); ++b) {
-      const Bucket& bucket = buckets_[b];
-      BucketMemory& memory = memory_.emplace_back();
-      for (int layer = bucket.first_layer; layer <= bucket.last_layer; ++layer) {
+      for (int layer = buckets_[b].first_layer; layer <= buckets_[b].last_layer; ++layer) {
         bucket_of_layer_[static_cast<size_t>(layer)] = static_cast<int>(b);
-        for (const GradientTensor& tensor : layers[static_cast<size_t>(layer)].tensors) {
-          if (tensor.gradient.size() > 0) memory.tensors.push_back(tensor.gradient);
-        }
       }
-      const int64_t bytes = bucket.elements * element_bytes_;
-      largest_bytes = std::max(largest_bytes, bytes);
-      if (IsOneRun(memory.tensors)) {
-        memory.run =
-            TensorView(memory.tensors.empty() ? nullptr : memory.tensors.front().data(), dtype, {bucket.elements});
-      } else {
-        staging_bytes = std::max(staging_bytes, bytes);
-      }
+      reducers_.push_back(MakeReducer(tensors_[b], &parts(), &coder_));
     }
-    if (codec_->is_identity()) {
-      staging_.resize(static_cast<size_t>(staging_bytes));
-      for (size_t b = 0; b < buckets_.size(); ++b) {
-        if (!memory_[b].run) memory_[b].staged = TensorView(staging_.data(), dtype, {buckets_[b].elements});
-      }
-      transport_bytes_ = communicator_->ReserveSum(largest_bytes);
-    } else {
-      PlanCodedBuckets(options, layers);
-    }
+    Reserve();
     layers_missing_.resize(buckets_.size());
     is_ready_.resize(layers.size());
+    {
+      MutexLock lock(&mutex_);
+      stats_.bits = parts().codecs().BitsByType();
+    }
     thread_ = std::thread([this] { Loop(); });
   }
 
@@ -172,47 +173,27 @@ class ThreadedExchange final : public GradientExchange {
     return error_;
   }
 
+  const std::vector<TensorView>& contributions() const override { return contributions_.views(); }
   const std::vector<Bucket>& buckets() const override { return buckets_; }
-
-  const std::vector<TensorView>& contributions() const override { return contributions_; }
-  ExchangeState& state() override { return *state_; }
-
-  int64_t workspace_bytes() const override {
-    return static_cast<int64_t>(staging_.size()) + coded_buffers_.bytes() + transport_bytes_;
-  }
+  ExchangeState& state() override { return *state_.parts; }
+  int64_t workspace_bytes() const override { return buffers_.bytes() + contributions_.bytes() + transport_bytes_; }
 
   ExchangeStats stats() const override {
     MutexLock lock(&mutex_);
-    return stats_;
+    ExchangeStats stats = stats_;
+    stats.plan_epoch = state_.parts->codecs().epoch();  // may have been restored
+    return stats;
   }
 
  private:
-  static bool IsOneRun(const std::vector<TensorView>& tensors) {
-    for (size_t i = 1; i < tensors.size(); ++i) {
-      if (static_cast<const char*>(tensors[i - 1].data()) + tensors[i - 1].bytes() != tensors[i].data()) return false;
-    }
-    return true;
-  }
+  ExchangeParts& parts() { return *state_.parts; }
 
-  void PlanCodedBuckets(const ExchangeOptions& options, const std::vector<GradientLayer>& layers) {
-    std::vector<int> first_tensor;  // index over all layers, forward
-    int count = 0;
-    for (const GradientLayer& layer : layers) {
-      first_tensor.push_back(count);
-      count += static_cast<int>(layer.tensors.size());
-    }
-    for (const Bucket& bucket : buckets_) {
-      std::vector<CodedTensor> tensors;
-      for (int layer = bucket.first_layer; layer <= bucket.last_layer; ++layer) {
-        int index = first_tensor[static_cast<size_t>(layer)];
-        for (const GradientTensor& tensor : layers[static_cast<size_t>(layer)].tensors) {
-          tensors.push_back(
-              {tensor.gradient, index++, tensor.gradient.size() >= options.communication.min_elements && tensor.dims > 1});
-        }
-      }
-      reducers_.emplace_back(std::move(tensors), communicator_->size(), communicator_->rank());
-      reducers_.back().Reserve(*codec_, &coded_buffers_);
-    }
+  // For the codecs as they are now.
+  void Reserve() {
+    BufferNeeds needs;
+    for (const auto& reducer : reducers_) needs.Cover(reducer->Needs());
+    buffers_.Reserve(needs);
+    transport_bytes_ = communicator_->ReserveSum(needs.transport);
   }
 
   void Loop() {
@@ -231,13 +212,21 @@ class ThreadedExchange final : public GradientExchange {
       }
       const absl::Duration start = RealClock()->Monotonic();
       const Traffic before = communicator_->traffic();
-      const absl::Status status = Exchange(bucket, step, scale);
+      const double codec_before = coder_.codec_seconds();
+      WireBytes sent;
+      absl::Status status = Exchange(bucket, step, scale, &sent);
+      if (status.ok() && bucket + 1 == buckets_.size()) status = EndStep(step);
       const Traffic after = communicator_->traffic();
 
       MutexLock lock(&mutex_);
       is_exchanging_ = false;
+      const int64_t bytes_sent = after.bytes_sent - before.bytes_sent;
       stats_.exchange_seconds += SecondsSince(start);
-      stats_.bytes_sent += after.bytes_sent - before.bytes_sent;
+      stats_.codec_seconds += coder_.codec_seconds() - codec_before;
+      stats_.bytes_sent += bytes_sent;
+      stats_.phase1_bytes += sent.phase1;
+      stats_.phase2_bytes += sent.phase2;
+      stats_.control_bytes += bytes_sent - sent.phase1 - sent.phase2;
       stats_.bytes_received += after.bytes_received - before.bytes_received;
       stats_.gradient_bytes += buckets_[bucket].elements * element_bytes_;
       if (!status.ok()) {
@@ -253,39 +242,63 @@ class ThreadedExchange final : public GradientExchange {
     return error_.ok() && next_bucket_ < buckets_.size() && layers_missing_[next_bucket_] == 0;
   }
 
-  absl::Status Exchange(size_t bucket, int64_t step, float scale) {
+  absl::Status Exchange(size_t bucket, int64_t step, float scale, WireBytes* sent) {
+    if (bucket == 0) {
+      // A state restored after Create may hold other codecs.
+      if (seen_epoch_ != parts().codecs().epoch()) CodecsHaveChanged();
+      coder_.BeginStep(step, scale, step % kErrorInterval == 0);
+      adaptation_.BeginStep(step);
+    }
     if (buckets_[bucket].elements == 0) return absl::OkStatus();
-    if (!codec_->is_identity()) {
-      return reducers_[bucket].Reduce(step, scale, *codec_, *communicator_, &coded_buffers_);
-    }
-    const BucketMemory& memory = memory_[bucket];
-    if (memory.run) return communicator_->AllReduceSum(memory.run, scale);
-    char* place = static_cast<char*>(memory.staged.data());
-    for (const TensorView& tensor : memory.tensors) {
-      std::memcpy(place, tensor.data(), static_cast<size_t>(tensor.bytes()));
-      place += tensor.bytes();
-    }
-    TY_RETURN_IF_ERROR(communicator_->AllReduceSum(memory.staged, scale));
-    place = static_cast<char*>(memory.staged.data());
-    for (const TensorView& tensor : memory.tensors) {
-      std::memcpy(tensor.data(), place, static_cast<size_t>(tensor.bytes()));
-      place += tensor.bytes();
-    }
-    return absl::OkStatus();
+    adaptation_.Look(tensors_[bucket], coder_);
+    return reducers_[bucket]->Reduce(
+        {.step = step, .scale = scale, .communicator = communicator_, .buffers = &buffers_, .sent = sent});
   }
 
-  std::vector<TensorView> contributions_;
-  ExchangeState* state_ = nullptr;
+  absl::Status EndStep(int64_t step) {
+    if (step % kErrorInterval == 0) TakeSquaredErrors();
+    TY_ASSIGN_OR_RETURN(const bool has_changed, adaptation_.EndStep(*communicator_));
+    if (has_changed) CodecsHaveChanged();
+    const int64_t interval = options_.communication.hash_check_interval_steps;
+    if (interval == 0 || (step + 1) % interval != 0) return absl::OkStatus();
+    uint64_t hash = 0;
+    for (const std::vector<BucketTensor>& tensors : tensors_) {
+      for (const BucketTensor& tensor : tensors) {
+        hash = kernels::Hash64(tensor.gradient.data(), static_cast<size_t>(tensor.gradient.bytes()), hash);
+      }
+    }
+    return AgreeOnHash(*communicator_, step, hash);
+  }
+
+  void CodecsHaveChanged() {
+    seen_epoch_ = parts().codecs().epoch();
+    Reserve();
+    MutexLock lock(&mutex_);
+    stats_.bits = parts().codecs().BitsByType();
+  }
+
+  void TakeSquaredErrors() {
+    const std::vector<double> errors = coder_.SquaredErrors();
+    MutexLock lock(&mutex_);
+    for (size_t type = 0; type < errors.size(); ++type) {
+      if (errors[type] >= 0) stats_.squared_error[parts().codecs().types()[type].name] = errors[type];
+    }
+  }
+
+  const ExchangeOptions options_;
   const std::vector<Bucket> buckets_;
   Communicator* const communicator_;
-  const std::unique_ptr<Codec> codec_;
-  int64_t element_bytes_ = 4;
+  const StateHolder state_;
+  const int64_t element_bytes_;
+  const std::vector<std::vector<BucketTensor>> tensors_;  // by bucket
   std::vector<int> bucket_of_layer_;
-  std::vector<BucketMemory> memory_;
-  std::vector<char> staging_;
-  std::vector<CodedReducer> reducers_;  // one a bucket, for codecs other than identity
-  CodedBuffers coded_buffers_;
+  Contributions contributions_;
+  PieceCoder coder_;
+  Adaptation adaptation_;
+  std::vector<std::unique_ptr<BucketReducer>> reducers_;  // by bucket
+  ExchangeBuffers buffers_;
   int64_t transport_bytes_ = 0;
+  int64_t seen_epoch_ = 0;
 
   mutable Mutex mutex_;
   CondVar wake_, done_;
@@ -302,33 +315,49 @@ class ThreadedExchange final : public GradientExchange {
   std::thread thread_;  // last: it uses all of the above
 };
 
+uint64_t SettingsDigest(const ExchangeOptions& options, const std::vector<ExchangeTensor>& tensors) {
+  const std::string text = options.communication.Fingerprint();
+  uint64_t digest = kernels::Hash64(text.data(), text.size(), options.seed);
+  for (const ExchangeTensor& tensor : tensors) {
+    digest = kernels::Hash64(tensor.name.data(), tensor.name.size(), digest);
+    digest = kernels::Hash64(&tensor.rows, sizeof(tensor.rows), digest);
+  }
+  return digest;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<GradientExchange>> GradientExchange::Create(const ExchangeOptions& options,
                                                                            std::vector<GradientLayer> layers,
                                                                            Communicator* communicator,
                                                                            ExchangeState* state) {
-  std::unique_ptr<Codec> codec =
-      options.make_codec ? options.make_codec({options.communication.codec, {}, ""}) : MakeIdentityCodec();
-  const std::vector<GradientLayerSpec> specs = SpecOf(layers);
-  const int64_t element_bytes = static_cast<int64_t>(kernels::SizeOf(CommonDType(layers)));
+  StateHolder holder;
+  if (state != nullptr) {
+    holder.parts = static_cast<ExchangeParts*>(state);  // the only implementation
+    TY_CHECK_EQ(holder.parts->rank(), communicator->rank());
+    TY_CHECK_EQ(holder.parts->ranks(), communicator->size());
+  } else {
+    TY_ASSIGN_OR_RETURN(holder.own, ExchangeParts::Make(options, layers, communicator->rank(), communicator->size(),
+                                                        /*has_memory=*/true));
+    holder.parts = holder.own.get();
+  }
+  const int64_t element_bytes = ElementBytes(layers);
+  const std::vector<GradientLayerSpec> specs = SpecsOf(layers);
   std::vector<Bucket> buckets = LayOutBuckets(specs, element_bytes, options.communication.bucket_bytes);
   if (communicator->size() == 1) {
-    return std::unique_ptr<GradientExchange>(std::make_unique<SoloExchange>(std::move(layers), std::move(buckets)));
+    return std::unique_ptr<GradientExchange>(
+        std::make_unique<SoloExchange>(options, std::move(layers), std::move(buckets), std::move(holder)));
   }
-  const uint64_t own = LayoutDigest(specs, buckets) ^ static_cast<uint64_t>(element_bytes);
-  std::vector<uint64_t> digests(static_cast<size_t>(communicator->size()));
+  if (options.keeps_contribution && holder.parts->power_sgd() != nullptr) {
+    return absl::InvalidArgumentError(
+        "communication.codec: power_sgd sums factors, so a rank's part in the sum is not known; this job needs it");
+  }
   TY_RETURN_IF_ERROR(
-      communicator->AllGatherBytes(&own, std::vector<int64_t>(digests.size(), sizeof(own)), digests.data()));
-  for (size_t rank = 0; rank < digests.size(); ++rank) {
-    if (digests[rank] != own) {
-      return absl::FailedPreconditionError(absl::StrCat("rank ", rank, " lays its gradients out differently from rank ",
-                                                        communicator->rank(), ": ", absl::Hex(digests[rank]), " vs ",
-                                                        absl::Hex(own)));
-    }
-  }
-  return std::unique_ptr<GradientExchange>(std::make_unique<ThreadedExchange>(
-      options, std::move(layers), std::move(buckets), communicator, std::move(codec)));
+      AgreeOnExchange(*communicator, {.codec_version = kCodecWireVersion,
+                                      .layout = LayoutDigest(specs, buckets) ^ static_cast<uint64_t>(element_bytes),
+                                      .settings = SettingsDigest(options, holder.parts->tensors())}));
+  return std::unique_ptr<GradientExchange>(
+      std::make_unique<ThreadedExchange>(options, layers, std::move(buckets), communicator, std::move(holder)));
 }
 
 }  // namespace trainyard::comm

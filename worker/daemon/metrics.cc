@@ -10,6 +10,7 @@
 #include <map>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/version.h"
 
@@ -38,7 +39,14 @@ constexpr std::pair<const char*, const char*> kGauges[] = {{"loss", "loss"},
                                                            {"learning_rate", "learning_rate"},
                                                            {"tokens_per_second", "tokens_per_second"},
                                                            {"mfu", "mfu_ratio"},
-                                                           {"compression_ratio", "compression_ratio"}};
+                                                           {"compression_ratio", "compression_ratio"},
+                                                           {"plan_epoch", "plan_epoch"}};
+
+// Values whose names end in a layer type -> series with the label `layer_type`.
+constexpr std::pair<const char*, const char*> kTypeGauges[] = {{"quant_nmse_", "quant_nmse"}, {"bits_", "quant_bits"}};
+
+// A spec has at most 8 built-in layer types and 32 of its own.
+constexpr size_t kMostTypeSeries = 2 * 40;
 
 constexpr const char* kCategories[] = {
     "productive", "init",         "data_wait", "checkpoint_save", "checkpoint_restore", "lost_progress",
@@ -82,6 +90,9 @@ class PrometheusMetrics final : public Metrics {
         slots_(GaugeFamily("worker_slots", "Slots of this worker by state")) {
     for (const auto& [value, name] : kGauges) {
       gauges_.emplace(value, &GaugeFamily(name, "Newest value of the training metric of this name"));
+    }
+    for (const auto& [prefix, name] : kTypeGauges) {
+      type_gauges_.emplace(prefix, &GaugeFamily(name, "Of the gradients of one layer type on the wire, newest value"));
     }
     connected_ = &GaugeFamily("worker_coordinator_connected", "1 while a session with the coordinator is open").Add({});
     sessions_ = &BuildCounter()
@@ -128,7 +139,9 @@ class PrometheusMetrics final : public Metrics {
       series.step_seconds = &step_seconds_.Add(labels, StepBuckets());
       series.step = &step_.Add(labels);
       series.tokens = rank == 0 ? &tokens_.Add(labels) : nullptr;
-      series.comm_bytes = &comm_bytes_.Add(With(With(labels, "op", "exchange"), "codec", "identity"));
+      series.comm_phase1 = &comm_bytes_.Add(With(With(labels, "op", "exchange"), "phase", "1"));
+      series.comm_phase2 = &comm_bytes_.Add(With(With(labels, "op", "exchange"), "phase", "2"));
+      series.quant = &comm_seconds_.Add(With(labels, "op", "quantize"));
       series.comm_seconds = &comm_seconds_.Add(With(labels, "op", "exchange"));
       series.comm_exposed = &comm_seconds_.Add(With(labels, "op", "exchange_exposed"));
       for (const char* category : kCategories) {
@@ -164,10 +177,16 @@ class PrometheusMetrics final : public Metrics {
         Add(series.comm_seconds, value);
       } else if (name == "comm_exposed_seconds") {
         Add(series.comm_exposed, value);
-      } else if (name == "comm_bytes") {
-        Add(series.comm_bytes, value);
+      } else if (name == "quant_seconds") {
+        Add(series.quant, value);
+      } else if (name == "comm_phase1_bytes") {
+        Add(series.comm_phase1, value);
+      } else if (name == "comm_phase2_bytes") {
+        Add(series.comm_phase2, value);
       } else if (name == "checkpoint_step") {
         Made(series.checkpoint_step, checkpoint_step_, labels).Set(value);
+      } else if (SetOfType(name, value, labels, &series)) {
+        continue;
       } else {
         for (auto& [phase, histogram] : series.checkpoint) {
           if (name == absl::StrCat("checkpoint_", phase, "_seconds")) histogram->Observe(value);
@@ -183,7 +202,10 @@ class PrometheusMetrics final : public Metrics {
       Remove(step_, series.step);
       Remove(step_timestamp_, series.step_timestamp);
       Remove(tokens_, series.tokens);
-      Remove(comm_bytes_, series.comm_bytes);
+      Remove(comm_bytes_, series.comm_phase1);
+      Remove(comm_bytes_, series.comm_phase2);
+      Remove(comm_seconds_, series.quant);
+      for (const auto& [name, gauge] : series.type_gauges) Remove(*gauge.first, gauge.second);
       Remove(comm_seconds_, series.comm_seconds);
       Remove(comm_seconds_, series.comm_exposed);
       Remove(checkpoint_step_, series.checkpoint_step);
@@ -217,13 +239,32 @@ class PrometheusMetrics final : public Metrics {
     Gauge* step_timestamp = nullptr;
     Gauge* checkpoint_step = nullptr;
     Counter* tokens = nullptr;
-    Counter* comm_bytes = nullptr;
+    Counter* comm_phase1 = nullptr;
+    Counter* comm_phase2 = nullptr;
+    Counter* quant = nullptr;
     Counter* comm_seconds = nullptr;
     Counter* comm_exposed = nullptr;
     std::map<std::string, Gauge*> gauges;
+    std::map<std::string, std::pair<Family<Gauge>*, Gauge*>> type_gauges;  // by the value's name
     std::map<std::string, Counter*> goodput;
     std::map<std::string, Histogram*> checkpoint;
   };
+
+  // False if the value is not one of a layer type.
+  bool SetOfType(const std::string& name, double value, const Labels& labels, Rank* series) {
+    for (const auto& [prefix, family] : type_gauges_) {
+      if (!absl::StartsWith(name, prefix)) continue;
+      auto known = series->type_gauges.find(name);
+      if (known == series->type_gauges.end()) {
+        if (series->type_gauges.size() >= kMostTypeSeries) return true;
+        Gauge& gauge = family->Add(With(labels, "layer_type", name.substr(prefix.size())));
+        known = series->type_gauges.emplace(name, std::make_pair(family, &gauge)).first;
+      }
+      known->second.second->Set(value);
+      return true;
+    }
+    return false;
+  }
 
   Family<Gauge>& GaugeFamily(const std::string& name, const std::string& help) {
     return BuildGauge().Name("trainyard_" + name).Help(help).Register(*registry_);
@@ -257,7 +298,7 @@ class PrometheusMetrics final : public Metrics {
   Family<Counter>& goodput_;
   Family<Counter>& ranks_ended_;
   Family<Gauge>& slots_;
-  std::map<std::string, Family<Gauge>*> gauges_;
+  std::map<std::string, Family<Gauge>*> gauges_, type_gauges_;
   Gauge *connected_, *spool_bytes_, *free_, *busy_, *unhealthy_;
   Counter *sessions_, *spool_lost_;
   Histogram* round_trip_;

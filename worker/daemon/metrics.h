@@ -6,7 +6,11 @@
 //   gradient_norm, mfu              gauges grad_norm, mfu_ratio
 //   tokens                          tokens of this step over all ranks; summed up in tokens_total of rank 0
 //   step_seconds                    histogram
-//   comm_seconds, comm_exposed_seconds, comm_bytes    of this step and rank: op="exchange", "exchange_exposed"
+//   comm_seconds, comm_exposed_seconds, quant_seconds    of this step and rank: comm_seconds_total with op="exchange",
+//                                   "exchange_exposed", "quantize" (the last two are parts of the first)
+//   comm_phase1_bytes, comm_phase2_bytes                 likewise: comm_bytes_total with phase="1", "2"
+//   quant_nmse_<type>, bits_<type>  gauges quant_nmse, quant_bits with layer_type: types of the job's spec, 40 at most
+//   plan_epoch                      gauge of the same name
 //   checkpoint_{blocking,write,commit}_seconds        checkpoint_seconds{phase}
 //   checkpoint_step                 checkpoint_committed_step
 // Other names only go to the job's history.

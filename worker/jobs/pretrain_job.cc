@@ -17,6 +17,7 @@
 #include "worker/jobs/pretrain_setup.h"
 #include "worker/jobs/sample_text.h"
 #include "worker/model/hugging_face.h"
+#include "worker/train/exchange_metrics.h"
 #include "worker/train/flops.h"
 #include "worker/train/plan.h"
 #include "worker/train/trainer.h"
@@ -42,8 +43,6 @@ class PretrainJob final : public Job {
   // Into *loss; leaves it alone if the ranks were asked to stop.
   absl::Status Evaluate(std::optional<double>* loss);
   bool IsAlarm(const train::StepResult& result) const;
-  // What the exchange did since the last call.
-  void AddExchangeMetrics(UnitResult* unit);
   const std::vector<std::string>& prompts() const {
     return std::get<spec::PretrainOptions>(options_.kind).sample_prompts;
   }
@@ -57,7 +56,7 @@ class PretrainJob final : public Job {
   double gemm_rate_ = 0;
   bool is_connected_ = false;
   double last_loss_ = 0;
-  comm::ExchangeStats last_exchange_;  // at the end of the last step
+  train::ExchangeMetrics exchange_metrics_;
 };
 
 absl::Status PretrainJob::Prepare(JobContext& context) {
@@ -76,13 +75,21 @@ absl::Status PretrainJob::Prepare(JobContext& context) {
   weights_directory_ = std::move(setup.weights_directory);
   config_ = setup.trainer.config;
   TY_ASSIGN_OR_RETURN(trainer_, train::Trainer::Create(setup.trainer));
+  if (place.world_size > 1) {
+    comm::ExchangeOptions exchange;
+    exchange.communication = options_.communication;
+    exchange.seed = options_.seed.value_or(0);
+    TY_RETURN_IF_ERROR(trainer_->PrepareExchange(exchange, place.rank, place.world_size));
+  }
   gemm_rate_ = train::MeasureGemmRate(trainer_->stream());
   return absl::OkStatus();
 }
 
 std::map<std::string, int64_t> PretrainJob::MemoryPlan() const {
-  std::map<std::string, int64_t> plan =
-      train::PlanTraining(trainer_->options(), options_.communication, context_->place().world_size).memory;
+  const absl::StatusOr<train::TrainingPlan> training =
+      train::PlanTraining(trainer_->options(), options_.communication, context_->place().world_size);
+  TY_CHECK_OK(training);  // Prepare has made the same
+  std::map<std::string, int64_t> plan = training->memory;
   plan.erase("checkpoint");  // the runner's
   return plan;
 }
@@ -97,6 +104,11 @@ absl::Status PretrainJob::Initialize() {
 
 absl::Status PretrainJob::Save(ckpt::CheckpointWriter& writer) {
   for (const optim::NamedTensor& tensor : trainer_->state()) writer.AddTensor(tensor.name, tensor.tensor);
+  if (comm::ExchangeState* const exchange = trainer_->exchange_state()) {
+    for (const comm::NamedState& state : exchange->local_state()) writer.AddLocalTensor(state.name, state.tensor);
+    for (const comm::NamedState& state : exchange->replicated_state()) writer.AddTensor(state.name, state.tensor);
+    writer.AddText("exchange", exchange->Text());
+  }
   const data::LoaderPosition position = loader_->position();
   writer.AddText("trainer", trainer_->StateText());
   writer.AddText("loader", absl::StrCat(position.epoch, " ", position.next_sample));
@@ -118,6 +130,16 @@ absl::Status PretrainJob::Restore(ckpt::CheckpointReader& reader) {
   for (const optim::NamedTensor& tensor : trainer_->state()) {
     TY_RETURN_IF_ERROR(reader.ReadTensor(tensor.name, tensor.tensor));
   }
+  if (comm::ExchangeState* const exchange = trainer_->exchange_state()) {
+    for (const comm::NamedState& state : exchange->local_state()) {
+      TY_RETURN_IF_ERROR(reader.ReadLocalTensor(state.name, state.tensor));
+    }
+    for (const comm::NamedState& state : exchange->replicated_state()) {
+      TY_RETURN_IF_ERROR(reader.ReadTensor(state.name, state.tensor));
+    }
+    TY_ASSIGN_OR_RETURN(const std::string text, reader.Text("exchange"));
+    TY_RETURN_IF_ERROR(exchange->RestoreText(text));
+  }
   TY_ASSIGN_OR_RETURN(const std::string trainer, reader.Text("trainer"));
   TY_RETURN_IF_ERROR(trainer_->RestoreState(trainer));
   TY_ASSIGN_OR_RETURN(const std::string last_loss, reader.Text("last_loss"));
@@ -138,29 +160,13 @@ absl::Status PretrainJob::Connect() {
   if (is_connected_) return absl::OkStatus();
   is_connected_ = true;
   if (context_->place().world_size == 1) return absl::OkStatus();
-  comm::ExchangeOptions exchange;
-  exchange.communication = options_.communication;
-  return trainer_->Connect(exchange, context_->communicator());
+  return trainer_->Connect(context_->communicator());
 }
 
 bool PretrainJob::IsAlarm(const train::StepResult& result) const {
   const double limit = options_.training.alarm_z_score;
   if (limit == 0) return false;
   return std::abs(result.loss_z_score) > limit || std::abs(result.norm_z_score) > limit;
-}
-
-void PretrainJob::AddExchangeMetrics(UnitResult* unit) {
-  if (trainer_->exchange() == nullptr) return;
-  const comm::ExchangeStats now = trainer_->exchange()->stats();
-  const auto sent = static_cast<double>(now.bytes_sent - last_exchange_.bytes_sent);
-  const auto exchanged = static_cast<double>(now.gradient_bytes - last_exchange_.gradient_bytes);
-  const double ranks = context_->place().world_size;
-  unit->metrics["comm_seconds"] = now.exchange_seconds - last_exchange_.exchange_seconds;
-  unit->metrics["comm_exposed_seconds"] = now.exposed_seconds - last_exchange_.exposed_seconds;
-  unit->metrics["comm_bytes"] = sent;
-  // Of what would travel uncoded; the two differ by grains of a part even for identity.
-  if (sent > 0) unit->metrics["compression_ratio"] = 2 * (ranks - 1) / ranks * exchanged / sent;
-  last_exchange_ = now;
 }
 
 absl::StatusOr<UnitResult> PretrainJob::RunUnit() {
@@ -188,7 +194,7 @@ absl::StatusOr<UnitResult> PretrainJob::RunUnit() {
   unit.metrics["gradient_norm_z_score"] = result.norm_z_score;
   unit.metrics["alarm"] = IsAlarm(result) ? 1 : 0;
   unit.metrics["update_dropped"] = result.updated ? 0 : 1;
-  AddExchangeMetrics(&unit);
+  exchange_metrics_.Add(trainer_->exchange(), place.world_size, &unit.metrics);
   if (place.rank == 0 && !result.updated) {
     LogWarning("step ", unit.step, ": loss ", result.loss, ", gradient norm ", result.gradient_norm,
                ": the update was dropped");

@@ -36,6 +36,7 @@ void PrintJson(const std::string& name, int ranks, const train::TrainingPlan& pl
   root["flops_per_token"] = plan.flops_per_token;
   root["flops_per_step"] = plan.flops_per_step;
   root["wire_bytes_per_step_per_rank"] = plan.wire_bytes_per_step;
+  root["uncoded_bytes_per_step_per_rank"] = plan.uncoded_bytes_per_step;
   root["exchange_buckets"] = plan.exchange_buckets;
   std::cout << root.dump() << "\n";
 }
@@ -57,6 +58,11 @@ void PrintText(const std::string& name, int ranks, const train::TrainingPlan& pl
     std::cout << "  on the wire    " << absl::StrFormat("%12s", BytesText(plan.wire_bytes_per_step))
               << "  sent by each rank, and as much received, in " << plan.exchange_buckets
               << (plan.exchange_buckets == 1 ? " bucket\n" : " buckets\n");
+    if (plan.wire_bytes_per_step != plan.uncoded_bytes_per_step) {
+      std::cout << absl::StrFormat(
+          "  instead of     %12s  that f32 would take: %.2f times as much\n", BytesText(plan.uncoded_bytes_per_step),
+          static_cast<double>(plan.uncoded_bytes_per_step) / static_cast<double>(plan.wire_bytes_per_step));
+    }
   }
 }
 
@@ -71,7 +77,7 @@ absl::Status Plan(const Flags& flags) {
     TY_ASSIGN_OR_RETURN(const jobs::PretrainSetup setup,
                         jobs::SetUpPretrain(options, flags.data_root, /*rank=*/0, ranks));
     TY_RETURN_IF_ERROR(Validate(setup.trainer.config));
-    const train::TrainingPlan plan = PlanTraining(setup.trainer, options.communication, ranks);
+    TY_ASSIGN_OR_RETURN(const train::TrainingPlan plan, PlanTraining(setup.trainer, options.communication, ranks));
     if (flags.output == "json") {
       PrintJson(options.name, ranks, plan);
     } else {

@@ -2,24 +2,13 @@
 
 #include <algorithm>
 
+#include "base/status_macros.h"
 #include "worker/ckpt/tensor_division.h"
-#include "worker/comm/bucket_layout.h"
-#include "worker/comm/partition.h"
+#include "worker/comm/exchange_plan.h"
 #include "worker/train/flops.h"
 
 namespace trainyard::train {
 namespace {
-
-std::vector<comm::Bucket> Buckets(const Trainer& trainer, int64_t bucket_bytes) {
-  std::vector<comm::GradientLayerSpec> layers;
-  for (const comm::GradientLayer& layer : trainer.GradientLayers()) {
-    comm::GradientLayerSpec& spec = layers.emplace_back();
-    for (const comm::GradientTensor& tensor : layer.tensors) {
-      spec.tensors.push_back({tensor.gradient.size(), tensor.dims});
-    }
-  }
-  return LayOutBuckets(layers, sizeof(float), bucket_bytes);
-}
 
 int64_t LargestSnapshot(const Trainer& trainer, int ranks) {
   std::vector<int64_t> bytes;
@@ -32,22 +21,25 @@ int64_t LargestSnapshot(const Trainer& trainer, int ranks) {
 
 }  // namespace
 
-TrainingPlan PlanTraining(const TrainerOptions& options, const spec::CommunicationOptions& communication,
-                          int world_size) {
+absl::StatusOr<TrainingPlan> PlanTraining(const TrainerOptions& options,
+                                          const spec::CommunicationOptions& communication, int world_size) {
   const std::unique_ptr<Trainer> trainer = Trainer::CreateCounting(options);
   TrainingPlan plan;
   plan.memory = trainer->memory_plan();
   plan.memory["checkpoint"] = LargestSnapshot(*trainer, world_size);
   if (world_size > 1) {
-    int64_t largest = 0;
-    for (const comm::Bucket& bucket : Buckets(*trainer, communication.bucket_bytes)) {
-      ++plan.exchange_buckets;
-      // Rank 0 has the longest part: it sends the rest to its owners, and its own sum to all the others.
-      const int64_t own = comm::PartOf(bucket.elements, world_size, 0).size();
-      plan.wire_bytes_per_step += 4 * (bucket.elements - own + own * (world_size - 1));
-      largest = std::max(largest, own);
+    comm::ExchangeOptions exchange_options;
+    exchange_options.communication = communication;
+    TY_ASSIGN_OR_RETURN(const comm::ExchangePlan exchange,
+                        comm::PlanExchange(exchange_options, trainer->GradientLayers(), /*rank=*/0, world_size));
+    plan.exchange_buckets = exchange.buckets;
+    plan.wire_bytes_per_step = exchange.sent.phase1 + exchange.sent.phase2;
+    plan.uncoded_bytes_per_step = exchange.uncoded_bytes;
+    plan.memory["communication"] = exchange.workspace_bytes;
+    if (exchange.state_bytes > 0) {
+      plan.memory["exchange_state"] = exchange.state_bytes;
+      plan.memory["checkpoint"] += exchange.state_bytes;
     }
-    plan.memory["communication"] = 4 * largest * (world_size - 1);  // one piece of the own part from each peer
   }
   for (const auto& [purpose, bytes] : plan.memory) plan.memory_bytes += bytes;
 

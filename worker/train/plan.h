@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "absl/status/statusor.h"
 #include "kernels/core/arena.h"
 #include "proto/spec/training_options.h"
 #include "worker/train/trainer.h"
@@ -10,19 +11,24 @@
 namespace trainyard::train {
 
 struct TrainingPlan {
-  // Of one rank. Beside what Trainer::Plan says: "communication" (pieces of buckets on their way) and "checkpoint" (the
-  // copy that is written beside the training; the largest of all ranks).
+  // Of rank 0, which needs most. Beside what Trainer::Plan says: "communication" (pieces of buckets on their way),
+  // "exchange_state" (error feedback and the like, if there is any) and "checkpoint" (the copy that is written beside
+  // the training; the largest of all ranks).
   kernels::MemoryPlan memory;
   int64_t memory_bytes = 0;  // the sum
   int64_t parameters = 0;
-  int64_t tokens_per_step = 0;      // of all ranks
-  double flops_per_token = 0;       // see flops.h
-  double flops_per_step = 0;        // of all ranks
-  int64_t wire_bytes_per_step = 0;  // that one rank sends, and as many it receives; without the transport's headers
+  int64_t tokens_per_step = 0;  // of all ranks
+  double flops_per_token = 0;   // see flops.h
+  double flops_per_step = 0;    // of all ranks
+  // That rank 0, which has the longest parts, sends, and about as many it receives; without the transport's headers.
+  // Exact for codes of fixed length; of PowerSGD from its start on; the most it can be with entropy coding.
+  int64_t wire_bytes_per_step = 0;
+  int64_t uncoded_bytes_per_step = 0;  // what identity would send
   int64_t exchange_buckets = 0;
 };
 
-TrainingPlan PlanTraining(const TrainerOptions& options, const spec::CommunicationOptions& communication,
-                          int world_size);
+// InvalidArgument if the layer types of `communication` do not fit the model.
+absl::StatusOr<TrainingPlan> PlanTraining(const TrainerOptions& options,
+                                          const spec::CommunicationOptions& communication, int world_size);
 
 }  // namespace trainyard::train

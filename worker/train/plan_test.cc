@@ -24,7 +24,7 @@ TrainerOptions Options() {
 constexpr int64_t kParameters = 1600 + 16 + 2 * (32 + 1024 + 1536);
 
 TEST(PlanTest, CountsParametersTokensAndOperations) {
-  const TrainingPlan plan = PlanTraining(Options(), {}, 4);
+  const TrainingPlan plan = *PlanTraining(Options(), {}, 4);
   EXPECT_EQ(plan.parameters, kParameters);
   EXPECT_EQ(plan.tokens_per_step, 3 * 5 * 24 * 4);
   EXPECT_DOUBLE_EQ(plan.flops_per_token, 6.0 * (kParameters - 5 * 16) + 6.0 * 2 * 16 * 24);
@@ -33,7 +33,7 @@ TEST(PlanTest, CountsParametersTokensAndOperations) {
 
 TEST(PlanTest, EachRankSendsTwiceItsShareOfTheOthersGradients) {
   for (const int ranks : {2, 3, 4}) {
-    const TrainingPlan plan = PlanTraining(Options(), {}, ranks);
+    const TrainingPlan plan = *PlanTraining(Options(), {}, ranks);
     EXPECT_EQ(plan.exchange_buckets, 1);
     // 2 (R-1)/R of 4 bytes a parameter, up to a grain of eight elements a bucket.
     EXPECT_NEAR(static_cast<double>(plan.wire_bytes_per_step), 2.0 * (ranks - 1) / ranks * 4 * kParameters,
@@ -41,22 +41,22 @@ TEST(PlanTest, EachRankSendsTwiceItsShareOfTheOthersGradients) {
     EXPECT_NEAR(static_cast<double>(plan.memory.at("communication")), 4.0 * kParameters / ranks * (ranks - 1),
                 4 * 8 * ranks);
   }
-  EXPECT_EQ(PlanTraining(Options(), {}, 1).wire_bytes_per_step, 0);
+  EXPECT_EQ(PlanTraining(Options(), {}, 1)->wire_bytes_per_step, 0);
   spec::CommunicationOptions small;
   small.bucket_bytes = 1024;
-  EXPECT_EQ(PlanTraining(Options(), small, 2).exchange_buckets, 4);  // every layer is longer than that but the norm
+  EXPECT_EQ(PlanTraining(Options(), small, 2)->exchange_buckets, 4);  // every layer is longer than that but the norm
 }
 
 TEST(PlanTest, SnapshotHoldsTheStateSharedOutOverRanks) {
   const int64_t state = 3 * 4 * kParameters + 2 * 4 * kZScoreWindow;  // weights, m, v, z-scores
-  EXPECT_EQ(PlanTraining(Options(), {}, 1).memory.at("checkpoint"), state);
-  const int64_t half = PlanTraining(Options(), {}, 2).memory.at("checkpoint");
+  EXPECT_EQ(PlanTraining(Options(), {}, 1)->memory.at("checkpoint"), state);
+  const int64_t half = PlanTraining(Options(), {}, 2)->memory.at("checkpoint");
   EXPECT_GE(half, state / 2);
   EXPECT_LT(half, state / 2 + 4 * 1600);
 }
 
 TEST(PlanTest, SumsUp) {
-  const TrainingPlan plan = PlanTraining(Options(), {}, 2);
+  const TrainingPlan plan = *PlanTraining(Options(), {}, 2);
   int64_t sum = 0;
   for (const auto& [purpose, bytes] : plan.memory) sum += bytes;
   EXPECT_EQ(plan.memory_bytes, sum);

@@ -110,8 +110,21 @@ std::vector<comm::GradientLayer> Trainer::GradientLayers() const {
   return layers;
 }
 
+absl::Status Trainer::PrepareExchange(const comm::ExchangeOptions& options, int rank, int ranks) {
+  exchange_options_ = options;
+  TY_ASSIGN_OR_RETURN(exchange_state_, comm::ExchangeState::Create(options, GradientLayers(), rank, ranks));
+  return absl::OkStatus();
+}
+
 absl::Status Trainer::Connect(const comm::ExchangeOptions& options, comm::Communicator* communicator) {
-  TY_ASSIGN_OR_RETURN(exchange_, comm::GradientExchange::Create(options, GradientLayers(), communicator));
+  TY_RETURN_IF_ERROR(PrepareExchange(options, communicator->rank(), communicator->size()));
+  return Connect(communicator);
+}
+
+absl::Status Trainer::Connect(comm::Communicator* communicator) {
+  TY_CHECK(exchange_state_ != nullptr);
+  TY_ASSIGN_OR_RETURN(exchange_, comm::GradientExchange::Create(exchange_options_, GradientLayers(), communicator,
+                                                                exchange_state_.get()));
   communicator_ = communicator;
   on_layer_ready_ = [this](int layer) { exchange_->LayerReady(layer); };
   gather_bytes_.assign(static_cast<size_t>(communicator->size()), 0);
@@ -128,6 +141,7 @@ void Trainer::Initialize() {
   step_ = updates_ = dropped_in_a_row_ = 0;
   loss_z_score_->set_count(0);
   norm_z_score_->set_count(0);
+  if (exchange_state_ != nullptr) exchange_state_->Reset();
 }
 
 void Trainer::RoundWeights() {

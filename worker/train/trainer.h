@@ -60,8 +60,14 @@ class Trainer {
   // InvalidArgument for a shape that is none, ResourceExhausted if the memory cannot be had. Weights are zero.
   static absl::StatusOr<std::unique_ptr<Trainer>> Create(const TrainerOptions& options);
 
+  // Makes what the exchange of gradients carries from step to step, so that it can be restored before the ranks meet.
+  // InvalidArgument for layer types that do not fit the model. Not needed for one rank.
+  absl::Status PrepareExchange(const comm::ExchangeOptions& options, int rank, int ranks);
+
   // Joins the ranks. Call before the first step if there are several. `communicator` is borrowed; its calls are made by
-  // the exchange's thread during a backward, and by the caller's between.
+  // the exchange's thread during a backward, and by the caller's between. The first form after PrepareExchange, the
+  // second without.
+  absl::Status Connect(comm::Communicator* communicator);
   absl::Status Connect(const comm::ExchangeOptions& options, comm::Communicator* communicator);
 
   // State of step 0 with initial weights from the seed.
@@ -100,6 +106,8 @@ class Trainer {
   model::Network& network() { return *network_; }
   // The gradients of each layer (Parameter::layer), as the exchange takes them.
   std::vector<comm::GradientLayer> GradientLayers() const;
+  // What PrepareExchange made, beside state(): null without.
+  comm::ExchangeState* exchange_state() { return exchange_state_.get(); }
   // Null before Connect.
   const comm::GradientExchange* exchange() const { return exchange_.get(); }
 
@@ -127,6 +135,8 @@ class Trainer {
   std::vector<optim::NamedTensor> state_;
 
   comm::Communicator* communicator_ = nullptr;
+  comm::ExchangeOptions exchange_options_;
+  std::unique_ptr<comm::ExchangeState> exchange_state_;
   std::unique_ptr<comm::GradientExchange> exchange_;
   std::function<void(int)> on_layer_ready_;
   std::vector<int64_t> gather_bytes_;
