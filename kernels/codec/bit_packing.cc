@@ -98,6 +98,7 @@ void WithBits(int bits, const Body& body) {
 }  // namespace
 
 void PackCodes(const uint8_t* codes, int64_t count, int bits, uint8_t* packed) {
+  if (count == 0) return;
   if (bits == 8) {
     std::memcpy(packed, codes, static_cast<size_t>(count));
     return;
@@ -116,6 +117,7 @@ void PackCodes(const uint8_t* codes, int64_t count, int bits, uint8_t* packed) {
 }
 
 void UnpackCodes(const uint8_t* packed, int64_t count, int bits, uint8_t* codes) {
+  if (count == 0) return;
   if (bits == 8) {
     std::memcpy(codes, packed, static_cast<size_t>(count));
     return;

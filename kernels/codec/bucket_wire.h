@@ -44,6 +44,7 @@ inline int64_t BucketGrain(const BucketWire& wire) {
 // kCodeChunk of its elements.
 template <typename Record, typename Summarise, typename Fill>
 void EncodeBuckets(const BucketWire& wire, uint8_t* out, Stream& stream, const Summarise& summarise, const Fill& fill) {
+  if (wire.elements == 0) return;
   uint8_t* const packed = out + wire.codes_offset();
   stream.pool().ParallelFor(wire.buckets(), BucketGrain(wire), [&](int64_t first_bucket, int64_t last_bucket) {
     uint8_t codes[kCodeChunk];
@@ -66,6 +67,7 @@ void EncodeBuckets(const BucketWire& wire, uint8_t* out, Stream& stream, const S
 // value(record, begin, count, codes) writes the elements.
 template <typename Record, typename Value>
 void DecodeBuckets(const BucketWire& wire, const uint8_t* in, Stream& stream, const Value& value) {
+  if (wire.elements == 0) return;
   const uint8_t* const packed = in + wire.codes_offset();
   stream.pool().ParallelFor(wire.buckets(), BucketGrain(wire), [&](int64_t first_bucket, int64_t last_bucket) {
     uint8_t codes[kCodeChunk];

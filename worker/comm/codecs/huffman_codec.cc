@@ -63,8 +63,8 @@ class HuffmanCodec final : public Codec {
 
   const std::unique_ptr<PackedCodec> inner_;
   const kernels::HuffmanTable table_;
-  std::vector<char> wire_;  // of the inner codec
-  std::vector<uint8_t> codes_;
+  std::vector<char> wire_ = std::vector<char>(1);  // of the inner codec; never without memory
+  std::vector<uint8_t> codes_ = std::vector<uint8_t>(1);
 };
 
 }  // namespace
