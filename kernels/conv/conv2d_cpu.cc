@@ -13,6 +13,7 @@ namespace {
 struct Slot {
   float* columns;
   float* grid;
+  float* planes;
 };
 
 // Calls body(task, slot) for tasks 0 .. count - 1, each with a slot nobody else uses at the time.
@@ -23,7 +24,8 @@ void ForTasks(int64_t count, const ConvGeometry& g, const ConvPanels& panels, fl
   stream.pool().ParallelFor(std::min(slot_count, count), 1, [&](int64_t begin, int64_t end) {
     for (int64_t s = begin; s < end; ++s) {
       float* columns = slots + s * panels.slot_floats(g);
-      const Slot slot = {columns, columns + panels.column_floats()};
+      float* grid = columns + panels.column_floats();
+      const Slot slot = {columns, grid, grid + panels.grid_floats(g)};
       for (int64_t task = next++; task < count; task = next++) body(task, slot);
     }
   });
@@ -126,7 +128,7 @@ void ImageToGridCpu(const ImageToGridArgs& args, Stream& stream) {
   float* slots = static_cast<float*>(args.workspace.data());
   const auto run = [&](int64_t group, const Slot& slot) {
     ForPanels(g, panels, group, [&](const PanelRange& range) {
-      Unfold(g, range, image, slot.columns);
+      Unfold(g, range, image, slot.columns, slot.planes);
       const int64_t columns = range.images * range.rows * g.grid_width();
       float* const own = grid + range.image * g.filters * panels.pixels + range.row * g.grid_width();
       const bool direct = panels.images == 1;
@@ -195,7 +197,7 @@ void GridToImageCpu(const GridToImageArgs& args, Stream& stream) {
       product.c = slot.columns;
       product.ldc = columns;
       Sgemm(product);
-      FoldAdd(g, range, slot.columns, image);
+      FoldAdd(g, range, slot.columns, image, slot.planes);
     });
   };
   ForTasks(panels.groups, g, panels, slots, SlotCount(g, panels, args.workspace, stream), stream, run);
@@ -215,7 +217,7 @@ void ConvWeightGradientCpu(const ConvWeightGradientArgs& args, Stream& stream) {
     for (int64_t group = part * panels.groups / panels.parts; group < (part + 1) * panels.groups / panels.parts;
          ++group) {
       ForPanels(g, panels, group, [&](const PanelRange& range) {
-        Unfold(g, range, image, slot.columns);
+        Unfold(g, range, image, slot.columns, slot.planes);
         const int64_t columns = range.images * range.rows * g.grid_width();
         const GridPanel<const float> from = GatherGrid(g, panels, range, grid, slot);
         SgemmArgs product;

@@ -29,8 +29,9 @@ struct ConvPanels {
   int64_t column_floats() const { return RoundUp(depth * max_columns); }
   // A panel of the grid, gathered or still to be scattered.
   int64_t grid_floats(const ConvGeometry& g) const { return images > 1 ? RoundUp(g.filters * max_columns) : 0; }
+  int64_t plane_floats(const ConvGeometry& g) const;
   // What one thread needs.
-  int64_t slot_floats(const ConvGeometry& g) const { return column_floats() + grid_floats(g); }
+  int64_t slot_floats(const ConvGeometry& g) const { return column_floats() + grid_floats(g) + plane_floats(g); }
   int64_t part_floats(const ConvGeometry& g) const { return RoundUp(g.weight_size()); }
 
   int64_t pixels;  // grid positions of an image
@@ -51,9 +52,16 @@ struct PanelRange {
 };
 
 // columns[depth, column]: the values each grid position of the range sees, column = (image, row, position in row).
-void Unfold(const ConvGeometry& g, const PanelRange& range, const float* image, float* columns);
+// scratch: PlaneFloats.
+void Unfold(const ConvGeometry& g, const PanelRange& range, const float* image, float* columns, float* scratch);
 // The adjoint: adds columns to the pixels they came from.
-void FoldAdd(const ConvGeometry& g, const PanelRange& range, const float* columns, float* image);
+void FoldAdd(const ConvGeometry& g, const PanelRange& range, const float* columns, float* image, float* scratch);
+// Scratch of the two for ranges of up to `rows` grid rows.
+int64_t PlaneFloats(const ConvGeometry& g, int64_t rows);
+
+inline int64_t ConvPanels::plane_floats(const ConvGeometry& g) const {
+  return RoundUp(PlaneFloats(g, rows));
+}
 
 void ImageToGridCpu(const ImageToGridArgs& args, Stream& stream);
 void GridToImageCpu(const GridToImageArgs& args, Stream& stream);

@@ -18,7 +18,7 @@ namespace trainyard::train {
 struct FeatureClassifierOptions {
   int64_t features = 64;
   int64_t batch = 64;
-  int64_t steps = 600;
+  int64_t steps = 400;
   float learning_rate = 1e-3f;
   uint64_t seed = 20240229;  // not the job's: features should be the same in all runs over a data set
   int threads = 1;           // of the streams, at most
