@@ -10,6 +10,7 @@
 #include "base/testing/temp_dir.h"
 #include "gtest/gtest.h"
 #include "kernels/testing/host_tensor.h"
+#include "worker/data/images/gunzip.h"
 #include "worker/data/images/png_grid.h"
 
 namespace trainyard::data {
@@ -138,6 +139,18 @@ TEST_F(ImageFilesTest, GzipChecksumIsChecked) {
   std::string packed = Gzip(Idx({1, 4, 4}, Ramp(16)));
   packed[packed.size() - 6] = static_cast<char>(packed[packed.size() - 6] ^ 1);
   EXPECT_THAT(ReadIdx(Write("a", packed), ""), StatusIs(absl::StatusCode::kDataLoss, HasSubstr("gzip")));
+}
+
+// A small file may stand for more than there is memory for.
+TEST_F(ImageFilesTest, GzipContentIsBounded) {
+  const std::string zeros(10 << 20, '\0');
+  const std::string path = Write("bomb", Gzip(zeros));
+  ASSERT_OK_AND_ASSIGN(const std::string content, ReadMaybeGzip(path, 10 << 20));
+  EXPECT_EQ(content, zeros);
+  EXPECT_THAT(ReadMaybeGzip(path, (10 << 20) - 1),
+              StatusIs(absl::StatusCode::kInvalidArgument, AllOf(HasSubstr("bomb"), HasSubstr("longer than"))));
+  EXPECT_THAT(ReadMaybeGzip(Write("plain", "12345"), 4),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("longer than 4 bytes")));
 }
 
 TEST_F(ImageFilesTest, Cifar) {

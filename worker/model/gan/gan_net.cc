@@ -34,7 +34,7 @@ absl::Status Check(const GanNetOptions& options, bool is_generator) {
   if (is_mlp) {
     TY_RETURN_IF_ERROR(CheckRange("data_dim", options.data_dim, 1, 1 << 16));
     TY_RETURN_IF_ERROR(CheckRange("hidden", options.hidden, 1, 1 << 16));
-    TY_RETURN_IF_ERROR(CheckRange("hidden_layers", options.hidden_layers, 1, 16));
+    TY_RETURN_IF_ERROR(CheckRange("hidden_layers", options.hidden_layers, 0, 16));
   } else {
     TY_RETURN_IF_ERROR(CheckRange("filters", options.filters, 1, 1 << 12));
     TY_RETURN_IF_ERROR(CheckRange("channels", options.channels, 1, 4));

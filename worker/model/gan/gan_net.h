@@ -42,12 +42,12 @@ struct GanNetOptions {
   float leaky_slope = 0.2f;       // 0 .. 1; DCGAN and MLP discriminators
   int64_t data_dim = 2;           // MLP, as are the next two
   int64_t hidden = 128;
-  int64_t hidden_layers = 3;  // 1 .. 16
+  int64_t hidden_layers = 3;  // 0 .. 16; 0: one linear layer
   bool trains = true;         // false: Forward only; no gradients, and no activation kept
   bool gradient_penalty = false;
   int threads = 1;  // of the streams it is called with, at most
-  // Optional flat f32 of ParameterCount elements: the net then works on these weights instead of its own, as a net that
-  // scores a moving average does, or one with another batch.
+  // Optional flat f32 of parameter_count() elements: the net then works on these weights instead of its own, as a net
+  // that scores a moving average does, or one with another batch.
   kernels::TensorView weights = {};
 };
 

@@ -300,37 +300,29 @@ TEST_P(PenaltyTest, AddsToTheGradientsAndReportsLayersInOrder) {
 INSTANTIATE_TEST_SUITE_P(All, PenaltyTest, ::testing::ValuesIn(PiecewiseLinearDiscriminators()),
                          [](const auto& info) { return info.param.name; });
 
-// D(x) = w . x: GP = (|w| - 1)^2, dGP/dw = 2 (|w| - 1) w / |w|. A one-layer program, since the nets have more.
+// D(x) = w . x + b: GP = (|w| - 1)^2, dGP/dw = 2 (|w| - 1) w / |w|, whatever x.
 TEST(PenaltyClosedFormTest, LinearCritic) {
   Stream stream(1);
-  constexpr int64_t kDim = 7;
-  const auto build = [&](Arena& arena) {
-    LayerProgram p("discriminator", 5, {.channels = kDim}, 1.0f);
-    p.Linear("head", 0, {});
-    p.Allocate({.pushes_forward = true}, arena);
-    return p;
-  };
-  Arena counting = Arena::CountOnly();
-  build(counting);
-  ASSERT_OK_AND_ASSIGN(Arena arena, Arena::Reserve(counting.used_bytes()));
-  LayerProgram p = build(arena);
-  p.Initialize(3, 0, stream);
-  const Values w = ToDoubles(p.parameters()[0].weight);
-  double norm = 0;
-  for (double value : w) norm += value * value;
-  norm = std::sqrt(norm);
-  const HostTensor x = HostTensor::Normal(DType::kF32, {5, kDim}, 1);
-  const HostTensor g(DType::kF32, {5, kDim});
-  p.Forward(x, stream);
-  p.Backward(HostTensor::Filled(DType::kF32, {5}, 1), g, GradientMode::kNone, nullptr, stream);
-  for (int64_t i = 0; i < 5 * kDim; ++i) {
-    EXPECT_NEAR(g.as<float>()[i], w[static_cast<size_t>(i % kDim)], 1e-6);
-    g.as<float>()[i] *= static_cast<float>(2.0 / 5 * (norm - 1) / norm);
-  }
-  p.PushForward(g, GradientMode::kOverwrite, nullptr, stream);
-  for (size_t i = 0; i < w.size(); ++i) {
-    EXPECT_NEAR(p.parameters()[0].gradient.as<float>()[i], 2 * (norm - 1) * w[i] / norm, 1e-5);
-  }
+  constexpr float kLambda = 10;
+  Net net(
+      {.architecture = GanArchitecture::kMlp, .batch = 5, .data_dim = 7, .hidden_layers = 0, .gradient_penalty = true},
+      /*is_generator=*/false);
+  net.net->Initialize(3, stream);
+  ASSERT_EQ(net.net->parameter_count(), 8);
+  const Values w = ToDoubles(net.net->parameters()[0].weight);
+  const double norm = Length(w);
+  const HostTensor x = HostTensor::Normal(DType::kF32, {5, 7}, 1);
+  const double penalty =
+      net.net->GradientPenalty({.xhat = x, .lambda = kLambda, .mode = GradientMode::kOverwrite}, stream);
+  EXPECT_NEAR(penalty, (norm - 1) * (norm - 1), 1e-6);
+  const Values gradient = ToDoubles(net.net->gradients());
+  for (size_t i = 0; i < w.size(); ++i) EXPECT_NEAR(gradient[i], kLambda * 2 * (norm - 1) * w[i] / norm, 2e-5);
+  EXPECT_EQ(gradient[7], 0);
+
+  // Where the gradient of D vanishes, the penalty has no direction: 1, and nothing that is not a number.
+  for (size_t i = 0; i < w.size(); ++i) net.net->weights().as<float>()[i] = 0;
+  EXPECT_EQ(net.net->GradientPenalty({.xhat = x, .mode = GradientMode::kOverwrite}, stream), 1);
+  EXPECT_EQ(ToDoubles(net.net->gradients()), Values(8, 0.0));
 }
 
 // The DCGAN discriminator's penalty in double, written out, with the slopes of the base point: relative 1e-3 for each
