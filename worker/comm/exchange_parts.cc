@@ -72,7 +72,9 @@ absl::StatusOr<std::unique_ptr<ExchangeParts>> ExchangeParts::Make(const Exchang
       const int64_t rank_of_factors = parts->power_sgd()->rank;
       parts->factors_[i] = parts->Allocate("power_sgd.q", tensor, {rank_of_factors, tensor.cols}, false);
     }
-    if (is_coded && communication.plan && rank == 0 && parts->codecs_->bits(index) > 0) {
+    const auto type = static_cast<size_t>(parts->codecs_->type_of(index));
+    const bool is_maxmin = std::holds_alternative<spec::MaxminCodec>(parts->codecs_->types()[type].codec);
+    if (is_coded && is_maxmin && communication.plan && rank == 0) {
       parts->windows_[i] = parts->Allocate("window", tensor, {tensor.elements}, true);
     }
   }
