@@ -115,6 +115,16 @@ TEST(LevelErrorTest, IsTheExpectedErrorOfTheData) {
   }
 }
 
+// The first moments place the values within their bins: without them u would be the middle of each.
+TEST(LevelErrorTest, KnowsWhereInTheBinValuesLie) {
+  LevelHistogram histogram;
+  const double u = (100 + 0.6) / kHistogramBins;
+  histogram.mass[100] = 2;
+  histogram.moment[100] = 2 * u;
+  EXPECT_NEAR(LevelError(histogram, UniformLevels(1)), 2 * (1 - u) * u, 2e-8);
+  EXPECT_NEAR(LevelError(histogram, UniformLevels(8)), 2 * (0.125 - u) * u, 2e-8);
+}
+
 // shared/methods/qoda.md 5.4.
 TEST(FitLevelsTest, UniformDistributionSpacesEvenly) {
   const std::vector<float> fitted = FitLevels(*Uniform(), ExponentialLevels(4), 200);
