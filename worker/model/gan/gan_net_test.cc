@@ -40,7 +40,8 @@ struct Net {
     uint32_t tensor = 0;
     for (const GanParameter& p : net->parameters()) {
       int64_t fan_in = p.size() / p.shape[0];
-      if (p.name.find("deconv") != std::string::npos) fan_in = p.shape[0] * p.shape[2] * p.shape[3] / 4;
+      if (p.dims() == 4 && p.name.find("deconv") != std::string::npos)
+        fan_in = p.shape[0] * p.shape[2] * p.shape[3] / 4;
       const double std = p.dims() == 1 ? 0.2 : std::sqrt(2.0 / static_cast<double>(std::max<int64_t>(fan_in, 1)));
       const double mean = p.init_value;
       const kernels::PhiloxKey key = {.seed = 9, .purpose = kernels::kRandomTest, .tensor = tensor++};
