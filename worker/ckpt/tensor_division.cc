@@ -22,4 +22,11 @@ std::vector<int> DivideTensors(const std::vector<int64_t>& bytes, int ranks) {
   return owner;
 }
 
+int64_t LargestShare(const std::vector<int64_t>& bytes, int ranks) {
+  const std::vector<int> owners = DivideTensors(bytes, ranks);
+  std::vector<int64_t> of_rank(static_cast<size_t>(ranks));
+  for (size_t i = 0; i < bytes.size(); ++i) of_rank[static_cast<size_t>(owners[i])] += bytes[i];
+  return *std::max_element(of_rank.begin(), of_rank.end());
+}
+
 }  // namespace trainyard::ckpt

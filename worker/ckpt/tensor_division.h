@@ -11,4 +11,7 @@ namespace trainyard::ckpt {
 // No rank gets more than the even share plus the largest tensor. A pure function, equal on all ranks.
 std::vector<int> DivideTensors(const std::vector<int64_t>& bytes, int ranks);
 
+// Bytes of the rank that then has most.
+int64_t LargestShare(const std::vector<int64_t>& bytes, int ranks);
+
 }  // namespace trainyard::ckpt

@@ -12,6 +12,8 @@ TEST(DivideTensorsTest, TheLargestFirstToTheLeastLoaded) {
   EXPECT_EQ(DivideTensors({10, 50, 30, 20, 10}, 2), std::vector<int>({0, 0, 1, 1, 1}));  // 60 and 60
   EXPECT_EQ(DivideTensors({5, 5, 5}, 4), std::vector<int>({0, 1, 2}));
   EXPECT_EQ(DivideTensors({}, 2), std::vector<int>());
+  EXPECT_EQ(LargestShare({10, 50, 30, 20, 10}, 2), 60);
+  EXPECT_EQ(LargestShare({}, 2), 0);
 }
 
 TEST(DivideTensorsTest, NoRankGetsMoreThanItsShareAndTheLargest) {

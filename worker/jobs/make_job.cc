@@ -4,6 +4,7 @@
 
 #include "base/overloaded.h"
 #include "worker/jobs/pretrain_job.h"
+#include "worker/jobs/qoda_gan_job.h"
 
 namespace trainyard::jobs {
 
@@ -13,6 +14,7 @@ std::unique_ptr<Job> MakeJob(const spec::JobOptions& options) {
       Overloaded{
           // a kind without a line here does not compile
           [&](const spec::PretrainOptions&) -> Made { return MakePretrainJob(options); },
+          [&](const spec::QodaGanOptions&) -> Made { return MakeQodaGanJob(options); },
       },
       options.kind);
 }

@@ -70,6 +70,41 @@ TEST(PlanCommandTest, PrintsTheSamePlanForPeopleAndPrograms) {
   EXPECT_FALSE(absl::StrContains(text.out, "on the wire"));
 }
 
+constexpr char kGan[] = R"(
+name: gan
+world: {min: 2}
+qoda_gan:
+  networks: {dcgan32: {filters: 64}}
+  data: {idx: {images: nowhere}}
+  optimizer: {extra_adam: {}}
+  global_batch: 8
+  evaluation_samples: 64
+communication: {codec: {maxmin: {bits: 4}}}
+)";
+
+// Parameters of methods/qoda.md, 5.7, of one channel: two kernels of 4x4x64 less at either end; no file is opened.
+TEST(PlanCommandTest, PlansGans) {
+  TempDir dir;
+  ASSERT_OK(WriteFileAtomic(dir.Join("gan.yaml"), kGan));
+  const Outcome json = Call({"plan", dir.Join("gan.yaml"), "-o", "json"});
+  ASSERT_EQ(json.exit_code, 0) << json.err;
+  const nlohmann::json plan = nlohmann::json::parse(json.out);
+  EXPECT_EQ(plan["generator_parameters"], 1195587 - 2 * (64 * 16 + 1));
+  EXPECT_EQ(plan["discriminator_parameters"], 662977 - 2 * 64 * 16);
+  EXPECT_EQ(plan["exchanges_per_step"], 2);
+  EXPECT_EQ(plan["samples_per_step"], 16);
+  int64_t sum = 0;
+  for (const auto& [purpose, bytes] : plan["memory_by_purpose"].items()) sum += bytes.get<int64_t>();
+  EXPECT_EQ(plan["memory_bytes_per_rank"], sum);
+  const int64_t uncoded = plan["uncoded_bytes_per_step_per_rank"], sent = plan["wire_bytes_per_step_per_rank"];
+  EXPECT_NEAR(static_cast<double>(uncoded), 2 * 4 * (1193537.0 + 660929.0), 1000);
+  EXPECT_NEAR(static_cast<double>(uncoded) / static_cast<double>(sent), 5.22, 0.1);  // quantized-comm.md, 2.4
+
+  const Outcome text = Call({"plan", dir.Join("gan.yaml")});
+  EXPECT_THAT(text.out, HasSubstr("in the discriminator"));
+  EXPECT_THAT(text.out, HasSubstr("on the wire"));
+}
+
 TEST(PlanCommandTest, ExitCodesTellWhatIsWrong) {
   TempDir dir;
   ASSERT_OK(WriteFileAtomic(dir.Join("job.yaml"), std::string(kJob) + "labels: {a: b}\nqueu: c\n"));

@@ -1,7 +1,5 @@
 #include "worker/train/plan.h"
 
-#include <algorithm>
-
 #include "base/status_macros.h"
 #include "worker/ckpt/tensor_division.h"
 #include "worker/comm/exchange_plan.h"
@@ -13,10 +11,7 @@ namespace {
 int64_t LargestSnapshot(const Trainer& trainer, int ranks) {
   std::vector<int64_t> bytes;
   for (const optim::NamedTensor& tensor : trainer.state()) bytes.push_back(tensor.tensor.bytes());
-  const std::vector<int> owners = ckpt::DivideTensors(bytes, ranks);
-  std::vector<int64_t> of_rank(static_cast<size_t>(ranks));
-  for (size_t i = 0; i < bytes.size(); ++i) of_rank[static_cast<size_t>(owners[i])] += bytes[i];
-  return *std::max_element(of_rank.begin(), of_rank.end());
+  return ckpt::LargestShare(bytes, ranks);
 }
 
 }  // namespace
