@@ -111,7 +111,8 @@ pretrain: {}
 TEST(YamlSpec, WhatIsMissingIsReportedAtTheSectionAround) {
   EXPECT_THAT(Problems(With("  steps: 100\n", "")),
               ElementsAre("job.yaml:6:1: training.steps: missing; give a value in [1, 1000000000]"));
-  EXPECT_THAT(Problems(With("pretrain:\n", "")), ElementsAre("job.yaml:1:1: no job kind; give one of: pretrain"));
+  EXPECT_THAT(Problems(With("pretrain:\n", "")),
+              ElementsAre("job.yaml:1:1: no job kind; give one of: pretrain, qoda_gan"));
 }
 
 TEST(YamlSpec, ShortForms) {
@@ -133,9 +134,41 @@ TEST(YamlSpec, ShortForms) {
   EXPECT_EQ(spec.active_deadline().seconds(), 5400);
   EXPECT_EQ(spec.stop_grace().nanos(), 500'000'000);
   EXPECT_EQ(spec.ttl_after_finish().seconds(), 7 * 86400);
-  EXPECT_THAT(Problems(absl::StrCat(kGood, "communication: {codec: identiti}\n")),
-              ElementsAre("job.yaml:12:17: communication.codec: 'identiti' is not one of identity; did you mean "
-                          "identity?"));
+  EXPECT_THAT(
+      Problems(absl::StrCat(kGood, "communication: {codec: identiti}\n")),
+      ElementsAre(
+          "job.yaml:12:17: communication.codec: 'identiti' is not one of identity, maxmin, levels, sign_mean, top_k, "
+          "power_sgd; did you mean "
+          "identity?"));
+}
+
+// The names that examples and docs are written with.
+TEST(YamlSpec, CommunicationAsInTheDocs) {
+  const v1::CommunicationSpec spec = Parse(absl::StrCat(kGood, R"(communication:
+  exchange: sra
+  codec: {maxmin: {bits: 4, bucket_size: 512, rounding: stochastic}}
+  types:
+    embedding: {codec: {maxmin: {bits: 8}}}
+    norm: {codec: identity}
+    mlp: {codec: {levels: {table: adapted, norm: linf, bits: 4, refit_steps: [0, 200], refit_interval_steps: 1000}}}
+    critic: {match: "discriminator.*", codec: {maxmin: {bits: 5}}}
+  phase2_bits: 8
+  min_elements: 1024
+  plan: lgreco
+  entropy_coding: huffman
+  hash_check_interval_steps: 100
+)"))
+                                         .communication();
+  EXPECT_EQ(spec.types().size(), 4u);
+  EXPECT_EQ(spec.types().at("critic").match(), "discriminator.*");
+  EXPECT_EQ(spec.types().at("critic").codec().maxmin().bits(), 5);
+  EXPECT_TRUE(spec.types().at("norm").codec().has_identity());
+  EXPECT_EQ(spec.types().at("mlp").codec().levels().refit_steps(1), 200);
+  EXPECT_EQ(spec.codec().maxmin().rounding(), v1::CodecMaxmin::ROUNDING_STOCHASTIC);
+  EXPECT_TRUE(spec.plan().has_lgreco());
+  EXPECT_EQ(spec.entropy_coding(), v1::CommunicationSpec::ENTROPY_CODING_HUFFMAN);
+  EXPECT_THAT(Problems(absl::StrCat(kGood, "communication:\n  types:\n    mlp: {codec: {maxmin: {bits: 9}}}\n")),
+              ElementsAre("job.yaml:14:28: communication.types.mlp.codec.maxmin.bits: 9 not in [1, 8]"));
 }
 
 TEST(YamlSpec, WrongTypes) {

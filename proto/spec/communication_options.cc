@@ -221,11 +221,7 @@ void CheckCodec(const CodecOptions& codec, const std::string& path, const v1::Co
     errors.Add(path,
                "maxmin with 1 bit loses more than the gradient itself, so error feedback diverges; take sign_mean");
   }
-  if (maxmin == nullptr && options.plan && !std::holds_alternative<IdentityCodec>(codec)) {
-    errors.Add(path,
-               absl::StrCat("plan.lgreco chooses bits of maxmin (identity is left alone), not of ", NameOf(codec)));
-  }
-  if (maxmin != nullptr && options.plan &&
+  if (maxmin != nullptr && options.plan && options.plan->bits_min <= options.plan->bits_max &&
       (maxmin->bits < options.plan->bits_min || maxmin->bits > options.plan->bits_max)) {
     errors.Add(path,
                absl::StrCat("maxmin.bits: ", maxmin->bits, " not in [", options.plan->bits_min, ", ",

@@ -113,7 +113,7 @@ struct CommunicationOptions {
   int32_t phase2_bits = 8;              // 2..8, or 32 for f32; sra only
   bool error_feedback = false;          // power_sgd always has it
   int64_t min_elements = 1024;          // 16..1,000,000,000; smaller tensors, and vectors, travel as f32
-  std::optional<LgrecoOptions> plan;    // maxmin only
+  std::optional<LgrecoOptions> plan;    // of the maxmin tensors; others keep their codecs
   EntropyCoding entropy_coding = EntropyCoding::kNone;  // of maxmin and levels, on the way to the owner
   int64_t hash_check_interval_steps = 100;              // 0..1,000,000,000; 0: never
   absl::Duration timeout = absl::Seconds(120);          // 1 s..1 h

@@ -84,11 +84,11 @@ TEST(ParseJob, TheSmallestSpecGetsTheDocumentedDefaults) {
 }
 
 TEST(ParseJob, AnEmptySpecNamesAllThatIsMissing) {
-  EXPECT_THAT(
-      Problems(v1::JobSpec()),
-      ElementsAre("model: missing; give one of model.preset, model.path, model.shape",
-                  "data.path: missing; give a folder made by 'trainyard data tokenize'",
-                  "training.steps: missing; give a value in [1, 1000000000]", ": no job kind; give one of: pretrain, qoda_gan"));
+  EXPECT_THAT(Problems(v1::JobSpec()),
+              ElementsAre("model: missing; give one of model.preset, model.path, model.shape",
+                          "data.path: missing; give a folder made by 'trainyard data tokenize'",
+                          "training.steps: missing; give a value in [1, 1000000000]",
+                          ": no job kind; give one of: pretrain, qoda_gan"));
 }
 
 TEST(ParseJob, AllProblemsComeAtOnceInTextAndAsList) {
@@ -226,9 +226,142 @@ INSTANTIATE_TEST_SUITE_P(
               "communication { bucket_bytes: %s }",
               {"1024", "1073741824"},
               {"1023", "1073741825"}},
+        Range{"communication.codec.maxmin.bits",
+              "communication { codec { maxmin { bits: %s } } }",
+              {"1", "8"},
+              {"0", "9", "-1", "32"}},
+        Range{"communication.codec.maxmin.bucket_size",
+              "communication { codec { maxmin { bucket_size: %s } } }",
+              {"64", "8192", "72"},
+              {"56", "8200", "100"}},
+        Range{"communication.codec.levels.bits",
+              "communication { codec { levels { bits: %s } } }",
+              {"2", "8"},
+              {"1", "9"}},
+        Range{"communication.codec.levels.bucket_size",
+              "communication { codec { levels { bucket_size: %s } } }",
+              {"64", "8192"},
+              {"63", "8193"}},
+        Range{"communication.codec.levels.refit_steps[1]",
+              "communication { codec { levels { refit_steps: 5 refit_steps: %s } } }",
+              {"6", "1000000000"},
+              {"5", "4", "1000000001"}},
+        Range{"communication.codec.levels.refit_interval_steps",
+              "communication { codec { levels { refit_interval_steps: %s } } }",
+              {"1", "1000000000"},
+              {"0", "1000000001"}},
+        Range{"communication.codec.sign_mean.bucket_size",
+              "communication { error_feedback: true codec { sign_mean { bucket_size: %s } } }",
+              {"64", "8192"},
+              {"0", "8193"}},
+        Range{"communication.codec.top_k.density",
+              "communication { error_feedback: true codec { top_k { density: %s } } }",
+              {"0.001", "0.5"},
+              {"0", "0.51", "nan"}},
+        Range{"communication.codec.power_sgd.rank",
+              "communication { codec { power_sgd { rank: %s } } }",
+              {"1", "64"},
+              {"0", "65"}},
+        Range{"communication.codec.power_sgd.start_step",
+              "communication { codec { power_sgd { start_step: %s } } }",
+              {"0", "1000000000"},
+              {"-1", "1000000001"}},
+        Range{"communication.codec.power_sgd.min_compression",
+              "communication { codec { power_sgd { min_compression: %s } } }",
+              {"1", "1000"},
+              {"0.9", "1001"}},
+        Range{"communication.types.embedding.codec.maxmin.bits",
+              "communication { types { key: \"embedding\" value { codec { maxmin { bits: %s } } } } }",
+              {"1", "8"},
+              {"0", "9"}},
+        Range{
+            "communication.phase2_bits", "communication { phase2_bits: %s }", {"2", "8", "32"}, {"1", "9", "16", "31"}},
+        Range{"communication.min_elements",
+              "communication { min_elements: %s }",
+              {"16", "1000000000"},
+              {"15", "1000000001"}},
+        Range{"communication.hash_check_interval_steps",
+              "communication { hash_check_interval_steps: %s }",
+              {"0", "1000000000"},
+              {"-1", "1000000001"}},
+        Range{"communication.plan.lgreco.alpha",
+              "communication { codec { maxmin { } } plan { lgreco { alpha: %s } } }",
+              {"0.1", "10"},
+              {"0", "10.1"}},
+        Range{"communication.plan.lgreco.interval_steps",
+              "communication { codec { maxmin { } } plan { lgreco { interval_steps: %s } } }",
+              {"1", "1000000000"},
+              {"0", "1000000001"}},
+        Range{"communication.plan.lgreco.window_steps",
+              "communication { codec { maxmin { } } plan { lgreco { window_steps: %s } } }",
+              {"1", "1000"},
+              {"0", "1001"}},
+        Range{"communication.plan.lgreco.bits_max",
+              "communication { codec { maxmin { bits: 2 } } plan { lgreco { bits_max: %s } } }",
+              {"2", "8"},
+              {"1", "9"}},
         Range{"communication.timeout", "communication { timeout { seconds: %s } }", {"1", "3600"}, {"0", "3601"}},
         Range{"pretrain.sample_tokens", "pretrain { sample_tokens: %s }", {"1", "4096"}, {"0", "4097"}},
         Range{"pretrain.sample_prompts[0]", "pretrain { sample_prompts: \"%s\" }", {"x"}, {""}}));
+
+std::vector<std::string> CommunicationProblems(const std::string& text) {
+  return Problems(Spec("communication { " + text + " }"));
+}
+
+TEST(ParseJob, CommunicationDefaultsAndAll) {
+  const CommunicationOptions defaults = ParseJob(Spec(""))->communication;
+  EXPECT_EQ(defaults.exchange, ExchangeKind::kSra);
+  EXPECT_EQ(defaults.phase2_bits, 8);
+  EXPECT_EQ(defaults.min_elements, 1024);
+  EXPECT_EQ(defaults.hash_check_interval_steps, 100);
+  EXPECT_FALSE(defaults.error_feedback);
+  EXPECT_FALSE(defaults.plan.has_value());
+  EXPECT_EQ(defaults.entropy_coding, EntropyCoding::kNone);
+  const CommunicationOptions all = ParseJob(Spec(R"(communication {
+        exchange: EXCHANGE_RING entropy_coding: ENTROPY_CODING_HUFFMAN error_feedback: true plan { lgreco { } }
+        codec { maxmin { bits: 3 rounding: ROUNDING_NEAREST } }
+        types { key: "norm" value { codec { identity { } } } }
+        types { key: "critic" value { match: "discriminator.*" } }
+        types { key: "attention" value { codec { levels { table: TABLE_EXPONENTIAL norm: NORM_L2 bits: 5 } } } } })"))
+                                       ->communication;
+  EXPECT_EQ(all.exchange, ExchangeKind::kRing);
+  EXPECT_EQ(std::get<MaxminCodec>(all.codec), (MaxminCodec{3, 512, Rounding::kNearest}));
+  ASSERT_EQ(all.types.size(), 3u);  // by name
+  EXPECT_EQ(all.types[0].name, "attention");
+  EXPECT_EQ(std::get<LevelsCodec>(*all.types[0].codec).norm, LevelNorm::kL2);
+  EXPECT_EQ(all.types[1].match, "discriminator.*");
+  EXPECT_FALSE(all.types[1].codec.has_value());
+  EXPECT_EQ(std::get<IdentityCodec>(*all.types[2].codec), IdentityCodec());
+  EXPECT_NE(all.Fingerprint(), defaults.Fingerprint());
+  EXPECT_TRUE(ParseJob(Spec("communication { codec { power_sgd { } } }"))->communication.error_feedback);
+}
+
+// Each combination that would train badly or not at all is refused where it was written.
+TEST(ParseJob, CommunicationRelations) {
+  const auto refused = [](const std::string& text, const std::string& path) {
+    EXPECT_THAT(CommunicationProblems(text), ElementsAre(testing::StartsWith("communication." + path + ": "))) << text;
+  };
+  refused("codec { maxmin { rounding: ROUNDING_NEAREST } }", "codec");
+  refused("codec { sign_mean { } }", "codec");
+  refused("types { key: 'mlp' value { codec { top_k { } } } }", "types.mlp.codec");
+  refused("error_feedback: true codec { maxmin { bits: 1 } }", "codec");
+  refused("error_feedback: true", "error_feedback");
+  refused("plan { lgreco { } } codec { levels { } }", "plan");
+  refused("plan { lgreco { bits_min: 5 bits_max: 4 } } codec { maxmin { bits: 5 } }", "plan.lgreco.bits_min");
+  refused("plan { lgreco { bits_min: 5 } } codec { maxmin { } }", "codec");
+  refused("plan { lgreco { interval_steps: 5 window_steps: 6 } } codec { maxmin { } }", "plan.lgreco.window_steps");
+  refused("entropy_coding: ENTROPY_CODING_HUFFMAN", "entropy_coding");
+  refused("exchange: EXCHANGE_RING phase2_bits: 8", "phase2_bits");
+  refused("exchange: EXCHANGE_SRA codec { power_sgd { } }", "exchange");
+  refused("error_feedback: false codec { power_sgd { } }", "error_feedback");
+  refused("codec { power_sgd { } } types { key: 'mlp' value { codec { identity { } } } }", "types");
+  refused("types { key: 'mlp' value { codec { power_sgd { } } } }", "types.mlp.codec");
+  refused("types { key: 'mlp' value { match: 'x' codec { identity { } } } }", "types.mlp.match");
+  refused("types { key: 'mlp' value { } }", "types.mlp.codec");
+  refused("types { key: 'mine' value { codec { identity { } } } }", "types.mine.match");
+  refused("types { key: 'a-b' value { match: '*' } }", "types.a-b");
+  refused("codec { levels { table: TABLE_UNIFORM refit_steps: 3 } }", "codec.levels.refit_steps");
+}
 
 v1::JobSpec ShapeSpec(const std::string& changes) {
   v1::JobSpec spec = Spec(

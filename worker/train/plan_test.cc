@@ -47,6 +47,21 @@ TEST(PlanTest, EachRankSendsTwiceItsShareOfTheOthersGradients) {
   EXPECT_EQ(PlanTraining(Options(), small, 2)->exchange_buckets, 4);  // every layer is longer than that but the norm
 }
 
+TEST(PlanTest, CodecsMakeItSmallerAndFeedbackTakesMemory) {
+  spec::CommunicationOptions coded;
+  coded.codec = spec::MaxminCodec{4, 64};
+  coded.error_feedback = true;
+  coded.min_elements = 256;
+  const TrainingPlan plan = *PlanTraining(Options(), coded, 4);
+  EXPECT_EQ(plan.uncoded_bytes_per_step, PlanTraining(Options(), {}, 4)->wire_bytes_per_step);
+  // 4 and 8 bits and the buckets' metadata, of all but the vectors: about 5.
+  EXPECT_NEAR(static_cast<double>(plan.uncoded_bytes_per_step) / static_cast<double>(plan.wire_bytes_per_step), 4.4,
+              .4);
+  EXPECT_EQ(plan.memory.at("exchange_state"), 4 * (kParameters - 5 * 16));
+  coded.types = {{"mine", "nothing.*", std::nullopt}};
+  EXPECT_EQ(PlanTraining(Options(), coded, 4).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST(PlanTest, SnapshotHoldsTheStateSharedOutOverRanks) {
   const int64_t state = 3 * 4 * kParameters + 2 * 4 * kZScoreWindow;  // weights, m, v, z-scores
   EXPECT_EQ(PlanTraining(Options(), {}, 1)->memory.at("checkpoint"), state);

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <thread>
 
@@ -200,6 +201,77 @@ TEST(TrainerTest, TwoRanksEqualOneRankThatAccumulates) {
   for (size_t i = 0; i < 5; ++i) EXPECT_NEAR(losses[0][i], alone_losses[i], 1e-4) << i;
   EXPECT_NEAR(evaluated[0], alone_evaluated, 1e-4);
   for (TinyRun& run : runs) run.trainer.reset();  // before the communicators
+}
+
+// Codecs, error feedback, a bit plan, fitted levels and code tables: the whole state of a step, and the bytes of the
+// plan.
+comm::ExchangeOptions QuantizedExchange() {
+  comm::ExchangeOptions exchange;
+  spec::CommunicationOptions& communication = exchange.communication;
+  communication.bucket_bytes = 20000;
+  communication.codec = spec::MaxminCodec{4, 64};
+  communication.error_feedback = true;
+  communication.min_elements = 256;
+  communication.plan = spec::LgrecoOptions{1.0, 5, 3, 2, 8};
+  spec::LevelsCodec levels;
+  levels.refit_steps = {0, 4};
+  communication.types = {{"attention", "", spec::CodecOptions(levels)}};
+  exchange.seed = 3;
+  return exchange;
+}
+
+TEST(TrainerTest, AResumedQuantizedRunHasTheBitsOfAnUndisturbedOne) {
+  testing::TinyDataset dataset;
+  const int ranks = 2, steps = 12;
+  std::vector<std::vector<float>> undisturbed(ranks), resumed(ranks);
+  for (const int stop : {4, 7}) {  // 7: within the window of the second plan
+    auto communicators = comm::MakeLocalCommunicators(ranks), later = comm::MakeLocalCommunicators(ranks);
+    const auto on_ranks = [&](const std::function<void(size_t)>& body) {
+      std::vector<std::thread> threads;
+      for (size_t rank = 0; rank < ranks; ++rank) threads.emplace_back([&body, rank] { body(rank); });
+      for (std::thread& thread : threads) thread.join();
+    };
+    std::vector<TinyRun> first(ranks);
+    on_ranks([&](size_t rank) {
+      TinyRun whole = MakeRun(dataset, TinyOptions(), static_cast<int>(rank), ranks);
+      TY_CHECK_OK(whole.trainer->Connect(QuantizedExchange(), communicators[rank].get()));
+      Steps(whole, steps);
+      undisturbed[rank] = WeightsOf(*whole.trainer);
+      EXPECT_GE(whole.trainer->exchange()->stats().plan_epoch, 2);
+    });
+    communicators = comm::MakeLocalCommunicators(ranks);
+    on_ranks([&](size_t rank) {
+      first[rank] = MakeRun(dataset, TinyOptions(), static_cast<int>(rank), ranks);
+      TY_CHECK_OK(first[rank].trainer->Connect(QuantizedExchange(), communicators[rank].get()));
+      Steps(first[rank], stop);
+
+      TinyRun second = MakeRun(dataset, TinyOptions(), static_cast<int>(rank), ranks);
+      TY_CHECK_OK(second.trainer->PrepareExchange(QuantizedExchange(), static_cast<int>(rank), ranks));
+      const auto copy = [](const kernels::TensorView& from, const kernels::TensorView& to) {
+        std::memcpy(to.data(), from.data(), static_cast<size_t>(from.bytes()));
+      };
+      for (size_t i = 0; i < second.trainer->state().size(); ++i) {
+        copy(first[rank].trainer->state()[i].tensor, second.trainer->state()[i].tensor);
+      }
+      comm::ExchangeState& from = *first[rank].trainer->exchange_state();
+      comm::ExchangeState& to = *second.trainer->exchange_state();
+      EXPECT_FALSE(to.local_state().empty());
+      for (size_t i = 0; i < to.local_state().size(); ++i) {
+        EXPECT_EQ(to.local_state()[i].name, from.local_state()[i].name);
+        copy(from.local_state()[i].tensor, to.local_state()[i].tensor);
+      }
+      TY_CHECK_OK(to.RestoreText(from.Text()));
+      TY_CHECK_OK(second.trainer->RestoreState(first[rank].trainer->StateText()));
+      TY_CHECK_OK(second.loader->Restore(first[rank].loader->position()));
+      TY_CHECK_OK(second.trainer->Connect(later[rank].get()));
+      Steps(second, steps - stop);
+      resumed[rank] = WeightsOf(*second.trainer);
+      first[rank].trainer.reset();
+    });
+    EXPECT_EQ(undisturbed[0], undisturbed[1]);
+    EXPECT_EQ(resumed[0], undisturbed[0]) << stop;
+    EXPECT_EQ(resumed[1], undisturbed[0]) << stop;
+  }
 }
 
 // methods/llmq.md, pitfall 1: clipping with the squared norm would make the update much shorter.
