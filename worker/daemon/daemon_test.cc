@@ -11,9 +11,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "base/testing/fake_clock.h"
 #include "base/testing/status_matchers.h"
 #include "base/testing/temp_dir.h"
@@ -185,6 +187,32 @@ TEST_F(DaemonTest, RunsATaskToItsResultWithAllItsLogsAndMetrics) {
   // Nothing is left of an acknowledged task.
   EXPECT_TRUE(WaitUntil([&] { return ListDir(dir.Join("state/tasks"))->empty(); }));
   EXPECT_FALSE(FileExists(dir.Join("state/logs/job5/1/pending")));
+}
+
+TEST(DaemonMetricsTest, WhatAnExchangeReportsHasBoundedSeries) {
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Metrics> metrics, Metrics::Create("127.0.0.1:0"));
+  metrics->TaskBegan("job", {0});
+  v1::RankProgress progress;
+  (*progress.mutable_values())["comm_phase1_bytes"] = 300;
+  (*progress.mutable_values())["comm_phase2_bytes"] = 500;
+  (*progress.mutable_values())["quant_seconds"] = 0.25;
+  (*progress.mutable_values())["quant_nmse_mlp"] = 0.125;
+  (*progress.mutable_values())["bits_mlp"] = 4;
+  metrics->Progress("job", 0, progress, absl::UnixEpoch());
+  const std::string page = Scrape(metrics->port());
+  EXPECT_THAT(page, HasSubstr("trainyard_comm_bytes_total{job=\"job\",op=\"exchange\",phase=\"1\",rank=\"0\"} 300"));
+  EXPECT_THAT(page, HasSubstr("trainyard_comm_bytes_total{job=\"job\",op=\"exchange\",phase=\"2\",rank=\"0\"} 500"));
+  EXPECT_THAT(page, HasSubstr("trainyard_comm_seconds_total{job=\"job\",op=\"quantize\",rank=\"0\"} 0.25"));
+  EXPECT_THAT(page, HasSubstr("trainyard_quant_nmse{job=\"job\",layer_type=\"mlp\",rank=\"0\"} 0.125"));
+  EXPECT_THAT(page, HasSubstr("trainyard_quant_bits{job=\"job\",layer_type=\"mlp\",rank=\"0\"} 4"));
+  for (int type = 0; type < 500; ++type) (*progress.mutable_values())[absl::StrCat("bits_t", type)] = 4;
+  metrics->Progress("job", 0, progress, absl::UnixEpoch());
+  const std::vector<std::string> lines = absl::StrSplit(Scrape(metrics->port()), '\n');
+  EXPECT_LE(std::count_if(lines.begin(), lines.end(),
+                          [](const std::string& line) { return line.rfind("trainyard_quant_", 0) == 0; }),
+            80);
+  metrics->TaskEnded("job");
+  EXPECT_EQ(Scrape(metrics->port()).find("job=\"job\""), std::string::npos);
 }
 
 TEST_F(DaemonTest, SeriesOfARankComeWithItAndGoWithIt) {

@@ -220,6 +220,65 @@ TEST(PretrainJobTest, RanksAgreeAndTheFirstHasTheResult) {
   EXPECT_EQ(results[1].artifacts_size(), 0);
 }
 
+// What a codec has lost is a rank's own: it goes through the files of the checkpoint, rank by rank.
+TEST(PretrainJobTest, QuantizedRanksResumeFromACheckpointWithEqualBits) {
+  train::testing::TinyDataset data;
+  TempDir root;
+  spec::JobOptions options = TinyJob(data.path());
+  options.training.evaluation.interval_steps = 0;
+  options.communication.codec = spec::MaxminCodec{4, 64};
+  options.communication.error_feedback = true;
+  options.communication.min_elements = 256;
+  options.communication.plan = spec::LgrecoOptions{1.0, 2, 2, 2, 8};
+  std::vector<std::vector<double>> expected(2), resumed(2);
+  auto data_ranks = comm::MakeLocalCommunicators(2), background = comm::MakeLocalCommunicators(2);
+  auto later = comm::MakeLocalCommunicators(2);
+  std::vector<std::thread> threads;
+  v1::CheckpointManifest committed;
+  for (int rank = 0; rank < 2; ++rank) {
+    threads.emplace_back([&, rank] {
+      const auto r = static_cast<size_t>(rank);
+      Rank first(options, root.path(), rank, 2, data_ranks[r].get());
+      TY_CHECK_OK(first.job->Prepare(first.context));
+      TY_CHECK_OK(first.job->Initialize());
+      first.Units(3);
+      ckpt::CheckpointerOptions checkpoint;
+      checkpoint.job_root = root.path();
+      checkpoint.attempt = checkpoint.fence = 1;
+      const auto commit = [&](const v1::CheckpointManifest& manifest) {
+        committed = manifest;
+        return absl::OkStatus();
+      };
+      {
+        const std::unique_ptr<ckpt::Checkpointer> checkpointer =
+            ckpt::Checkpointer::Create(checkpoint, background[r].get(), commit);
+        TY_CHECK_OK(checkpointer->Snapshot(3, [&](ckpt::CheckpointWriter& writer) { return first.job->Save(writer); }));
+        TY_CHECK_OK(checkpointer->Wait().status);
+      }
+      TY_CHECK_OK(background[r]->Barrier());
+      for (const UnitResult& unit : first.Units(3)) {
+        expected[r].push_back(unit.metrics.at("loss"));
+        EXPECT_GT(unit.metrics.at("compression_ratio"), 2);
+        EXPECT_GT(unit.metrics.at("quant_seconds"), 0);
+        EXPECT_GT(unit.metrics.at("quant_nmse_mlp"), 0);
+        EXPECT_GE(unit.metrics.at("plan_epoch"), 1);
+      }
+
+      Rank second(options, root.path(), rank, 2, later[r].get());
+      TY_CHECK_OK(second.job->Prepare(second.context));
+      TY_CHECK_OK(second.job->Initialize());
+      absl::StatusOr<std::unique_ptr<ckpt::CheckpointReader>> reader =
+          ckpt::CheckpointReader::Open(root.path(), committed, rank);
+      TY_CHECK_OK(reader);
+      TY_CHECK_OK(second.job->Restore(**reader));
+      for (const UnitResult& unit : second.Units(3)) resumed[r].push_back(unit.metrics.at("loss"));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(resumed, expected);
+  EXPECT_EQ(resumed[0], resumed[1]);
+}
+
 TEST(PretrainJobTest, AStopCutsEvaluationShortAndLeavesNoResult) {
   train::testing::TinyDataset data;
   TempDir attempt;
