@@ -47,7 +47,9 @@ std::string ProgressLine(const v1::JobProgress& progress, absl::Duration eta, in
     return found == progress.values().end() ? nullptr : &found->second;
   };
   if (const double* loss = value("loss")) absl::StrAppendFormat(&text, "  loss %.4g", *loss);
+  if (const double* critic = value("loss_d")) absl::StrAppendFormat(&text, "  loss_d %.4g", *critic);
   if (const double* rate = value("tokens_per_second")) absl::StrAppend(&text, "  ", ShortNumber(*rate), " tok/s");
+  if (const double* rate = value("images_per_second")) absl::StrAppend(&text, "  ", ShortNumber(*rate), " img/s");
   if (!progress.section().empty() && progress.section() != "train") absl::StrAppend(&text, "  ", progress.section());
   if (eta != absl::InfiniteDuration()) absl::StrAppend(&text, "  ETA ", RoughDuration(eta));
 

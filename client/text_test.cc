@@ -85,6 +85,15 @@ TEST(ProgressLine, HasBarStepLossSpeedAndEta) {
             "[====>      ]  45%  step 450/1000  loss 3.213  12.3k tok/s  ETA 1m 20s");
 }
 
+TEST(ProgressLine, OfAGanHasTheCriticsLossAndImages) {
+  v1::JobProgress progress;
+  progress.set_step(9);
+  progress.set_total_steps(10);
+  (*progress.mutable_values())["loss_d"] = -1.5;
+  (*progress.mutable_values())["images_per_second"] = 512;
+  EXPECT_THAT(ProgressLine(progress, absl::InfiniteDuration(), 100), HasSubstr("step 9/10  loss_d -1.5  512 img/s"));
+}
+
 TEST(ProgressLine, NeverWrapsAndTakesOddNumbers) {
   for (int columns : {0, 1, 10, 40, 200}) {
     for (const auto& [step, total] : {std::pair<int64_t, int64_t>{0, 0}, {5, 0}, {7, 5}, {-1, 10}, {10, 10}}) {

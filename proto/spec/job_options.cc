@@ -335,6 +335,14 @@ absl::StatusOr<JobOptions> ParseJob(const v1::JobSpec& spec) {
   return options;
 }
 
+int64_t TotalSteps(const JobOptions& options) {
+  return std::visit(Overloaded{
+                        [&](const PretrainOptions&) { return options.training.steps; },
+                        [](const QodaGanOptions& gan) { return gan.updates; },
+                    },
+                    options.kind);
+}
+
 std::string KindName(const v1::JobSpec& spec) {
   const auto* kind = v1::JobSpec::descriptor()->FindOneofByName("kind");
   const auto* field = v1::JobSpec::GetReflection()->GetOneofFieldDescriptor(spec, kind);

@@ -96,6 +96,9 @@ struct JobOptions {
   KindOptions kind;
 };
 
+// Steps of the whole job, of whatever kind.
+int64_t TotalSteps(const JobOptions& options);
+
 // InvalidArgument names every problem with its path: "training.optimizer.adamw.learning_rate: -1 not in (0, 10]".
 // GetFieldViolations (proto/rpc/error_details.h) gives them as a list. Deterministic; touches no file.
 absl::StatusOr<JobOptions> ParseJob(const v1::JobSpec& spec);

@@ -93,6 +93,7 @@ TEST(QodaGanOptions, EveryFieldIsRead) {
   EXPECT_EQ(adam.beta2, 0.99);
   EXPECT_EQ(adam.eps, 1e-6);
   EXPECT_EQ(options.updates, 7);
+  EXPECT_EQ(TotalSteps(job), 7);
   EXPECT_EQ(options.global_batch, 30);
   EXPECT_EQ(options.latent_dim, 16);
   EXPECT_EQ(options.gp_lambda, 0);

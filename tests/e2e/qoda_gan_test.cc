@@ -57,7 +57,8 @@ std::map<int64_t, std::string> History(const Cluster& cluster, const std::string
 }
 
 std::string ArtifactPath(const Cluster& cluster, const std::string& job, const std::string& name) {
-  for (const auto& artifact : cluster.Get(job)["result"]["artifacts"]) {
+  const nlohmann::json record = cluster.Get(job);
+  for (const auto& artifact : record["result"]["artifacts"]) {
     if (artifact.value("name", "") == name) return artifact.value("path", "");
   }
   return "";
@@ -73,7 +74,7 @@ std::map<std::string, std::string> Exports(const Cluster& cluster, const std::st
   return files;
 }
 
-constexpr int kUpdates = 4000;
+constexpr int kUpdates = 2000;
 constexpr char kQodaDa[] = "{qoda_da: {lr_scale: 0.02}}";
 
 TEST(QodaGanTest, KilledRankIsReplacedAndTheRunEqualsTheUndisturbedOne) {
@@ -100,7 +101,8 @@ TEST(QodaGanTest, KilledRankIsReplacedAndTheRunEqualsTheUndisturbedOne) {
   EXPECT_TRUE(Exports(cluster, disturbed) == nets) << "the exported weights differ";
 
   // What else the job promises.
-  const auto values = cluster.Get(undisturbed)["result"]["values"];
+  const nlohmann::json record = cluster.Get(undisturbed);
+  const nlohmann::json values = record["result"]["values"];
   EXPECT_TRUE(std::isfinite(values.value("sliced_wasserstein", NAN)));
   EXPECT_GE(values.value("modes_covered", -1.0), 0);
   const auto grids = ListDir(ArtifactPath(cluster, undisturbed, "samples"));

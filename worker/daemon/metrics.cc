@@ -40,7 +40,16 @@ constexpr std::pair<const char*, const char*> kGauges[] = {{"loss", "loss"},
                                                            {"tokens_per_second", "tokens_per_second"},
                                                            {"mfu", "mfu_ratio"},
                                                            {"compression_ratio", "compression_ratio"},
-                                                           {"plan_epoch", "plan_epoch"}};
+                                                           {"plan_epoch", "plan_epoch"},
+                                                           {"loss_d", "loss_d"},
+                                                           {"loss_g", "loss_g"},
+                                                           {"gradient_penalty", "gradient_penalty"},
+                                                           {"eta", "eta"},
+                                                           {"gamma", "gamma"},
+                                                           {"images_per_second", "images_per_second"},
+                                                           {"sliced_wasserstein", "sliced_wasserstein"},
+                                                           {"modes_covered", "modes_covered"},
+                                                           {"frechet_distance", "frechet_distance"}};
 
 // Values whose names end in a layer type -> series with the label `layer_type`.
 constexpr std::pair<const char*, const char*> kTypeGauges[] = {{"quant_nmse_", "quant_nmse"}, {"bits_", "quant_bits"}};

@@ -11,6 +11,8 @@
 //   comm_phase1_bytes, comm_phase2_bytes                 likewise: comm_bytes_total with phase="1", "2"
 //   quant_nmse_<type>, bits_<type>  gauges quant_nmse, quant_bits with layer_type: types of the job's spec, 40 at most
 //   plan_epoch                      gauge of the same name
+//   loss_d, loss_g, gradient_penalty, eta, gamma, images_per_second, sliced_wasserstein, modes_covered,
+//   frechet_distance                gauges of the same name, of qoda_gan
 //   checkpoint_{blocking,write,commit}_seconds        checkpoint_seconds{phase}
 //   checkpoint_step                 checkpoint_committed_step
 // Other names only go to the job's history.

@@ -171,7 +171,7 @@ class Rank {
     where_ = "restore";
     context_->EnterSection("restore");
     TY_ASSIGN_OR_RETURN(const int64_t step, AgreeOnRestore(restore_, *job_, *communicators_.control));
-    context_->SetStep(step, options_.training.steps);
+    context_->SetStep(step, spec::TotalSteps(options_));
 
     where_ = "train";
     checkpointer_ = ckpt::Checkpointer::Create({.job_root = launch_.job_dir(),
@@ -196,7 +196,7 @@ class Rank {
                     .checkpointer = checkpointer_.get(),
                     .stop = stop_,
                     .checkpoint = options_.checkpoint,
-                    .total_steps = options_.training.steps};
+                    .total_steps = spec::TotalSteps(options_)};
     if (launch_.rank() == 0) parts.on_unit = StepPrinter();
     TY_ASSIGN_OR_RETURN(const LoopEnd end, RunLoop(parts));
     if (!end.is_done) return absl::OkStatus();

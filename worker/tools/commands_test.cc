@@ -98,7 +98,10 @@ TEST(PlanCommandTest, PlansGans) {
   EXPECT_EQ(plan["memory_bytes_per_rank"], sum);
   const int64_t uncoded = plan["uncoded_bytes_per_step_per_rank"], sent = plan["wire_bytes_per_step_per_rank"];
   EXPECT_NEAR(static_cast<double>(uncoded), 2 * 4 * (1193537.0 + 660929.0), 1000);
-  EXPECT_NEAR(static_cast<double>(uncoded) / static_cast<double>(sent), 5.22, 0.1);  // quantized-comm.md, 2.4
+  // 2 * 32 / (4.125 + 8.125) of the coded tensors (quantized-comm.md, 2.4); biases and norms are not.
+  const double ratio = static_cast<double>(uncoded) / static_cast<double>(sent);
+  EXPECT_LT(ratio, 5.225);
+  EXPECT_GT(ratio, 5.0);
 
   const Outcome text = Call({"plan", dir.Join("gan.yaml")});
   EXPECT_THAT(text.out, HasSubstr("in the discriminator"));
