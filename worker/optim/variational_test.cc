@@ -188,7 +188,7 @@ TEST(Quantized, ConstantsOfTheFastRateByBits) {
   for (const auto& [bits, constant] : kCases) {
     const std::vector<double> gaps = Gaps(Uneven(), Noise::kNone, 4, 6, 8, {}, {.bits = bits});
     std::printf("%d bits: T * gap at 4096: %.3f\n", bits, 4096 * gaps[1]);
-    EXPECT_NEAR(4096 * gaps[1], constant, .2 * constant) << bits << " bits";
+    EXPECT_NEAR(4096 * gaps[1], constant, .12 * constant) << bits << " bits";
     EXPECT_LT(4096 * gaps[1], 1.02 * last) << bits << " bits";
     last = 4096 * gaps[1];
   }
