@@ -87,7 +87,7 @@ absl::StatusOr<SubmitResult> Core::Submit(const v1::SubmitRequest& request, cons
   if (earlier) return SubmitResult{.uid = *earlier, .deduplicated = true, .validated = {}};
 
   const std::string kind = spec::KindName(request.spec());
-  if (options.name.empty()) options.name = absl::StrCat(kind, "-", uid.substr(0, kNameSuffix));
+  if (options.name.empty()) options.name = spec::GeneratedName(request.spec(), uid.substr(0, kNameSuffix));
   const auto same_name = newest_by_name_.find({options.name_space, options.name});
   if (same_name != newest_by_name_.end() && !IsTerminal(FindEntry(same_name->second)->state())) {
     const v1::Job& other = FindEntry(same_name->second)->job();

@@ -8,6 +8,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "base/digest.h"
 #include "base/overloaded.h"
 #include "base/status_macros.h"
@@ -347,6 +348,10 @@ std::string KindName(const v1::JobSpec& spec) {
   const auto* kind = v1::JobSpec::descriptor()->FindOneofByName("kind");
   const auto* field = v1::JobSpec::GetReflection()->GetOneofFieldDescriptor(spec, kind);
   return field == nullptr ? "" : field->name();
+}
+
+std::string GeneratedName(const v1::JobSpec& spec, absl::string_view suffix) {
+  return absl::StrCat(absl::StrReplaceAll(KindName(spec), {{"_", "-"}}), "-", suffix);
 }
 
 std::string SpecDigest(const v1::JobSpec& spec) {

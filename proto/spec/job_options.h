@@ -106,6 +106,9 @@ absl::StatusOr<JobOptions> ParseJob(const v1::JobSpec& spec);
 // Name of the kind that is set, for example "pretrain"; empty if none.
 std::string KindName(const v1::JobSpec& spec);
 
+// A name for a job that was given none: its kind and `suffix`, as a label.
+std::string GeneratedName(const v1::JobSpec& spec, absl::string_view suffix);
+
 // True for an RFC 1035 label of at most 63 characters: names of jobs, namespaces and queues.
 bool IsLabel(absl::string_view name);
 

@@ -503,6 +503,16 @@ TEST(Digest, DoesNotDependOnTheOrderOfInsertion) {
   EXPECT_EQ(RequestDigest(forward), RequestDigest(backward));
 }
 
+TEST(GeneratedName, IsALabelForEveryKind) {
+  const google::protobuf::OneofDescriptor* kinds = v1::JobSpec::descriptor()->FindOneofByName("kind");
+  for (int i = 0; i < kinds->field_count(); ++i) {
+    v1::JobSpec spec;
+    v1::JobSpec::GetReflection()->MutableMessage(&spec, kinds->field(i));
+    const std::string name = GeneratedName(spec, "27554854");
+    EXPECT_TRUE(IsLabel(name)) << name;
+  }
+}
+
 TEST(KindName, IsTheFieldsName) {
   EXPECT_EQ(KindName(Spec()), "pretrain");
   EXPECT_EQ(KindName(v1::JobSpec()), "");
