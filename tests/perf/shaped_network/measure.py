@@ -107,7 +107,7 @@ def main():
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--codecs", nargs="+", choices=CODECS, default=list(CODECS))
     parser.add_argument("--rates", nargs="+", type=lambda text: None if text == "unshaped" else int(text),
-                        default=[None, 1000, 200, 100, 50], help="Mbit/s, or the word unshaped")
+                        default=[None, 1000, 400, 200, 100, 50], help="Mbit/s, or the word unshaped")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--programs", default=str(ROOT / "bazel-bin"), help="Bazel's output folder")

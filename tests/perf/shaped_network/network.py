@@ -8,7 +8,7 @@ import subprocess
 SUBNET = "10.77.0"
 
 # Token-bucket depth by rate: enough for one timer tick, small against a step (bytes).
-BURSTS = {None: 0, 1000: 131072, 200: 32768, 100: 16384, 50: 16384, 10: 16384}
+BURSTS = {None: 0, 1000: 131072, 400: 65536, 200: 32768, 100: 16384, 50: 16384, 10: 16384}
 
 
 def run(*argv):

@@ -6,6 +6,8 @@ import json
 import pathlib
 import statistics
 
+from jobs import LONG
+
 COLOURS = ["#4C72B0", "#DD8452", "#55A868", "#C44E52", "#8172B3", "#937860"]
 FULL = "fp32"
 
@@ -75,6 +77,9 @@ def time_to_loss(runs):
     for (kind, workers, rate, steps), row in groups.items():
         if FULL not in row or len(row) < 2:
             continue
+        if kind == "qoda_gan":
+            game_table(workers, rate, steps, row)
+            continue
         goal = smoothed(row[FULL]["losses"])[-1]
         print(f"\n### Time to the loss that fp32 has after {steps} steps ({goal:.4f}): {kind}, {workers} workers, "
               f"{rate_name(rate)}\n\n| codec | steps | seconds | speed-up |\n|---|---|---|---|")
@@ -88,6 +93,15 @@ def time_to_loss(runs):
             seconds = run["train_seconds"] * reached / len(losses)
             base = base or seconds
             print(f"| {codec} | {reached} | {seconds:.1f} | {base / seconds:.2f} |")
+
+
+def game_table(workers, rate, steps, row):
+    """A game's losses do not fall to a goal; so the time of equally many updates, and what came of them."""
+    print(f"\n### {steps} updates of qoda_gan, {workers} workers, {rate_name(rate)}\n")
+    print("| codec | seconds | speed-up | sliced Wasserstein distance |\n|---|---|---|---|")
+    for codec, run in row.items():
+        print(f"| {codec} | {run['train_seconds']:.1f} | {row[FULL]['train_seconds'] / run['train_seconds']:.2f} | "
+              f"{run['values'].get('sliced_wasserstein', float('nan')):.4f} |")
 
 
 def smoothed(losses, window=10):
@@ -148,8 +162,8 @@ def main():
     runs = [json.loads(line) for path in args.results for line in open(path)]
     speeds = [run for run in runs if run["what"] == "speed"]
     # Long runs are for the time to a loss, short ones for the time of a step.
-    long = [run for run in speeds if run["steps"] >= 50]
-    speed_tables([run for run in speeds if run["steps"] < 50], args.plots)
+    long = [run for run in speeds if run["steps"] >= LONG]
+    speed_tables([run for run in speeds if run["steps"] < LONG], args.plots)
     time_to_loss(long)
     loss_table([run for run in runs if run["what"] == "loss"])
 
