@@ -22,7 +22,11 @@ class Network:
         self.prefix = prefix
         self.count = count
         self.switch = prefix + "sw"
-        self.close()
+        there = subprocess.run(["ip", "netns", "list"], check=True, capture_output=True, text=True).stdout.split()
+        if self.switch in there:
+            raise SystemExit(f"network namespace {self.switch} exists: another run goes on, or one was killed; then remove "
+                             f"it and the hosts with: for n in $(ip netns list | grep -o '^{prefix}[a-z0-9]*'); do "
+                             "ip netns del $n; done")
         try:
             run("ip", "netns", "add", self.switch)
             self._in_switch("ip", "link", "add", "br0", "type", "bridge")
