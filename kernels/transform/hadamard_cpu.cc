@@ -1,0 +1,153 @@
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/core/dispatch.h"
+#include "kernels/transform/hadamard_internal.h"
+#include "kernels/transform/vector8.h"
+
+namespace trainyard::kernels::internal {
+namespace {
+
+// The butterflies of distance 1, 2 and 4, inside one vector: (a, b) becomes (a + b, a - b).
+TY_INLINE Vector8 WithinVector(Vector8 v) {
+  constexpr Vector8 kSign1 = {1, -1, 1, -1, 1, -1, 1, -1};
+  constexpr Vector8 kSign2 = {1, 1, -1, -1, 1, 1, -1, -1};
+  constexpr Vector8 kSign4 = {1, 1, 1, 1, -1, -1, -1, -1};
+  v = __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6) + v * kSign1;
+  v = __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5) + v * kSign2;
+  return __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3) + v * kSign4;
+}
+
+// The butterflies up to half of 8 kVectors elements, in registers, from x to y.
+template <int kVectors, typename X>
+TY_INLINE void TransformBlock(const X* x, const float* signs, float* y) {
+  Vector8 v[kVectors];
+#pragma GCC unroll 8
+  for (int i = 0; i < kVectors; ++i) {
+    v[i] = Load8(x + kVectorLanes * i);
+    if (signs != nullptr) v[i] *= Load8(signs + kVectorLanes * i);
+    v[i] = WithinVector(v[i]);
+  }
+#pragma GCC unroll 3
+  for (int distance = 1; distance < kVectors; distance *= 2) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) {
+      if ((i & distance) != 0) continue;
+      const Vector8 a = v[i];
+      const Vector8 b = v[i + distance];
+      v[i] = a + b;
+      v[i + distance] = a - b;
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kVectors; ++i) Store8(v[i], y + kVectorLanes * i);
+}
+
+constexpr int64_t kBlock = 64;
+
+// The butterflies of one distance, a multiple of the vector length, over one group in place.
+TY_INLINE void Combine(float* y, int64_t group, int64_t distance) {
+  for (int64_t first = 0; first < group; first += 2 * distance) {
+    for (int64_t i = first; i < first + distance; i += kVectorLanes) {
+      const Vector8 a = Load8(y + i);
+      const Vector8 b = Load8(y + i + distance);
+      Store8(a + b, y + i);
+      Store8(a - b, y + i + distance);
+    }
+  }
+}
+
+template <typename Y>
+TY_INLINE void StoreScaled(Vector8 v, float scale, const float* signs, Y* y) {
+  v *= scale;
+  if (signs != nullptr) v *= Load8(signs);
+  Store8(v, y);
+}
+
+// The last butterflies of a group beyond one block, or none; then scale and signs.
+template <typename Y>
+TY_INLINE void Finish(const float* x, int64_t group, float scale, const float* signs, Y* y) {
+  if (group <= kBlock) {
+    for (int64_t i = 0; i < group; i += kVectorLanes) {
+      StoreScaled(Load8(x + i), scale, signs == nullptr ? nullptr : signs + i, y + i);
+    }
+    return;
+  }
+  const int64_t half = group / 2;
+  for (int64_t i = 0; i < half; i += kVectorLanes) {
+    const Vector8 a = Load8(x + i);
+    const Vector8 b = Load8(x + i + half);
+    StoreScaled(a + b, scale, signs == nullptr ? nullptr : signs + i, y + i);
+    StoreScaled(a - b, scale, signs == nullptr ? nullptr : signs + i + half, y + i + half);
+  }
+}
+
+template <typename X, typename Y>
+TY_INLINE void TransformGroup(const X* x, const float* signs_before, const float* signs_after, int64_t group,
+                              float scale, Y* y) {
+  alignas(64) float work[kMaxHadamardGroup];
+  switch (group) {
+    case 16:
+      TransformBlock<2>(x, signs_before, work);
+      break;
+    case 32:
+      TransformBlock<4>(x, signs_before, work);
+      break;
+    default:
+      for (int64_t i = 0; i < group; i += kBlock) {
+        TransformBlock<8>(x + i, signs_before == nullptr ? nullptr : signs_before + i, work + i);
+      }
+      for (int64_t distance = kBlock; distance < group / 2; distance *= 2) Combine(work, group, distance);
+  }
+  Finish(work, group, scale, signs_after, y);
+}
+
+// Groups first .. last - 1 of the whole tensor.
+template <typename X, typename Y>
+void TransformGroups(const HadamardArgs& args, int64_t first, int64_t last) {
+  const int64_t group = args.group;
+  const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(group)));
+  const X* x = args.x.as<X>();
+  Y* y = args.y.as<Y>();
+  if (!args.signs) {
+    for (int64_t g = first; g < last; ++g) {
+      TransformGroup(x + g * group, nullptr, nullptr, group, scale, y + g * group);
+    }
+    return;
+  }
+  const int64_t period = args.signs.size();
+  const float* signs = args.signs.as<float>();
+  int64_t at = first * group % period;
+  for (int64_t g = first; g < last; ++g) {
+    const float* here = signs + at;
+    TransformGroup(x + g * group, args.inverse ? nullptr : here, args.inverse ? here : nullptr, group, scale,
+                   y + g * group);
+    at += group;
+    if (at == period) at = 0;
+  }
+}
+
+}  // namespace
+
+void HadamardCpu(const HadamardArgs& args, Stream& stream) {
+  const int64_t grain = std::max<int64_t>((int64_t{1} << 14) / args.group, 1);
+  DispatchFloat(args.x.dtype(), [&](auto x_tag) {
+    DispatchFloat(args.y.dtype(), [&](auto y_tag) {
+      using X = typename decltype(x_tag)::type;
+      using Y = typename decltype(y_tag)::type;
+      stream.pool().ParallelFor(args.x.size() / args.group, grain,
+                                [&](int64_t first, int64_t last) { TransformGroups<X, Y>(args, first, last); });
+    });
+  });
+}
+
+void RandomSignsCpu(const RandomSignsArgs& args, Stream& stream) {
+  float* signs = args.signs.as<float>();
+  stream.pool().ParallelFor(args.signs.size(), 1024, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      signs[i] = (RandomWord(args.random, static_cast<uint64_t>(i)) >> 31) != 0 ? -1.0f : 1.0f;
+    }
+  });
+}
+
+}  // namespace trainyard::kernels::internal
