@@ -222,6 +222,7 @@ void CheckCodec(const CodecOptions& codec, const std::string& path, const v1::Co
                "maxmin with 1 bit loses more than the gradient itself, so error feedback diverges; take sign_mean");
   }
   if (maxmin != nullptr && options.plan && options.plan->bits_min <= options.plan->bits_max &&
+      !errors.HasProblem(absl::StrCat(path, ".maxmin.bits")) &&
       (maxmin->bits < options.plan->bits_min || maxmin->bits > options.plan->bits_max)) {
     errors.Add(path,
                absl::StrCat("maxmin.bits: ", maxmin->bits, " not in [", options.plan->bits_min, ", ",

@@ -1,5 +1,7 @@
 #include "proto/spec/field_errors.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_join.h"
 
 namespace trainyard::spec {
@@ -12,6 +14,11 @@ std::string FieldErrors::PathOf(absl::string_view name) const {
 
 void FieldErrors::Add(absl::string_view name, absl::string_view text) {
   violations_->push_back({PathOf(name), std::string(text)});
+}
+
+bool FieldErrors::HasProblem(absl::string_view name) const {
+  return std::any_of(violations_->begin(), violations_->end(),
+                     [path = PathOf(name)](const FieldViolation& violation) { return violation.path == path; });
 }
 
 double FieldErrors::InRangeAbove(absl::string_view name, double value, double above, double highest) {

@@ -46,6 +46,8 @@ class FieldErrors {
   double InRangeBelow(absl::string_view name, double value, double lowest, double below);
 
   const std::vector<FieldViolation>& violations() const { return *violations_; }
+  // Whether the field is among the problems: what stands in for its value then tells nothing about other fields.
+  bool HasProblem(absl::string_view name) const;
 
   // InvalidArgument with all problems in its text and, for programs, as field violations (proto/rpc/error_details.h).
   absl::Status ToStatus() const;

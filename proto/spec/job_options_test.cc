@@ -349,6 +349,7 @@ TEST(ParseJob, CommunicationRelations) {
   refused("plan { lgreco { } } codec { levels { } }", "plan");
   refused("plan { lgreco { bits_min: 5 bits_max: 4 } } codec { maxmin { bits: 5 } }", "plan.lgreco.bits_min");
   refused("plan { lgreco { bits_min: 5 } } codec { maxmin { } }", "codec");
+  refused("plan { lgreco { } } codec { maxmin { bits: 9 } }", "codec.maxmin.bits");  // and no word of what stands in
   refused("plan { lgreco { interval_steps: 5 window_steps: 6 } } codec { maxmin { } }", "plan.lgreco.window_steps");
   refused("entropy_coding: ENTROPY_CODING_HUFFMAN", "entropy_coding");
   refused("exchange: EXCHANGE_RING phase2_bits: 8", "phase2_bits");

@@ -1,6 +1,6 @@
-// The sections that all training kinds share, typed and with their defaults: model, data, training; for communication see
-// communication_options.h.
-// Ranges are enforced by the parsers in training_options.cc and are stated here beside each field.
+// The sections that all training kinds share, typed and with their defaults: model, data, training; for communication
+// see communication_options.h. Ranges are enforced by the parsers in training_options.cc and are stated here beside
+// each field.
 #pragma once
 
 #include <cstdint>
