@@ -10,13 +10,12 @@ namespace trainyard::jobs {
 
 std::unique_ptr<Job> MakeJob(const spec::JobOptions& options) {
   using Made = std::unique_ptr<Job>;
-  return std::visit(
-      Overloaded{
-          // a kind without a line here does not compile
-          [&](const spec::PretrainOptions&) -> Made { return MakePretrainJob(options); },
-          [&](const spec::QodaGanOptions&) -> Made { return MakeQodaGanJob(options); },
-      },
-      options.kind);
+  return std::visit(Overloaded{
+                        // a kind without a line here does not compile
+                        [&](const spec::PretrainOptions&) -> Made { return MakePretrainJob(options); },
+                        [&](const spec::QodaGanOptions&) -> Made { return MakeQodaGanJob(options); },
+                    },
+                    options.kind);
 }
 
 }  // namespace trainyard::jobs
