@@ -1,0 +1,9 @@
+#pragma once
+
+#include "kernels/quant/abs_max.h"
+
+namespace trainyard::kernels::internal {
+
+void AbsMaxCpu(const AbsMaxArgs& args, Stream& stream);
+
+}  // namespace trainyard::kernels::internal

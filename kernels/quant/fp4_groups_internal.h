@@ -1,0 +1,12 @@
+#pragma once
+
+#include "kernels/quant/fp4_groups.h"
+
+namespace trainyard::kernels::internal {
+
+void Fp4GroupsDequantizeCpu(const Fp4GroupsDequantizeArgs& args, Stream& stream);
+
+// values[i] = E2M1(codes[i]) * scales[i / group], for codes in a byte each; group 16 or 32.
+void Fp4GroupValues(const uint8_t* codes, const float* scales, int64_t count, int64_t group, float* values);
+
+}  // namespace trainyard::kernels::internal

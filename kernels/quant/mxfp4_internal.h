@@ -1,0 +1,9 @@
+#pragma once
+
+#include "kernels/quant/mxfp4.h"
+
+namespace trainyard::kernels::internal {
+
+void MxQuantizeCpu(const MxQuantizeArgs& args, Stream& stream);
+
+}  // namespace trainyard::kernels::internal
