@@ -1,0 +1,205 @@
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/core/dispatch.h"
+#include "kernels/core/simd.h"
+#include "kernels/gemm/int_gemm_internal.h"
+
+namespace trainyard::kernels::internal {
+namespace {
+
+// One task is a tile of c, over the depth in steps whose operands fit the second-level cache: both are expanded to
+// units on the thread's stack. A tile is tall, because the columns are put in order anew for every tile.
+constexpr int64_t kTileRows = 256;
+constexpr int64_t kTileColumns = 128;
+constexpr int64_t kDepthStep = 512;
+constexpr int64_t kMaxUnits = kDepthStep / 2;
+constexpr int64_t kMaxTileColumns = 32;  // of any kernel
+
+TY_SIMD void UnpackHalves(const uint8_t* packed, int64_t count, uint8_t* codes) {
+  for (int64_t pair = 0; pair < count / 2; ++pair) {
+    const uint8_t both = packed[pair];
+    codes[2 * pair] = static_cast<uint8_t>(((both & 15) ^ 8) - 8);
+    codes[2 * pair + 1] = static_cast<uint8_t>(((both >> 4) ^ 8) - 8);
+  }
+  if (count % 2 != 0) codes[count - 1] = static_cast<uint8_t>(((packed[count / 2] & 15) ^ 8) - 8);
+}
+
+// `count` codes of a row from column `first`, which is even, as bytes; `buffer` holds kDepthStep.
+const uint8_t* RowCodes(const IntCodes& codes, int64_t row, int64_t first, int64_t count, uint8_t* buffer) {
+  const uint8_t* stored = codes.codes.as<uint8_t>() + row * codes.codes.dim(1);
+  if (!codes.packed) return stored + first;
+  UnpackHalves(stored + first / 2, count, buffer);
+  return buffer;
+}
+
+// panel[u * columns + j] = rows[j * stride + u].
+TY_SIMD void Interleave(const int32_t* rows, int64_t stride, int64_t units, int64_t columns, int32_t* panel) {
+  constexpr int64_t kBlock = 8;
+  for (int64_t u = 0; u < units; u += kBlock) {
+    const int64_t block = std::min(kBlock, units - u);
+    for (int64_t j = 0; j < columns; j += kBlock) {
+      for (int64_t v = 0; v < block; ++v) {
+        for (int64_t i = 0; i < kBlock; ++i) panel[(u + v) * columns + j + i] = rows[(j + i) * stride + u + v];
+      }
+    }
+  }
+}
+
+struct Task {
+  alignas(64) int32_t sums[kTileRows * kTileColumns];
+  alignas(64) int32_t left[kTileRows * kMaxUnits];
+  alignas(64) int32_t right[kMaxTileColumns * kMaxUnits];
+  alignas(64) int32_t panel[kMaxTileColumns * kMaxUnits];
+  int32_t starts[kTileRows];
+  uint8_t unpacked[kDepthStep];
+};
+
+// The products of rows row .. row + rows - 1 of a with rows col .. col + cols - 1 of b into task.sums, a row every
+// kTileColumns.
+void ComputeTile(const IntKernel& kernel, const IntGemmArgs& args, int64_t row, int64_t rows, int64_t col, int64_t cols,
+                 Task& task) {
+  std::memset(task.sums, 0, static_cast<size_t>(rows * kTileColumns) * sizeof(int32_t));
+  const int64_t stride = kDepthStep / kernel.unit_codes;
+  for (int64_t first = 0; first < args.depth; first += kDepthStep) {
+    const int64_t count = std::min(kDepthStep, args.depth - first);
+    const int64_t units = (count + kernel.unit_codes - 1) / kernel.unit_codes;
+    for (int64_t i = 0; i < rows; ++i) {
+      int32_t* out = task.left + i * stride;
+      out[units - 1] = 0;  // the last unit may hold fewer codes
+      task.starts[i] = kernel.expand_left(RowCodes(args.a, row + i, first, count, task.unpacked), count, out);
+    }
+    for (int64_t c = 0; c < cols; c += kernel.tile_columns) {
+      const int64_t present = std::min(kernel.tile_columns, cols - c);
+      for (int64_t j = 0; j < kernel.tile_columns; ++j) {
+        int32_t* out = task.right + j * stride;
+        if (j < present) {
+          out[units - 1] = 0;
+          kernel.expand_right(RowCodes(args.b, col + c + j, first, count, task.unpacked), count, out);
+        } else {
+          std::memset(out, 0, static_cast<size_t>(units) * sizeof(int32_t));
+        }
+      }
+      Interleave(task.right, stride, units, kernel.tile_columns, task.panel);
+      for (int64_t i = 0; i < rows; i += kernel.tile_rows) {
+        kernel.multiply(task.left + i * stride, stride, task.starts + i, std::min(kernel.tile_rows, rows - i),
+                        task.panel, units, task.sums + i * kTileColumns + c, kTileColumns);
+      }
+    }
+  }
+}
+
+// Equal parts of at most `limit`, multiples of `unit`.
+int64_t TileExtent(int64_t extent, int64_t limit, int64_t unit) {
+  const int64_t parts = (extent + limit - 1) / limit;
+  const int64_t part = (extent + parts - 1) / std::max<int64_t>(parts, 1);
+  return std::max<int64_t>((part + unit - 1) / unit * unit, unit);
+}
+
+// Calls finish(sums, row, rows, col, cols) for every tile of the product.
+template <typename Finish>
+void ForTiles(const IntKernel& kernel, const IntGemmArgs& args, Stream& stream, const Finish& finish) {
+  const int64_t m = args.a.codes.dim(0);
+  const int64_t n = args.b.codes.dim(0);
+  if (m == 0 || n == 0) return;
+  const int64_t tile_rows = TileExtent(m, kTileRows, 8);
+  const int64_t tile_cols = TileExtent(n, kTileColumns, kMaxTileColumns);
+  const int64_t across = (n + tile_cols - 1) / tile_cols;
+  const int64_t tiles = (m + tile_rows - 1) / tile_rows * across;
+  stream.pool().ParallelFor(tiles, 1, [&](int64_t begin, int64_t end) {
+    Task task;
+    for (int64_t tile = begin; tile < end; ++tile) {
+      const int64_t row = tile / across * tile_rows;
+      const int64_t col = tile % across * tile_cols;
+      const int64_t rows = std::min(tile_rows, m - row);
+      const int64_t cols = std::min(tile_cols, n - col);
+      ComputeTile(kernel, args, row, rows, col, cols, task);
+      finish(task.sums, row, rows, col, cols);
+    }
+  });
+}
+
+// y[j] = a_step b_steps[j] (sums[j] + (a_sum + b_sums[j]) / 2 + k / 4); a_term = 2 a_sum + k. The bracket, times 4, is
+// a whole number below 2^53, and the product of two float steps fits a double.
+template <typename Y>
+TY_INLINE void GridRow(const int32_t* sums, const int32_t* b_sums, const float* b_steps, double a_term, double a_step,
+                       int64_t count, Y* y) {
+  for (int64_t j = 0; j < count; ++j) {
+    const double four_sums = 4.0 * static_cast<double>(sums[j]) + (a_term + 2.0 * static_cast<double>(b_sums[j]));
+    y[j] = FromFloat<Y>(static_cast<float>(four_sums * (a_step * static_cast<double>(b_steps[j])) * 0.25));
+  }
+}
+TY_SIMD void GridRowF32(const int32_t* sums, const int32_t* b_sums, const float* b_steps, double a_term, double a_step,
+                        int64_t count, float* y) {
+  GridRow(sums, b_sums, b_steps, a_term, a_step, count, y);
+}
+TY_SIMD void GridRowBF16(const int32_t* sums, const int32_t* b_sums, const float* b_steps, double a_term, double a_step,
+                         int64_t count, BFloat16* y) {
+  GridRow(sums, b_sums, b_steps, a_term, a_step, count, y);
+}
+
+TY_SIMD int32_t SumOfCodes(const uint8_t* codes, int64_t count) {
+  int32_t sum = 0;
+  for (int64_t k = 0; k < count; ++k) sum += static_cast<int8_t>(codes[k]);
+  return sum;
+}
+
+const IntKernel& FastestKernel() {
+  static const IntKernel kernel = AllIntKernels().front();
+  return kernel;
+}
+
+}  // namespace
+
+void IntGemmWith(const IntKernel& kernel, const IntGemmArgs& args, Stream& stream) {
+  int32_t* c = args.c.as<int32_t>();
+  const int64_t n = args.c.dim(1);
+  ForTiles(kernel, args, stream, [&](const int32_t* sums, int64_t row, int64_t rows, int64_t col, int64_t cols) {
+    for (int64_t i = 0; i < rows; ++i) {
+      std::memcpy(c + (row + i) * n + col, sums + i * kTileColumns, static_cast<size_t>(cols) * sizeof(int32_t));
+    }
+  });
+}
+
+void IntGemmCpu(const IntGemmArgs& args, Stream& stream) {
+  IntGemmWith(FastestKernel(), args, stream);
+}
+
+void CodeRowSumsCpu(const CodeRowSumsArgs& args, Stream& stream) {
+  int32_t* sums = args.sums.as<int32_t>();
+  stream.pool().ParallelFor(args.sums.size(), 16, [&](int64_t begin, int64_t end) {
+    uint8_t unpacked[kDepthStep];
+    for (int64_t row = begin; row < end; ++row) {
+      sums[row] = 0;
+      for (int64_t first = 0; first < args.depth; first += kDepthStep) {
+        const int64_t count = std::min(kDepthStep, args.depth - first);
+        sums[row] += SumOfCodes(RowCodes(args.a, row, first, count, unpacked), count);
+      }
+    }
+  });
+}
+
+void IntGridLinearCpu(const IntGridLinearArgs& args, Stream& stream) {
+  const int64_t n = args.y.dim(1);
+  const float* a_steps = args.a_steps.as<float>();
+  const int32_t* a_sums = args.a_sums.as<int32_t>();
+  const float* b_steps = args.b_steps.as<float>();
+  const int32_t* b_sums = args.b_sums.as<int32_t>();
+  const IntGemmArgs product = {.a = args.a, .b = args.b, .depth = args.depth, .c = {}};
+  ForTiles(FastestKernel(), product, stream,
+           [&](const int32_t* sums, int64_t row, int64_t rows, int64_t col, int64_t cols) {
+             for (int64_t i = 0; i < rows; ++i) {
+               const int32_t* row_sums = sums + i * kTileColumns;
+               const double a_term = 2.0 * static_cast<double>(a_sums[row + i]) + static_cast<double>(args.depth);
+               const double a_step = static_cast<double>(a_steps[row + i]);
+               const int64_t at = (row + i) * n + col;
+               if (args.y.dtype() == DType::kF32) {
+                 GridRowF32(row_sums, b_sums + col, b_steps + col, a_term, a_step, cols, args.y.as<float>() + at);
+               } else {
+                 GridRowBF16(row_sums, b_sums + col, b_steps + col, a_term, a_step, cols, args.y.as<BFloat16>() + at);
+               }
+             }
+           });
+}
+
+}  // namespace trainyard::kernels::internal
