@@ -1,0 +1,192 @@
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+
+#include "kernels/core/dispatch.h"
+#include "kernels/transform/dct_internal.h"
+
+namespace trainyard::kernels::internal {
+namespace {
+
+constexpr double kPi = 3.14159265358979323846;
+
+// Makhoul's order: the even-indexed elements ascending, then the odd-indexed ones descending.
+TY_INLINE int64_t Reordered(int64_t i, int64_t n) {
+  return i % 2 == 0 ? i / 2 : n - (i + 1) / 2;
+}
+
+// Where element i of eight sequences goes. For even n two neighbours of the new order are one complex number, in which
+// case a Complex8 is two slots.
+class Slots {
+ public:
+  Slots(const DctPlan& plan, Complex8* values) : n_(plan.n()), values_(values) {
+    if (n_ % 2 != 0) {
+      for (int64_t i = 0; i < n_; ++i) values_[i].im = Vector8{};
+    }
+  }
+  TY_INLINE Vector8& of(int64_t i) const {
+    const int64_t at = Reordered(i, n_);
+    if (n_ % 2 != 0) return values_[at].re;
+    return at % 2 == 0 ? values_[at / 2].re : values_[at / 2].im;
+  }
+
+ private:
+  int64_t n_;
+  Complex8* values_;
+};
+
+// Eight neighbouring sequences of a matrix: `present` of them are there, the others are loaded as copies of the first
+// or as zeros and are not stored. Sequences are rows (axis 1) or columns (axis 0).
+template <typename X>
+void LoadRows(const X* x, int64_t present, int64_t n, const Slots& slots) {
+  const X* row[kVectorLanes];
+  for (int64_t lane = 0; lane < kVectorLanes; ++lane) row[lane] = x + (lane < present ? lane * n : 0);
+  int64_t i = 0;
+  for (; i + kVectorLanes <= n; i += kVectorLanes) {
+    Vector8 block[kVectorLanes];
+    for (int64_t lane = 0; lane < kVectorLanes; ++lane) block[lane] = Load8(row[lane] + i);
+    Transpose8(block);
+    for (int64_t k = 0; k < kVectorLanes; ++k) slots.of(i + k) = block[k];
+  }
+  for (; i < n; ++i) {
+    Vector8 v;
+    for (int64_t lane = 0; lane < kVectorLanes; ++lane) v[lane] = ToFloat(row[lane][i]);
+    slots.of(i) = v;
+  }
+}
+
+void StoreRows(const Vector8* values, int64_t present, int64_t n, float* y) {
+  int64_t i = 0;
+  for (; i + kVectorLanes <= n; i += kVectorLanes) {
+    Vector8 block[kVectorLanes];
+    for (int64_t k = 0; k < kVectorLanes; ++k) block[k] = values[i + k];
+    Transpose8(block);
+    for (int64_t lane = 0; lane < present; ++lane) Store8(block[lane], y + lane * n + i);
+  }
+  for (; i < n; ++i) {
+    for (int64_t lane = 0; lane < present; ++lane) y[lane * n + i] = values[i][lane];
+  }
+}
+
+template <typename X>
+void LoadColumns(const X* x, int64_t cols, int64_t present, int64_t n, const Slots& slots) {
+  for (int64_t i = 0; i < n; ++i) {
+    const X* from = x + i * cols;
+    if (present == kVectorLanes) {
+      slots.of(i) = Load8(from);
+    } else {
+      Vector8 v = {};
+      for (int64_t lane = 0; lane < present; ++lane) v[lane] = ToFloat(from[lane]);
+      slots.of(i) = v;
+    }
+  }
+}
+
+void StoreColumns(const Vector8* values, int64_t cols, int64_t present, int64_t n, float* y) {
+  for (int64_t i = 0; i < n; ++i) {
+    if (present == kVectorLanes) {
+      Store8(values[i], y + i * cols);
+    } else {
+      for (int64_t lane = 0; lane < present; ++lane) y[i * cols + lane] = values[i][lane];
+    }
+  }
+}
+
+// S_k = Re(V_k W_k) from V, the spectrum of the reordered sequence, W_k = scale_k e^(-i pi k / (2n)).
+void OutputsOfOdd(const DctPlan& plan, const Complex8* spectrum, Vector8* outputs) {
+  const float* factors = plan.output_factors().data();
+  for (int64_t k = 0; k < plan.n(); ++k) {
+    outputs[k] = factors[2 * k] * spectrum[k].re + factors[2 * k + 1] * spectrum[k].im;
+  }
+}
+
+// For even n the spectrum Z is that of z_t = v_2t + i v_2t+1, of half the length M. With Z_k = p + i q and
+// Z_(M-k) = u + i v (Z_M = Z_0):
+//   2 V_k = (p + u) + i (q - v) + e^(-2 pi i k / n) ((q + v) - i (p - u)),   V_(n-k) = conj(V_k)
+void OutputsOfEven(const DctPlan& plan, const Complex8* spectrum, Vector8* outputs) {
+  const int64_t n = plan.n();
+  const int64_t half = n / 2;
+  const float* factors = plan.output_factors().data();
+  const float* split = plan.split_factors().data();
+  for (int64_t k = 0; k <= half; ++k) {
+    const Complex8 here = spectrum[k == half ? 0 : k];
+    const Complex8 there = spectrum[k == 0 ? 0 : half - k];
+    const Vector8 sum = here.im + there.im;
+    const Vector8 difference = here.re - there.re;
+    const Vector8 re = (here.re + there.re) + (split[2 * k] * sum - split[2 * k + 1] * difference);
+    const Vector8 im = (here.im - there.im) - (split[2 * k] * difference + split[2 * k + 1] * sum);
+    outputs[k] = factors[2 * k] * re + factors[2 * k + 1] * im;
+    if (k > 0 && k < half) outputs[n - k] = factors[2 * (n - k)] * re - factors[2 * (n - k) + 1] * im;
+  }
+}
+
+template <typename X>
+void TransformEight(const DctFftArgs& args, int64_t first, Complex8* buffers) {
+  const DctPlan& plan = *args.plan;
+  const int64_t n = plan.n();
+  const int64_t cols = args.x.dim(1);
+  const int64_t present = std::min(kVectorLanes, args.x.dim(args.axis == 1 ? 0 : 1) - first);
+  Complex8* a = buffers;
+  Complex8* b = a + plan.fft_length();
+  const Slots slots(plan, a);
+  if (args.axis == 1) {
+    LoadRows(args.x.as<X>() + first * cols, present, n, slots);
+  } else {
+    LoadColumns(args.x.as<X>() + first, cols, present, n, slots);
+  }
+  const Complex8* spectrum = Fft8(plan, a, b, b + plan.fft_length());
+  // The buffer that holds no spectrum has room for n vectors.
+  Vector8* outputs = &(spectrum == a ? b : a)->re;
+  if (n % 2 == 0) {
+    OutputsOfEven(plan, spectrum, outputs);
+  } else {
+    OutputsOfOdd(plan, spectrum, outputs);
+  }
+  if (args.axis == 1) {
+    StoreRows(outputs, present, n, args.y.as<float>() + first * cols);
+  } else {
+    StoreColumns(outputs, cols, present, n, args.y.as<float>() + first);
+  }
+}
+
+}  // namespace
+
+void DctBasisCpu(const DctBasisArgs& args, Stream& stream) {
+  const int64_t n = args.basis.dim(0);
+  DispatchFloat(args.basis.dtype(), [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    T* basis = args.basis.as<T>();
+    stream.pool().ParallelFor(n, 16, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        for (int64_t j = 0; j < n; ++j) {
+          const double scale = std::sqrt((j == 0 ? 1.0 : 2.0) / static_cast<double>(n));
+          const int64_t quarter_steps = j * (2 * i + 1) % (4 * n);  // the angle is this part of a whole turn
+          const double angle = kPi * static_cast<double>(quarter_steps) / static_cast<double>(2 * n);
+          basis[i * n + j] = FromFloat<T>(static_cast<float>(scale * std::cos(angle)));
+        }
+      }
+    });
+  });
+}
+
+void DctFftCpu(const DctFftArgs& args, Stream& stream) {
+  const int64_t sequences = args.x.dim(args.axis == 1 ? 0 : 1);
+  const int64_t tasks = (sequences + kVectorLanes - 1) / kVectorLanes;
+  const int64_t thread_bytes = args.plan->thread_bytes();
+  const int64_t workers =
+      std::min({tasks, static_cast<int64_t>(stream.threads()), args.workspace.bytes() / thread_bytes});
+  std::atomic<int64_t> next{0};
+  DispatchFloat(args.x.dtype(), [&](auto tag) {
+    using X = typename decltype(tag)::type;
+    stream.pool().ParallelFor(workers, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t worker = begin; worker < end; ++worker) {
+        char* mine = static_cast<char*>(args.workspace.data()) + worker * thread_bytes;
+        for (int64_t task = next++; task < tasks; task = next++) {
+          TransformEight<X>(args, task * kVectorLanes, reinterpret_cast<Complex8*>(mine));
+        }
+      }
+    });
+  });
+}
+
+}  // namespace trainyard::kernels::internal
