@@ -8,6 +8,8 @@
 namespace trainyard::kernels::internal {
 namespace {
 
+constexpr int64_t kTaskSequences = 2 * kVectorLanes;
+
 constexpr double kPi = 3.14159265358979323846;
 
 // Makhoul's order: the even-indexed elements ascending, then the odd-indexed ones descending.
@@ -35,8 +37,7 @@ class Slots {
   Complex8* values_;
 };
 
-// Eight neighbouring sequences of a matrix: `present` of them are there, the others are loaded as copies of the first
-// or as zeros and are not stored. Sequences are rows (axis 1) or columns (axis 0).
+// Up to eight neighbouring rows; in place of absent ones the first is loaded again, and nothing is stored.
 template <typename X>
 void LoadRows(const X* x, int64_t present, int64_t n, const Slots& slots) {
   const X* row[kVectorLanes];
@@ -68,26 +69,34 @@ void StoreRows(const Vector8* values, int64_t present, int64_t n, float* y) {
   }
 }
 
+// Of up to 16 columns, the first eight and the others: neighbours share cache lines, of which columns touch many.
 template <typename X>
-void LoadColumns(const X* x, int64_t cols, int64_t present, int64_t n, const Slots& slots) {
+void LoadColumns(const X* x, int64_t cols, int64_t present, int64_t n, const Slots* slots) {
   for (int64_t i = 0; i < n; ++i) {
-    const X* from = x + i * cols;
-    if (present == kVectorLanes) {
-      slots.of(i) = Load8(from);
-    } else {
-      Vector8 v = {};
-      for (int64_t lane = 0; lane < present; ++lane) v[lane] = ToFloat(from[lane]);
-      slots.of(i) = v;
+    for (int64_t half = 0; half * kVectorLanes < present; ++half) {
+      const X* from = x + i * cols + half * kVectorLanes;
+      const int64_t count = present - half * kVectorLanes;
+      if (count >= kVectorLanes) {
+        slots[half].of(i) = Load8(from);
+      } else {
+        Vector8 v = {};
+        for (int64_t lane = 0; lane < count; ++lane) v[lane] = ToFloat(from[lane]);
+        slots[half].of(i) = v;
+      }
     }
   }
 }
 
-void StoreColumns(const Vector8* values, int64_t cols, int64_t present, int64_t n, float* y) {
+void StoreColumns(const Vector8* const* values, int64_t cols, int64_t present, int64_t n, float* y) {
   for (int64_t i = 0; i < n; ++i) {
-    if (present == kVectorLanes) {
-      Store8(values[i], y + i * cols);
-    } else {
-      for (int64_t lane = 0; lane < present; ++lane) y[i * cols + lane] = values[i][lane];
+    for (int64_t half = 0; half * kVectorLanes < present; ++half) {
+      float* to = y + i * cols + half * kVectorLanes;
+      const int64_t count = present - half * kVectorLanes;
+      if (count >= kVectorLanes) {
+        Store8(values[half][i], to);
+      } else {
+        for (int64_t lane = 0; lane < count; ++lane) to[lane] = values[half][i][lane];
+      }
     }
   }
 }
@@ -120,33 +129,47 @@ void OutputsOfEven(const DctPlan& plan, const Complex8* spectrum, Vector8* outpu
   }
 }
 
-template <typename X>
-void TransformEight(const DctFftArgs& args, int64_t first, Complex8* buffers) {
-  const DctPlan& plan = *args.plan;
-  const int64_t n = plan.n();
-  const int64_t cols = args.x.dim(1);
-  const int64_t present = std::min(kVectorLanes, args.x.dim(args.axis == 1 ? 0 : 1) - first);
-  Complex8* a = buffers;
-  Complex8* b = a + plan.fft_length();
-  const Slots slots(plan, a);
-  if (args.axis == 1) {
-    LoadRows(args.x.as<X>() + first * cols, present, n, slots);
-  } else {
-    LoadColumns(args.x.as<X>() + first, cols, present, n, slots);
-  }
-  const Complex8* spectrum = Fft8(plan, a, b, b + plan.fft_length());
+// The outputs of eight loaded sequences: where in the buffers a and b they are.
+const Vector8* TransformLoaded(const DctPlan& plan, Complex8* a, Complex8* b, Complex8* scratch) {
+  const Complex8* spectrum = Fft8(plan, a, b, scratch);
   // The buffer that holds no spectrum has room for n vectors.
   Vector8* outputs = &(spectrum == a ? b : a)->re;
-  if (n % 2 == 0) {
+  if (plan.n() % 2 == 0) {
     OutputsOfEven(plan, spectrum, outputs);
   } else {
     OutputsOfOdd(plan, spectrum, outputs);
   }
-  if (args.axis == 1) {
-    StoreRows(outputs, present, n, args.y.as<float>() + first * cols);
-  } else {
-    StoreColumns(outputs, cols, present, n, args.y.as<float>() + first);
+  return outputs;
+}
+
+template <typename X>
+void TransformRows(const DctFftArgs& args, int64_t first, Complex8* buffers) {
+  const DctPlan& plan = *args.plan;
+  const int64_t n = plan.n();
+  Complex8* b = buffers + plan.fft_length();
+  Complex8* scratch = b + plan.fft_length();
+  const int64_t last = std::min(first + kTaskSequences, args.x.dim(0));
+  for (; first < last; first += kVectorLanes) {
+    const int64_t present = std::min(kVectorLanes, last - first);
+    LoadRows(args.x.as<X>() + first * n, present, n, Slots(plan, buffers));
+    StoreRows(TransformLoaded(plan, buffers, b, scratch), present, n, args.y.as<float>() + first * n);
   }
+}
+
+template <typename X>
+void TransformColumns(const DctFftArgs& args, int64_t first, Complex8* buffers) {
+  const DctPlan& plan = *args.plan;
+  const int64_t length = plan.fft_length();
+  const int64_t cols = args.x.dim(1);
+  const int64_t present = std::min(kTaskSequences, cols - first);
+  const Slots slots[] = {Slots(plan, buffers), Slots(plan, buffers + 2 * length)};
+  LoadColumns(args.x.as<X>() + first, cols, present, plan.n(), slots);
+  const Vector8* outputs[2] = {};
+  for (int64_t half = 0; half * kVectorLanes < present; ++half) {
+    Complex8* a = buffers + half * 2 * length;
+    outputs[half] = TransformLoaded(plan, a, a + length, buffers + 4 * length);
+  }
+  StoreColumns(outputs, cols, present, plan.n(), args.y.as<float>() + first);
 }
 
 }  // namespace
@@ -171,7 +194,7 @@ void DctBasisCpu(const DctBasisArgs& args, Stream& stream) {
 
 void DctFftCpu(const DctFftArgs& args, Stream& stream) {
   const int64_t sequences = args.x.dim(args.axis == 1 ? 0 : 1);
-  const int64_t tasks = (sequences + kVectorLanes - 1) / kVectorLanes;
+  const int64_t tasks = (sequences + kTaskSequences - 1) / kTaskSequences;
   const int64_t thread_bytes = args.plan->thread_bytes();
   const int64_t workers =
       std::min({tasks, static_cast<int64_t>(stream.threads()), args.workspace.bytes() / thread_bytes});
@@ -182,7 +205,12 @@ void DctFftCpu(const DctFftArgs& args, Stream& stream) {
       for (int64_t worker = begin; worker < end; ++worker) {
         char* mine = static_cast<char*>(args.workspace.data()) + worker * thread_bytes;
         for (int64_t task = next++; task < tasks; task = next++) {
-          TransformEight<X>(args, task * kVectorLanes, reinterpret_cast<Complex8*>(mine));
+          Complex8* buffers = reinterpret_cast<Complex8*>(mine);
+          if (args.axis == 1) {
+            TransformRows<X>(args, task * kTaskSequences, buffers);
+          } else {
+            TransformColumns<X>(args, task * kTaskSequences, buffers);
+          }
         }
       }
     });

@@ -61,7 +61,7 @@ DctPlan::DctPlan(int64_t n) : n_(n), fft_length_(n % 2 == 0 ? n / 2 : n) {
 }
 
 int64_t DctPlan::thread_bytes() const {
-  return static_cast<int64_t>(sizeof(internal::Complex8)) * (2 * fft_length_ + internal::ScratchLength(*this));
+  return static_cast<int64_t>(sizeof(internal::Complex8)) * (4 * fft_length_ + internal::ScratchLength(*this));
 }
 
 }  // namespace trainyard::kernels
