@@ -42,13 +42,14 @@ void RunInt(benchmark::State& state, const internal::IntKernel& kernel, bool pac
 }
 
 void BM_IntGemm(benchmark::State& state, bool packed) {
-  RunInt(state, internal::AllIntKernels().front(), packed);
+  RunInt(state, internal::FastestIntKernel({.codes = {}, .packed = packed}), packed);
 }
 
 // The baseline's instructions, whatever the CPU.
 void BM_IntGemmAvx2(benchmark::State& state, bool packed) {
+  const std::string name = packed ? "avx2_int4" : "avx2";
   for (const internal::IntKernel& kernel : internal::AllIntKernels()) {
-    if (std::string(kernel.name) == "avx2") return RunInt(state, kernel, packed);
+    if (kernel.name == name) return RunInt(state, kernel, packed);
   }
   state.SkipWithError("no AVX2 here");
 }

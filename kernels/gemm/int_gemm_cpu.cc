@@ -16,13 +16,26 @@ constexpr int64_t kDepthStep = 512;
 constexpr int64_t kMaxUnits = kDepthStep / 2;
 constexpr int64_t kMaxTileColumns = 32;  // of any kernel
 
-TY_SIMD void UnpackHalves(const uint8_t* packed, int64_t count, uint8_t* codes) {
-  for (int64_t pair = 0; pair < count / 2; ++pair) {
-    const uint8_t both = packed[pair];
-    codes[2 * pair] = static_cast<uint8_t>(((both & 15) ^ 8) - 8);
-    codes[2 * pair + 1] = static_cast<uint8_t>(((both >> 4) ^ 8) - 8);
+// Halves of bytes as signed bytes. Written for vectors: it is done anew for every tile.
+void UnpackHalves(const uint8_t* packed, int64_t count, uint8_t* codes) {
+  using Bytes = uint8_t __attribute__((vector_size(16)));
+  constexpr int64_t kCodes = 2 * sizeof(Bytes);
+  int64_t k = 0;
+  for (; k + kCodes <= count; k += kCodes) {
+    Bytes both;
+    __builtin_memcpy(&both, packed + k / 2, sizeof(both));
+    const Bytes even = ((both & 15) ^ 8) - 8;
+    const Bytes odd = ((both >> 4) ^ 8) - 8;
+    const Bytes first = __builtin_shufflevector(even, odd, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const Bytes second =
+        __builtin_shufflevector(even, odd, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    __builtin_memcpy(codes + k, &first, sizeof(first));
+    __builtin_memcpy(codes + k + sizeof(first), &second, sizeof(second));
   }
-  if (count % 2 != 0) codes[count - 1] = static_cast<uint8_t>(((packed[count / 2] & 15) ^ 8) - 8);
+  for (; k < count; ++k) {
+    const int half = k % 2 == 0 ? packed[k / 2] & 15 : packed[k / 2] >> 4;
+    codes[k] = static_cast<uint8_t>((half ^ 8) - 8);
+  }
 }
 
 // `count` codes of a row from column `first`, which is even, as bytes; `buffer` holds kDepthStep.
@@ -144,11 +157,6 @@ TY_SIMD int32_t SumOfCodes(const uint8_t* codes, int64_t count) {
   return sum;
 }
 
-const IntKernel& FastestKernel() {
-  static const IntKernel kernel = AllIntKernels().front();
-  return kernel;
-}
-
 }  // namespace
 
 void IntGemmWith(const IntKernel& kernel, const IntGemmArgs& args, Stream& stream) {
@@ -162,7 +170,7 @@ void IntGemmWith(const IntKernel& kernel, const IntGemmArgs& args, Stream& strea
 }
 
 void IntGemmCpu(const IntGemmArgs& args, Stream& stream) {
-  IntGemmWith(FastestKernel(), args, stream);
+  IntGemmWith(FastestIntKernel(args.b), args, stream);
 }
 
 void CodeRowSumsCpu(const CodeRowSumsArgs& args, Stream& stream) {
@@ -186,7 +194,7 @@ void IntGridLinearCpu(const IntGridLinearArgs& args, Stream& stream) {
   const float* b_steps = args.b_steps.as<float>();
   const int32_t* b_sums = args.b_sums.as<int32_t>();
   const IntGemmArgs product = {.a = args.a, .b = args.b, .depth = args.depth, .c = {}};
-  ForTiles(FastestKernel(), product, stream,
+  ForTiles(FastestIntKernel(args.b), product, stream,
            [&](const int32_t* sums, int64_t row, int64_t rows, int64_t col, int64_t cols) {
              for (int64_t i = 0; i < rows; ++i) {
                const int32_t* row_sums = sums + i * kTileColumns;

@@ -10,9 +10,10 @@ namespace trainyard::kernels::internal {
 // and adds in one instruction. Codes beyond a row's end are zero (and count as such).
 struct IntKernel {
   const char* name;
-  int64_t unit_codes;    // 2 (16 bits each) or 4 (8 bits each)
-  int64_t tile_rows;     // of a, at most
-  int64_t tile_columns;  // rows of b
+  bool only_small_right;  // right operands of 4 bits: codes of -8 .. 7
+  int64_t unit_codes;     // 2 (16 bits each) or 4 (8 bits each)
+  int64_t tile_rows;      // of a, at most
+  int64_t tile_columns;   // rows of b
   // Codes as the left operand's units, and what a tile of products of this row starts from.
   int32_t (*expand_left)(const uint8_t* codes, int64_t count, void* units);
   void (*expand_right)(const uint8_t* codes, int64_t count, void* units);
@@ -24,6 +25,9 @@ struct IntKernel {
 
 // All that this CPU can run, the fastest first.
 std::vector<IntKernel> AllIntKernels();
+
+// The fastest for operands stored like this.
+const IntKernel& FastestIntKernel(const IntCodes& right);
 
 void IntGemmWith(const IntKernel& kernel, const IntGemmArgs& args, Stream& stream);
 void IntGemmCpu(const IntGemmArgs& args, Stream& stream);

@@ -61,9 +61,10 @@ int64_t ExactDot(const Operand& a, const Operand& b, int64_t i, int64_t j, int64
   return sum;
 }
 
-// Every element of every kernel of this CPU against 64-bit sums.
+// Every element of every kernel of this CPU that takes such operands against 64-bit sums.
 void ExpectExact(const Operand& a, const Operand& b, int64_t m, int64_t n, int64_t depth) {
   for (const internal::IntKernel& kernel : internal::AllIntKernels()) {
+    if (kernel.only_small_right && !b.packed) continue;
     Stream stream(2);
     const HostTensor c = HostTensor::Filled(DType::kI32, {m, n}, 12345);
     internal::IntGemmWith(kernel, {.a = a.view(), .b = b.view(), .depth = depth, .c = c}, stream);
@@ -115,6 +116,11 @@ TEST(IntGemmTest, ExtremesAreExact) {
         const std::vector<int> b(static_cast<size_t>(2 * depth), right);
         ExpectExact(Store(a, 3, depth, false), Store(b, 2, depth, false), 3, 2, depth);
       }
+      for (const int right : {-8, 7}) {
+        const std::vector<int> a(static_cast<size_t>(5 * depth), left);
+        const std::vector<int> b(static_cast<size_t>(2 * depth), right);
+        ExpectExact(Store(a, 5, depth, false), Store(b, 2, depth, true), 5, 2, depth);
+      }
     }
   }
 }
@@ -129,6 +135,10 @@ TEST(IntGemmTest, AlternatingExtremesAreExact) {
     b.push_back(i % 2 == 0 ? -128 : 127);
   }
   ExpectExact(Store(a, 4, depth, false), Store(b, 4, depth, false), 4, 4, depth);
+}
+
+TEST(IntGemmTest, OnlyPackedWeightsMayMeetTheKernelOfFourBits) {
+  EXPECT_FALSE(internal::FastestIntKernel({.codes = {}, .packed = false}).only_small_right);
 }
 
 TEST(IntGemmTest, SameBitsForAnyThreadCount) {

@@ -89,6 +89,68 @@ void MultiplyNarrow(const int32_t* a, int64_t a_stride, const int32_t* starts, i
   }
 }
 
+// Four codes a unit, the right one as code + 8, from 0 to 15: a pair of products lies within 2 * 15 * 128 = 3840, so
+// that eight of them fit 16 bits.
+constexpr int64_t kUnitsIn16Bits = 8;
+
+int32_t ExpandLeftSmall(const uint8_t* codes, int64_t count, void* units) {
+  std::memcpy(units, codes, static_cast<size_t>(count));
+  int32_t sum = 0;
+  for (int64_t k = 0; k < count; ++k) sum += static_cast<int8_t>(codes[k]);
+  return -8 * sum;
+}
+
+void ExpandRightSmall(const uint8_t* codes, int64_t count, void* units) {
+  uint8_t* out = static_cast<uint8_t*>(units);
+  for (int64_t k = 0; k < count; ++k) out[k] = static_cast<uint8_t>(codes[k] + 8);
+}
+
+template <int kRows>
+inline void MultiplySmallRows(const int32_t* a, int64_t a_stride, const int32_t* starts, const int32_t* b,
+                              int64_t units, int32_t* c, int64_t c_stride) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  for (int64_t first = 0; first < units; first += kUnitsIn16Bits) {
+    __m256i sums[kRows][2];
+#pragma GCC unroll 4
+    for (int i = 0; i < kRows; ++i) sums[i][0] = sums[i][1] = _mm256_setzero_si256();
+    const int64_t last = std::min(first + kUnitsIn16Bits, units);
+    for (int64_t u = first; u < last; ++u, b += kNarrowColumns) {
+      const __m256i b0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b));
+      const __m256i b1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + 8));
+#pragma GCC unroll 4
+      for (int i = 0; i < kRows; ++i) {
+        const __m256i left = _mm256_set1_epi32(a[i * a_stride + u]);
+        sums[i][0] = _mm256_add_epi16(sums[i][0], _mm256_maddubs_epi16(b0, left));
+        sums[i][1] = _mm256_add_epi16(sums[i][1], _mm256_maddubs_epi16(b1, left));
+      }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < kRows; ++i) {
+      const __m256i start = _mm256_set1_epi32(first == 0 ? starts[i] : 0);
+#pragma GCC unroll 2
+      for (int half = 0; half < 2; ++half) {
+        __m256i* out = reinterpret_cast<__m256i*>(c + i * c_stride + 8 * half);
+        const __m256i sum = _mm256_add_epi32(_mm256_madd_epi16(sums[i][half], ones), start);
+        _mm256_storeu_si256(out, _mm256_add_epi32(_mm256_loadu_si256(out), sum));
+      }
+    }
+  }
+}
+
+void MultiplySmall(const int32_t* a, int64_t a_stride, const int32_t* starts, int64_t rows, const int32_t* b,
+                   int64_t units, int32_t* c, int64_t c_stride) {
+  switch (rows) {
+    case 1:
+      return MultiplySmallRows<1>(a, a_stride, starts, b, units, c, c_stride);
+    case 2:
+      return MultiplySmallRows<2>(a, a_stride, starts, b, units, c, c_stride);
+    case 3:
+      return MultiplySmallRows<3>(a, a_stride, starts, b, units, c, c_stride);
+    default:
+      return MultiplySmallRows<4>(a, a_stride, starts, b, units, c, c_stride);
+  }
+}
+
 // Added to the baseline rather than an "arch=", as in kernels/codec/random_words.cc.
 #define TY_VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
 
@@ -164,6 +226,7 @@ std::vector<IntKernel> AllIntKernels() {
 #if defined(__x86_64__)
   if (HasWide()) {
     all.push_back({.name = "vnni",
+                   .only_small_right = false,
                    .unit_codes = 4,
                    .tile_rows = kWideRows,
                    .tile_columns = kWideColumns,
@@ -171,7 +234,16 @@ std::vector<IntKernel> AllIntKernels() {
                    .expand_right = ExpandRightWide,
                    .multiply = MultiplyWide});
   }
+  all.push_back({.name = "avx2_int4",
+                 .only_small_right = true,
+                 .unit_codes = 4,
+                 .tile_rows = kNarrowRows,
+                 .tile_columns = kNarrowColumns,
+                 .expand_left = ExpandLeftSmall,
+                 .expand_right = ExpandRightSmall,
+                 .multiply = MultiplySmall});
   all.push_back({.name = "avx2",
+                 .only_small_right = false,
                  .unit_codes = 2,
                  .tile_rows = kNarrowRows,
                  .tile_columns = kNarrowColumns,
@@ -180,6 +252,7 @@ std::vector<IntKernel> AllIntKernels() {
                  .multiply = MultiplyNarrow});
 #endif
   all.push_back({.name = "plain",
+                 .only_small_right = false,
                  .unit_codes = 2,
                  .tile_rows = 1,
                  .tile_columns = kPlainColumns,
@@ -187,6 +260,13 @@ std::vector<IntKernel> AllIntKernels() {
                  .expand_right = ExpandRightTo16Bits,
                  .multiply = MultiplyPlain});
   return all;
+}
+
+const IntKernel& FastestIntKernel(const IntCodes& right) {
+  static const std::vector<IntKernel> all = AllIntKernels();
+  size_t choice = 0;
+  while (all[choice].only_small_right && !right.packed) ++choice;
+  return all[choice];
 }
 
 }  // namespace trainyard::kernels::internal
