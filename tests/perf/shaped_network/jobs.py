@@ -1,5 +1,7 @@
 """The jobs that are measured, and the forms their gradients travel in."""
 
+import copy
+
 # Name in tables -> communication section. Phase 2 (the owner's sum on its way back) is 8 bits unless it says otherwise.
 CODECS = {
     "fp32": {"codec": {"identity": {}}},
@@ -31,10 +33,22 @@ GAN = {
     },
 }
 
+# Eight modes on a ring by small nets, as deploy/examples/qoda-gan-mixture.yaml: what a code does to the result.
+MIXTURE = {
+    "qoda_gan": {
+        "networks": {"mlp": {"hidden": 64, "layers": 2}},
+        "data": {"mixture": {"layout": "ring", "spacing": 1.0, "stddev": 0.1}},
+        "optimizer": {"optimistic_adam": {"lr_d": 2e-3, "lr_g": 4e-4}},
+        "global_batch": 256, "latent_dim": 4, "gp_lambda": 0.1, "ema": 0.99, "scored": "ema",
+        "evaluation_interval": 0, "sample_interval": 0,
+    },
+}
+
+BASES = {"pretrain": PRETRAIN, "qoda_gan": GAN, "mixture": MIXTURE}
+
 
 def job(kind, workers, steps, codec, seed=1):
-    base = PRETRAIN if kind == "pretrain" else GAN
-    spec = {key: dict(value) if isinstance(value, dict) else value for key, value in base.items()}
+    spec = copy.deepcopy(BASES[kind])
     if kind == "pretrain":
         spec["training"]["steps"] = steps
         spec["training"]["schedule"] = {"warmup_steps": min(4, steps)}

@@ -16,7 +16,7 @@ import sys
 import tempfile
 
 from cluster import Cluster
-from jobs import CODECS, job
+from jobs import BASES, CODECS, job
 from network import Network
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -103,7 +103,7 @@ def loss(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("speed", "loss"))
-    parser.add_argument("--kind", choices=("pretrain", "qoda_gan"), default="pretrain")
+    parser.add_argument("--kind", choices=BASES, default="pretrain")
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--codecs", nargs="+", choices=CODECS, default=list(CODECS))
     parser.add_argument("--rates", nargs="+", type=lambda text: None if text == "unshaped" else int(text),

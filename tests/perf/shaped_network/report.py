@@ -111,16 +111,23 @@ def smoothed(losses, window=10):
 def loss_table(runs):
     groups = collections.defaultdict(lambda: collections.defaultdict(list))
     for run in runs:
-        groups[run["kind"], run["workers"], run["steps"]][run["codec"]].append(smoothed(run["losses"])[-1])
+        groups[run["kind"], run["workers"], run["steps"]][run["codec"]].append(run)
     for (kind, workers, steps), by_codec in groups.items():
-        print(f"\n### Loss after {steps} steps (mean of the last 10): {kind}, {workers} workers\n")
-        print("| codec | seeds | mean | standard deviation | against fp32 |\n|---|---|---|---|---|")
-        base = statistics.fmean(by_codec[FULL]) if FULL in by_codec else None
-        for codec, values in by_codec.items():
+        is_game = kind != "pretrain"
+        what = "Sliced Wasserstein distance" if is_game else "Loss (mean of the last 10)"
+        quality = lambda run: run["values"]["sliced_wasserstein"] if is_game else smoothed(run["losses"])[-1]
+        print(f"\n### {what} after {steps} steps: {kind}, {workers} workers\n")
+        print("| codec | seeds | mean | standard deviation | against fp32 |" + (" modes covered |" if is_game else ""))
+        print("|---" * (6 if is_game else 5) + "|")
+        base = statistics.fmean(map(quality, by_codec[FULL])) if FULL in by_codec else None
+        for codec, same in by_codec.items():
+            values = [quality(run) for run in same]
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
             mean = statistics.fmean(values)
             difference = f"{mean - base:+.4f}" if base is not None else "-"
-            print(f"| {codec} | {len(values)} | {mean:.4f} | {spread:.4f} | {difference} |")
+            modes = ", ".join(f"{run['values'].get('modes_covered', 0):.0f}" for run in same)
+            print(f"| {codec} | {len(values)} | {mean:.4f} | {spread:.4f} | {difference} |" +
+                  (f" {modes} |" if is_game else ""))
 
 
 def bars(path, title, series):
