@@ -11,7 +11,7 @@
 #include "worker/ckpt/checkpoint.h"
 #include "worker/ckpt/checkpointer.h"
 #include "worker/comm/local/local_communicator.h"
-#include "worker/jobs/make_job.h"
+#include "worker/jobs/testing/job_rank.h"
 #include "worker/model/hugging_face.h"
 #include "worker/train/testing/tiny_dataset.h"
 
@@ -20,24 +20,6 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
-
-class FakeContext final : public JobContext {
- public:
-  FakeContext(JobPlace place, comm::Communicator* communicator)
-      : place_(std::move(place)), communicator_(communicator) {}
-  const JobPlace& place() const override { return place_; }
-  comm::Communicator* communicator() override { return communicator_; }
-  bool ShouldStop() override { return stops; }
-  absl::StatusOr<bool> AgreeToStop() override { return stops; }
-  void EnterSection(absl::string_view section) override { sections.emplace_back(section); }
-
-  bool stops = false;
-  std::vector<std::string> sections;
-
- private:
-  const JobPlace place_;
-  comm::Communicator* const communicator_;
-};
 
 spec::JobOptions TinyJob(const std::string& data) {
   spec::JobOptions options;
@@ -63,40 +45,10 @@ spec::JobOptions TinyJob(const std::string& data) {
   return options;
 }
 
-// One rank of a job with its surroundings.
-struct Rank {
-  Rank(const spec::JobOptions& options, const std::string& attempt_dir, int rank = 0, int ranks = 1,
-       comm::Communicator* communicator = nullptr)
-      : context(
-            [&] {
-              JobPlace place;
-              place.rank = rank;
-              place.world_size = ranks;
-              place.attempt_dir = attempt_dir;
-              place.data_root = "/";
-              return place;
-            }(),
-            communicator),
-        job(MakeJob(options)) {}
-
-  std::vector<UnitResult> Units(int count) {
-    std::vector<UnitResult> units;
-    for (int i = 0; i < count; ++i) {
-      absl::StatusOr<UnitResult> unit = job->RunUnit();
-      TY_CHECK_OK(unit);
-      units.push_back(*std::move(unit));
-    }
-    return units;
-  }
-
-  FakeContext context;
-  std::unique_ptr<Job> job;
-};
-
 TEST(PretrainJobTest, TrainsEvaluatesExportsAndSamples) {
   train::testing::TinyDataset data;
   TempDir attempt;
-  Rank rank(TinyJob(data.path()), attempt.path());
+  JobRank rank(TinyJob(data.path()), attempt.path());
   ASSERT_OK(rank.job->Prepare(rank.context));
   ASSERT_OK(rank.job->Initialize());
   EXPECT_GT(rank.job->MemoryPlan().at("weights"), 0);
@@ -136,7 +88,7 @@ TEST(PretrainJobTest, TrainsEvaluatesExportsAndSamples) {
   spec::JobOptions next = TinyJob(data.path());
   next.model.source = spec::PathModel{attempt.Join("model"), false};
   next.data.shuffle_seed = 99;
-  Rank second(next, attempt.path());
+  JobRank second(next, attempt.path());
   ASSERT_OK(second.job->Prepare(second.context));
   ASSERT_OK(second.job->Initialize());
   EXPECT_LT(second.Units(1)[0].metrics.at("loss"), units[2].metrics.at("loss"));
@@ -145,12 +97,12 @@ TEST(PretrainJobTest, TrainsEvaluatesExportsAndSamples) {
 TEST(PretrainJobTest, ResumeFromACheckpointEqualsTheUndisturbedRun) {
   train::testing::TinyDataset data;
   TempDir root;
-  Rank undisturbed(TinyJob(data.path()), root.path());
+  JobRank undisturbed(TinyJob(data.path()), root.path());
   ASSERT_OK(undisturbed.job->Prepare(undisturbed.context));
   ASSERT_OK(undisturbed.job->Initialize());
   const std::vector<UnitResult> expected = undisturbed.Units(6);
 
-  Rank first(TinyJob(data.path()), root.path());
+  JobRank first(TinyJob(data.path()), root.path());
   ASSERT_OK(first.job->Prepare(first.context));
   ASSERT_OK(first.job->Initialize());
   first.Units(4);
@@ -168,7 +120,7 @@ TEST(PretrainJobTest, ResumeFromACheckpointEqualsTheUndisturbedRun) {
     ASSERT_OK(checkpointer->Snapshot(4, [&](ckpt::CheckpointWriter& writer) { return first.job->Save(writer); }));
     ASSERT_OK(checkpointer->Wait().status);
   }
-  Rank second(TinyJob(data.path()), root.path());
+  JobRank second(TinyJob(data.path()), root.path());
   ASSERT_OK(second.job->Prepare(second.context));
   ASSERT_OK(second.job->Initialize());
   ASSERT_OK_AND_ASSIGN(const std::unique_ptr<ckpt::CheckpointReader> reader,
@@ -184,7 +136,7 @@ TEST(PretrainJobTest, ResumeFromACheckpointEqualsTheUndisturbedRun) {
 
   // Another data set is another run.
   train::testing::TinyDataset other(train::testing::TinyText() + "more");
-  Rank third(TinyJob(other.path()), root.path());
+  JobRank third(TinyJob(other.path()), root.path());
   ASSERT_OK(third.job->Prepare(third.context));
   EXPECT_THAT(third.job->Restore(*reader),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("not the data set")));
@@ -200,7 +152,7 @@ TEST(PretrainJobTest, RanksAgreeAndTheFirstHasTheResult) {
   for (int rank = 0; rank < 2; ++rank) {
     threads.emplace_back([&, rank] {
       const auto r = static_cast<size_t>(rank);
-      Rank own(TinyJob(data.path()), attempt.path(), rank, 2, communicators[r].get());
+      JobRank own(TinyJob(data.path()), attempt.path(), rank, 2, communicators[r].get());
       TY_CHECK_OK(own.job->Prepare(own.context));
       TY_CHECK_OK(own.job->Initialize());
       for (const UnitResult& unit : own.Units(6)) {
@@ -238,7 +190,7 @@ TEST(PretrainJobTest, QuantizedRanksResumeFromACheckpointWithEqualBits) {
   for (int rank = 0; rank < 2; ++rank) {
     threads.emplace_back([&, rank] {
       const auto r = static_cast<size_t>(rank);
-      Rank first(options, root.path(), rank, 2, data_ranks[r].get());
+      JobRank first(options, root.path(), rank, 2, data_ranks[r].get());
       TY_CHECK_OK(first.job->Prepare(first.context));
       TY_CHECK_OK(first.job->Initialize());
       first.Units(3);
@@ -264,7 +216,7 @@ TEST(PretrainJobTest, QuantizedRanksResumeFromACheckpointWithEqualBits) {
         EXPECT_GE(unit.metrics.at("plan_epoch"), 1);
       }
 
-      Rank second(options, root.path(), rank, 2, later[r].get());
+      JobRank second(options, root.path(), rank, 2, later[r].get());
       TY_CHECK_OK(second.job->Prepare(second.context));
       TY_CHECK_OK(second.job->Initialize());
       absl::StatusOr<std::unique_ptr<ckpt::CheckpointReader>> reader =
@@ -282,7 +234,7 @@ TEST(PretrainJobTest, QuantizedRanksResumeFromACheckpointWithEqualBits) {
 TEST(PretrainJobTest, AStopCutsEvaluationShortAndLeavesNoResult) {
   train::testing::TinyDataset data;
   TempDir attempt;
-  Rank rank(TinyJob(data.path()), attempt.path());
+  JobRank rank(TinyJob(data.path()), attempt.path());
   ASSERT_OK(rank.job->Prepare(rank.context));
   ASSERT_OK(rank.job->Initialize());
   rank.context.stops = true;
@@ -293,12 +245,12 @@ TEST(PretrainJobTest, AStopCutsEvaluationShortAndLeavesNoResult) {
 
 TEST(PretrainJobTest, SaysWhatIsMissing) {
   TempDir attempt;
-  Rank no_data(TinyJob("/nowhere"), attempt.path());
+  JobRank no_data(TinyJob("/nowhere"), attempt.path());
   EXPECT_THAT(no_data.job->Prepare(no_data.context), StatusIs(absl::StatusCode::kNotFound, HasSubstr("/nowhere")));
   train::testing::TinyDataset data;
   spec::JobOptions options = TinyJob(data.path());
   options.model.source = spec::PathModel{"/no/model", false};
-  Rank no_model(options, attempt.path());
+  JobRank no_model(options, attempt.path());
   EXPECT_THAT(no_model.job->Prepare(no_model.context), StatusIs(absl::StatusCode::kNotFound, HasSubstr("/no/model")));
 }
 

@@ -10,8 +10,7 @@
 #include "worker/ckpt/checkpoint.h"
 #include "worker/ckpt/checkpointer.h"
 #include "worker/comm/local/local_communicator.h"
-#include "worker/jobs/make_job.h"
-#include "worker/jobs/testing/fake_context.h"
+#include "worker/jobs/testing/job_rank.h"
 #include "worker/model/safetensors.h"
 
 namespace trainyard::jobs {
@@ -47,36 +46,6 @@ spec::QodaGanOptions& GanOf(spec::JobOptions& options) {
   return std::get<spec::QodaGanOptions>(options.kind);
 }
 
-// One rank of a job with its surroundings.
-struct Rank {
-  Rank(const spec::JobOptions& options, const std::string& attempt_dir, int rank = 0, int ranks = 1,
-       comm::Communicator* communicator = nullptr)
-      : context(
-            [&] {
-              JobPlace place;
-              place.rank = rank;
-              place.world_size = ranks;
-              place.attempt_dir = attempt_dir;
-              place.data_root = "/";
-              return place;
-            }(),
-            communicator),
-        job(MakeJob(options)) {}
-
-  std::vector<UnitResult> Units(int count) {
-    std::vector<UnitResult> units;
-    for (int i = 0; i < count; ++i) {
-      absl::StatusOr<UnitResult> unit = job->RunUnit();
-      TY_CHECK_OK(unit);
-      units.push_back(*std::move(unit));
-    }
-    return units;
-  }
-
-  FakeContext context;
-  std::unique_ptr<Job> job;
-};
-
 std::vector<std::map<std::string, double>> Numbers(const std::vector<UnitResult>& units) {
   std::vector<std::map<std::string, double>> numbers;
   for (const UnitResult& unit : units) {
@@ -90,7 +59,7 @@ std::vector<std::map<std::string, double>> Numbers(const std::vector<UnitResult>
 
 TEST(QodaGanJobTest, TrainsScoresDrawsAndExports) {
   TempDir attempt;
-  Rank rank(TinyGan(), attempt.path());
+  JobRank rank(TinyGan(), attempt.path());
   ASSERT_OK(rank.job->Prepare(rank.context));
   ASSERT_OK(rank.job->Initialize());
   EXPECT_GT(rank.job->MemoryPlan().at("weights"), 0);
@@ -159,7 +128,7 @@ JobRun RunJob(const spec::JobOptions& options, int ranks, const std::string& roo
   for (int rank = 0; rank < ranks; ++rank) {
     threads.emplace_back([&, rank] {
       const auto r = static_cast<size_t>(rank);
-      Rank own(options, root, rank, ranks, communicators[r].get());
+      JobRank own(options, root, rank, ranks, communicators[r].get());
       TY_CHECK_OK(own.job->Prepare(own.context));
       if (from == nullptr) {
         TY_CHECK_OK(own.job->Initialize());
@@ -221,7 +190,7 @@ TEST(QodaGanJobTest, OtherDataIsAnotherRun) {
   const JobRun first = RunJob(TinyGan(), 1, root.path(), 2, 2, nullptr);
   spec::JobOptions options = TinyGan();
   GanOf(options).data = spec::GanMixtureOptions{.layout = spec::MixtureLayout::kGrid};
-  Rank other(options, root.path());
+  JobRank other(options, root.path());
   ASSERT_OK(other.job->Prepare(other.context));
   ASSERT_OK_AND_ASSIGN(const auto reader, ckpt::CheckpointReader::Open(root.path(), first.checkpoint, 0));
   EXPECT_THAT(other.job->Restore(*reader),
@@ -230,7 +199,7 @@ TEST(QodaGanJobTest, OtherDataIsAnotherRun) {
 
 TEST(QodaGanJobTest, AStopCutsEvaluationShortAndLeavesNoResult) {
   TempDir attempt;
-  Rank rank(TinyGan(), attempt.path());
+  JobRank rank(TinyGan(), attempt.path());
   ASSERT_OK(rank.job->Prepare(rank.context));
   ASSERT_OK(rank.job->Initialize());
   rank.context.stops = true;
@@ -244,7 +213,7 @@ TEST(QodaGanJobTest, SaysWhichFileIsMissing) {
   spec::JobOptions options = TinyGan();
   GanOf(options).networks = spec::Dcgan32Options{.filters = 8};
   GanOf(options).data = spec::GanIdxOptions{.images = "nowhere/images.gz", .labels = ""};
-  Rank rank(options, attempt.path());
+  JobRank rank(options, attempt.path());
   EXPECT_THAT(rank.job->Prepare(rank.context), StatusIs(absl::StatusCode::kNotFound, HasSubstr("/nowhere/images.gz")));
 }
 
@@ -275,7 +244,7 @@ TEST(QodaGanJobTest, LabelledImagesHaveAFrechetDistanceAndAGrid) {
   gan.updates = 2;
   gan.evaluation_samples = 80;
   gan.sample_count = 9;
-  Rank rank(options, attempt.path());
+  JobRank rank(options, attempt.path());
   ASSERT_OK(rank.job->Prepare(rank.context));
   ASSERT_OK(rank.job->Initialize());
   const UnitResult unit = rank.Units(2)[1];

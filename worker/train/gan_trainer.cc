@@ -150,11 +150,9 @@ std::vector<comm::GradientLayer> GanTrainer::GradientLayers() const {
 absl::Status GanTrainer::Connect(comm::Communicator* communicator) {
   TY_ASSIGN_OR_RETURN(exchange_, comm::GradientExchange::Create(exchange_options(), GradientLayers(), communicator,
                                                                 exchange_state_.get()));
-  communicator_ = communicator;
   on_generator_layer_ = [this](int layer) { exchange_->LayerReady(layer); };
   on_discriminator_layer_ = [this](int layer) { exchange_->LayerReady(generator_->layer_count() + layer); };
-  gather_bytes_.assign(static_cast<size_t>(communicator->size()), 0);
-  gathered_.resize(static_cast<size_t>(communicator->size()) * 4);
+  rank_sums_ = std::make_unique<comm::RankSums>(communicator, 4);
   return absl::OkStatus();
 }
 
@@ -225,7 +223,7 @@ absl::Status GanTrainer::AskOracle(const data::SampleSource& source, GanStepResu
   const std::vector<TensorView>& own = exchange_ != nullptr ? exchange_->contributions() : own_gradients_;
   double sums[4] = {real_score, generated_score, penalty,
                     optimizer_->needs_contributions() ? optimizer_->OwnTerm(own, stream_) : 0};
-  TY_RETURN_IF_ERROR(SumOverRanks(sums, 4));
+  if (rank_sums_ != nullptr) TY_RETURN_IF_ERROR(rank_sums_->Sum(sums, 4));
   const double ranks = options_.world_size;
   *term_sum = sums[3];
   result->gradient_penalty = sums[2] / ranks;
@@ -285,19 +283,6 @@ absl::Status GanTrainer::CheckFinite(const GanStepResult& result) {
   }
   if (++dropped_in_a_row_ >= kMaxDroppedGanUpdates) {
     return absl::FailedPreconditionError(absl::StrCat(what, ", as in ", dropped_in_a_row_ - 1, " steps before it"));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status GanTrainer::SumOverRanks(double* values, int count) {
-  if (communicator_ == nullptr || communicator_->size() == 1) return absl::OkStatus();
-  std::fill(gather_bytes_.begin(), gather_bytes_.end(), static_cast<int64_t>(sizeof(double)) * count);
-  TY_RETURN_IF_ERROR(communicator_->AllGatherBytes(values, gather_bytes_, gathered_.data()));
-  for (int i = 0; i < count; ++i) {
-    values[i] = 0;
-    for (int rank = 0; rank < communicator_->size(); ++rank) {
-      values[i] += gathered_[static_cast<size_t>(rank * count + i)];
-    }
   }
   return absl::OkStatus();
 }

@@ -33,6 +33,7 @@
 #include "proto/spec/qoda_gan_options.h"
 #include "worker/comm/communicator.h"
 #include "worker/comm/gradient_exchange.h"
+#include "worker/comm/rank_sums.h"
 #include "worker/data/images/sample_source.h"
 #include "worker/model/gan/gan_net.h"
 #include "worker/optim/game_optimizer.h"
@@ -112,7 +113,6 @@ class GanTrainer {
   void Interpolate(const kernels::TensorView& generated);
   // Gradients of both players at the weights as they are, averaged over the ranks; the sum of the step sizes' terms.
   absl::Status AskOracle(const data::SampleSource& source, GanStepResult* result, double* term_sum);
-  absl::Status SumOverRanks(double* values, int count);
   absl::Status CheckFinite(const GanStepResult& result);
 
   const GanTrainerOptions options_;
@@ -128,11 +128,9 @@ class GanTrainer {
   std::vector<optim::NamedTensor> state_, local_state_;
 
   std::unique_ptr<comm::ExchangeState> exchange_state_;  // of several ranks
-  comm::Communicator* communicator_ = nullptr;
   std::unique_ptr<comm::GradientExchange> exchange_;
   std::function<void(int)> on_generator_layer_, on_discriminator_layer_;
-  std::vector<int64_t> gather_bytes_;
-  std::vector<double> gathered_;
+  std::unique_ptr<comm::RankSums> rank_sums_;  // null before Connect
 
   int64_t step_ = 0;
   int64_t updates_ = 0;  // step_ less the dropped ones

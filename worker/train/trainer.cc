@@ -127,8 +127,7 @@ absl::Status Trainer::Connect(comm::Communicator* communicator) {
                                                                 exchange_state_.get()));
   communicator_ = communicator;
   on_layer_ready_ = [this](int layer) { exchange_->LayerReady(layer); };
-  gather_bytes_.assign(static_cast<size_t>(communicator->size()), 0);
-  gathered_.resize(static_cast<size_t>(communicator->size()) * 2);
+  rank_sums_ = std::make_unique<comm::RankSums>(communicator, 2);
   return absl::OkStatus();
 }
 
@@ -172,7 +171,7 @@ absl::StatusOr<StepResult> Trainer::StepFrom(data::Loader* loader) {
     loss_sum += SumLosses();
   }
   if (exchange_ != nullptr) TY_RETURN_IF_ERROR(exchange_->Wait());
-  TY_RETURN_IF_ERROR(SumOverRanks(&loss_sum, 1));
+  if (rank_sums_ != nullptr) TY_RETURN_IF_ERROR(rank_sums_->Sum(&loss_sum, 1));
 
   GlobalNorm({.tensors = {&gradients_.flat, 1},
               .max_norm = static_cast<float>(training.clip_norm),
@@ -232,7 +231,7 @@ absl::StatusOr<double> Trainer::Evaluate(data::Loader& loader, int64_t batches,
     sums[0] += SumLosses();  // ignored targets have loss 0
     sums[1] += static_cast<double>(real_rows * options_.sequence_length);
   }
-  TY_RETURN_IF_ERROR(SumOverRanks(sums, 2));
+  if (rank_sums_ != nullptr) TY_RETURN_IF_ERROR(rank_sums_->Sum(sums, 2));
   if (sums[1] == 0) return absl::FailedPreconditionError("the data set has no validation windows");
   return sums[0] / sums[1];
 }
@@ -242,19 +241,6 @@ double Trainer::SumLosses() const {
   double sum = 0;
   for (int64_t i = 0; i < network_->losses().size(); ++i) sum += losses[i];
   return sum;
-}
-
-absl::Status Trainer::SumOverRanks(double* values, int count) {
-  if (communicator_ == nullptr || communicator_->size() == 1) return absl::OkStatus();
-  std::fill(gather_bytes_.begin(), gather_bytes_.end(), static_cast<int64_t>(sizeof(double)) * count);
-  TY_RETURN_IF_ERROR(communicator_->AllGatherBytes(values, gather_bytes_, gathered_.data()));
-  for (int i = 0; i < count; ++i) {
-    values[i] = 0;
-    for (int rank = 0; rank < communicator_->size(); ++rank) {
-      values[i] += gathered_[static_cast<size_t>(rank * count + i)];
-    }
-  }
-  return absl::OkStatus();
 }
 
 std::string Trainer::StateText() const {

@@ -21,6 +21,7 @@
 #include "proto/spec/training_options.h"
 #include "worker/comm/communicator.h"
 #include "worker/comm/gradient_exchange.h"
+#include "worker/comm/rank_sums.h"
 #include "worker/data/loader.h"
 #include "worker/model/config.h"
 #include "worker/model/network.h"
@@ -115,8 +116,6 @@ class Trainer {
   Trainer(const TrainerOptions& options, kernels::Arena arena);
   absl::StatusOr<StepResult> StepFrom(data::Loader* loader);
   void Allocate();
-  // Adds up `values` over ranks, in rank order, into the same place.
-  absl::Status SumOverRanks(double* values, int count);
   double SumLosses() const;
   absl::Status CheckFinite(const StepResult& result);
 
@@ -139,8 +138,7 @@ class Trainer {
   std::unique_ptr<comm::ExchangeState> exchange_state_;
   std::unique_ptr<comm::GradientExchange> exchange_;
   std::function<void(int)> on_layer_ready_;
-  std::vector<int64_t> gather_bytes_;
-  std::vector<double> gathered_;
+  std::unique_ptr<comm::RankSums> rank_sums_;  // null before Connect
 
   int64_t step_ = 0;
   int64_t updates_ = 0;  // step_ less the dropped ones
