@@ -17,6 +17,7 @@ void Hadamard(const HadamardArgs& args, Stream& stream) {
     TY_CHECK_EQ(args.signs.size() % args.group, 0);
     TY_CHECK_EQ(cols % args.signs.size(), 0);
   }
+  if (args.mask) TY_CHECK_EQ(args.mask.size(), args.x.size() / 8);
   TY_SELECT(stream, Hadamard)(args, stream);
 }
 

@@ -7,6 +7,8 @@
 // quest.md 2.1 (group 128, no signs) and quartet2.md 2.4 (signs before the transform, shared by the runs of both
 // operands of a product, which the rotation then leaves as it was).
 // x, y: equal size, last extent a multiple of `group`; f32 or bf16 each, arithmetic in f32, rounded once. y may be x.
+// mask: u8 (rows, cols / 8), optional: where bit c % 8 of byte c / 8 is 0, x[r,c] is taken as 0, whatever it is. So
+// with `inverse`, dx = s o H (M o dx_h), the gradient that passes the trust mask and is rotated back (quest.md 2.4).
 // signs: f32 of +-1, optional; its length divides the last extent and is a multiple of `group`: column c has the sign
 // of c modulo that length. Same bits for any number of threads.
 #pragma once
@@ -29,6 +31,7 @@ struct HadamardArgs {
   TensorView x, y;
   int64_t group = 128;
   TensorView signs = {};  // optional
+  TensorView mask = {};   // optional
   bool inverse = false;
 };
 void Hadamard(const HadamardArgs& args, Stream& stream);

@@ -27,6 +27,18 @@ void BM_Hadamard(benchmark::State& state, DType x_dtype, DType y_dtype, bool wit
                     elements * std::log2(static_cast<double>(group)));
 }
 
+// The backward of QuEST: mask and rotate back, in place.
+void BM_MaskedInverse(benchmark::State& state, DType dtype) {
+  Stream stream(static_cast<int>(state.range(3)));
+  const int64_t rows = state.range(0);
+  const int64_t cols = state.range(1);
+  const HostTensor x = HostTensor::Normal(dtype, {rows, cols}, 1);
+  const HostTensor mask(DType::kU8, {rows, cols / 8});
+  std::memset(mask.view().data(), 0x7F, static_cast<size_t>(mask.view().bytes()));
+  for (auto _ : state) Hadamard({.x = x, .y = x, .group = state.range(2), .mask = mask, .inverse = true}, stream);
+  testing::SetRates(state, 2 * static_cast<double>(x.view().bytes()) + static_cast<double>(mask.view().bytes()), 0);
+}
+
 void BM_Copy(benchmark::State& state) {
   const HostTensor x = HostTensor::Normal(DType::kF32, {state.range(0), state.range(1)}, 1);
   const HostTensor y(DType::kF32, {state.range(0), state.range(1)});
@@ -48,6 +60,7 @@ BENCHMARK_CAPTURE(BM_Hadamard, f32, DType::kF32, DType::kF32, false)->Apply(Shap
 BENCHMARK_CAPTURE(BM_Hadamard, f32_signs, DType::kF32, DType::kF32, true)->Apply(Shapes);
 BENCHMARK_CAPTURE(BM_Hadamard, bf16_to_f32, DType::kBF16, DType::kF32, false)->Apply(Shapes);
 BENCHMARK_CAPTURE(BM_Hadamard, bf16, DType::kBF16, DType::kBF16, false)->Apply(Shapes);
+BENCHMARK_CAPTURE(BM_MaskedInverse, f32, DType::kF32)->Apply(Shapes);
 
 }  // namespace
 }  // namespace trainyard::kernels

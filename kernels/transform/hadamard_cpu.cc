@@ -18,13 +18,29 @@ TY_INLINE Vector8 WithinVector(Vector8 v) {
   return __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3) + v * kSign4;
 }
 
+// v where the bit of its lane is set, else 0.
+TY_INLINE Vector8 Masked(Vector8 v, uint8_t bits) {
+  using Words = uint32_t __attribute__((vector_size(32)));
+  constexpr Words kLaneBits = {1, 2, 4, 8, 16, 32, 64, 128};
+  const Words is_kept = __builtin_bit_cast(Words, (kLaneBits & bits) != 0);
+  return __builtin_bit_cast(Vector8, __builtin_bit_cast(Words, v) & is_kept);
+}
+
+// What is done to the elements of one group before and after the butterflies; null: nothing.
+struct GroupOptions {
+  const uint8_t* mask = nullptr;
+  const float* before = nullptr;
+  const float* after = nullptr;
+};
+
 // The butterflies up to half of 8 kVectors elements, in registers, from x to y.
 template <int kVectors, typename X>
-TY_INLINE void TransformBlock(const X* x, const float* signs, float* y) {
+TY_INLINE void TransformBlock(const X* x, const uint8_t* mask, const float* signs, float* y) {
   Vector8 v[kVectors];
 #pragma GCC unroll 8
   for (int i = 0; i < kVectors; ++i) {
     v[i] = Load8(x + kVectorLanes * i);
+    if (mask != nullptr) v[i] = Masked(v[i], mask[i]);
     if (signs != nullptr) v[i] *= Load8(signs + kVectorLanes * i);
     v[i] = WithinVector(v[i]);
   }
@@ -83,23 +99,23 @@ TY_INLINE void Finish(const float* x, int64_t group, float scale, const float* s
 }
 
 template <typename X, typename Y>
-TY_INLINE void TransformGroup(const X* x, const float* signs_before, const float* signs_after, int64_t group,
-                              float scale, Y* y) {
+TY_INLINE void TransformGroup(const X* x, const GroupOptions& options, int64_t group, float scale, Y* y) {
   alignas(64) float work[kMaxHadamardGroup];
   switch (group) {
     case 16:
-      TransformBlock<2>(x, signs_before, work);
+      TransformBlock<2>(x, options.mask, options.before, work);
       break;
     case 32:
-      TransformBlock<4>(x, signs_before, work);
+      TransformBlock<4>(x, options.mask, options.before, work);
       break;
     default:
       for (int64_t i = 0; i < group; i += kBlock) {
-        TransformBlock<8>(x + i, signs_before == nullptr ? nullptr : signs_before + i, work + i);
+        TransformBlock<8>(x + i, options.mask == nullptr ? nullptr : options.mask + i / 8,
+                          options.before == nullptr ? nullptr : options.before + i, work + i);
       }
       for (int64_t distance = kBlock; distance < group / 2; distance *= 2) Combine(work, group, distance);
   }
-  Finish(work, group, scale, signs_after, y);
+  Finish(work, group, scale, options.after, y);
 }
 
 // Groups first .. last - 1 of the whole tensor.
@@ -109,19 +125,19 @@ void TransformGroups(const HadamardArgs& args, int64_t first, int64_t last) {
   const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(group)));
   const X* x = args.x.as<X>();
   Y* y = args.y.as<Y>();
-  if (!args.signs) {
-    for (int64_t g = first; g < last; ++g) {
-      TransformGroup(x + g * group, nullptr, nullptr, group, scale, y + g * group);
-    }
+  if (!args.signs && !args.mask) {
+    for (int64_t g = first; g < last; ++g) TransformGroup(x + g * group, {}, group, scale, y + g * group);
     return;
   }
-  const int64_t period = args.signs.size();
-  const float* signs = args.signs.as<float>();
+  const uint8_t* mask = args.mask ? args.mask.as<uint8_t>() : nullptr;
+  const float* signs = args.signs ? args.signs.as<float>() : nullptr;
+  const int64_t period = args.signs ? args.signs.size() : group;
   int64_t at = first * group % period;
   for (int64_t g = first; g < last; ++g) {
-    const float* here = signs + at;
-    TransformGroup(x + g * group, args.inverse ? nullptr : here, args.inverse ? here : nullptr, group, scale,
-                   y + g * group);
+    GroupOptions here;
+    if (mask != nullptr) here.mask = mask + g * group / 8;
+    if (signs != nullptr) (args.inverse ? here.after : here.before) = signs + at;
+    TransformGroup(x + g * group, here, group, scale, y + g * group);
     at += group;
     if (at == period) at = 0;
   }

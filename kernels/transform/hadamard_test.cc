@@ -71,6 +71,41 @@ TEST_P(HadamardTest, MatchesTheDefinition) {
   }
 }
 
+// quest.md 2.4: (M o g) rotated back. What the mask drops may even be NaN.
+TEST_P(HadamardTest, MaskedInputCountsAsZero) {
+  const HostTensor signs = Signs(group_, 3);
+  const HostTensor mask(DType::kU8, {rows_, cols_ / 8});
+  const HostTensor poisoned = x_.Copy();
+  Values kept = x_.ToDoubles();
+  for (int64_t i = 0; i < rows_ * cols_; ++i) {
+    if ((RandomWord({.seed = 4, .purpose = kRandomTest}, static_cast<uint64_t>(i)) & 3) != 0) {
+      mask.as<uint8_t>()[i / 8] |= static_cast<uint8_t>(1 << (i % 8));
+      continue;
+    }
+    kept[static_cast<size_t>(i)] = 0;
+    if (dtype_ == DType::kF32) {
+      poisoned.as<float>()[i] = std::nanf("");
+    } else {
+      poisoned.as<BFloat16>()[i] = FromFloat<BFloat16>(std::nanf(""));
+    }
+  }
+  for (const bool inverse : {false, true}) {
+    for (const bool with_signs : {false, true}) {
+      const HostTensor y = HostTensor::Filled(DType::kF32, {rows_, cols_}, 99);
+      Hadamard({.x = poisoned,
+                .y = y,
+                .group = group_,
+                .signs = with_signs ? signs.view() : TensorView(),
+                .mask = mask,
+                .inverse = inverse},
+               stream_);
+      EXPECT_THAT(y.ToDoubles(), AllNear(Reference(kept, static_cast<size_t>(cols_), static_cast<size_t>(group_),
+                                                   with_signs ? signs.ToDoubles() : Values(), inverse),
+                                         testing::ToleranceForSum(DType::kF32, group_)));
+    }
+  }
+}
+
 TEST_P(HadamardTest, InPlaceGivesTheSameBits) {
   const HostTensor signs = Signs(group_, 5);
   const HostTensor y(dtype_, {rows_, cols_});
