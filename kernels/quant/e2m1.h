@@ -1,9 +1,9 @@
 // E2M1, the four-bit float of MXFP4 and NVFP4 (OCP Microscaling Formats 1.0, 5.3.3): bit 3 is the sign, codes 0..7 are
 // 0, 0.5, 1, 1.5, 2, 3, 4, 6. It has neither infinity nor NaN.
 //
-// Rounding is that of number_format.h: RoundNearest<Float4E2M1>, ties to even (5 -> 4, 2.5 -> 2, 0.25 -> 0), and
-// RoundStochastic<Float4E2M1>. Both saturate at 6, and NaN becomes 6 with its sign: who rounds must keep NaN in a
-// scale.
+// Rounding to nearest is that of number_format.h, ties to even (5 -> 4, 2.5 -> 2, 0.25 -> 0). Stochastic rounding goes
+// up with probability (|u| - below) / (above - below), to 2^-23. Both saturate at 6, and NaN becomes 6: who rounds must
+// keep NaN in a scale.
 #pragma once
 
 #include "kernels/quant/number_format.h"
@@ -24,12 +24,26 @@ struct NumberFormat<Float4E2M1> {
 
 inline constexpr float kE2M1Largest = 6.0f;
 
-// A number in units of the scale, to its code.
+// A number in units of the scale, to its code: nearest.
 TY_INLINE uint8_t E2M1Code(float u) {
   return RoundNearest<Float4E2M1>(u).bits;
 }
+
+// Stochastically, `word`: 32 random bits. Simpler than the general RoundStochastic, which the compiler does not
+// vectorise for this format: three octaves of steps 1/2, 1 and 2, the first two of which begin at 0.
 TY_INLINE uint8_t E2M1Code(float u, uint32_t word) {
-  return RoundStochastic<Float4E2M1>(u, word).bits;
+  const uint32_t bits = __builtin_bit_cast(uint32_t, u);
+  const float magnitude = __builtin_bit_cast(float, bits & 0x7FFFFFFF);
+  const float bounded = magnitude < kE2M1Largest ? magnitude : kE2M1Largest;
+  const int32_t exponent = static_cast<int32_t>(__builtin_bit_cast(uint32_t, bounded) >> 23) - 127;
+  const int32_t octave = exponent > 0 ? exponent : 0;                                                  // 0, 1, 2
+  const float steps = bounded * __builtin_bit_cast(float, static_cast<uint32_t>(128 - octave) << 23);  // exact
+  const int32_t below = static_cast<int32_t>(steps);
+  // Centred draws, whose mean is 1/2; the sign bit rather than a comparison, of which the compiler makes a branch.
+  const float draw = (static_cast<float>(static_cast<int32_t>(word >> 9)) + 0.5f) * 0x1p-23f;
+  const float rest = draw - (steps - static_cast<float>(below));
+  const uint32_t up = __builtin_bit_cast(uint32_t, rest) >> 31;
+  return static_cast<uint8_t>(static_cast<uint32_t>(below + 2 * octave) + up + (bits >> 31 << 3));
 }
 
 // code < 16.

@@ -50,6 +50,7 @@ TEST(E2M1Test, SaturatesAndHasNoNan) {
     EXPECT_EQ(E2M1Code(-large, 0), 15);
   }
   EXPECT_EQ(E2M1Code(std::numeric_limits<float>::quiet_NaN()), 7);
+  EXPECT_EQ(E2M1Code(std::numeric_limits<float>::quiet_NaN(), 5), 7);
   EXPECT_EQ(E2M1Code(0x1p-149f), 0);
   EXPECT_EQ(E2M1Code(-0x1p-149f), 8);
 }

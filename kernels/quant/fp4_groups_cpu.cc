@@ -30,6 +30,14 @@ void Fp4GroupValues(const uint8_t* codes, const float* scales, int64_t count, in
   (group == kNvGroup ? ValuesOf16 : ValuesOf32)(codes, scales, count, values);
 }
 
+TY_SIMD void Fp4NearestCodes(const float* u, int64_t count, uint8_t* codes) {
+  for (int64_t i = 0; i < count; ++i) codes[i] = E2M1Code(u[i]);
+}
+
+TY_SIMD void Fp4StochasticCodes(const float* u, const uint32_t* words, int64_t count, uint8_t* codes) {
+  for (int64_t i = 0; i < count; ++i) codes[i] = E2M1Code(u[i], words[i]);
+}
+
 void Fp4GroupsDequantizeCpu(const Fp4GroupsDequantizeArgs& args, Stream& stream) {
   const bool is_mx = args.scales.dtype() == DType::kU8;
   const int64_t group = is_mx ? kMxGroup : kNvGroup;

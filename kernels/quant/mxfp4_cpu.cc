@@ -24,12 +24,6 @@ TY_SIMD void InUnits(const float* v, const uint8_t* scales, int64_t groups, floa
     for (int64_t i = g * kMxGroup; i < (g + 1) * kMxGroup; ++i) u[i] = v[i] * inverse * range;
   }
 }
-TY_SIMD void NearestCodes(const float* u, int64_t count, uint8_t* codes) {
-  for (int64_t i = 0; i < count; ++i) codes[i] = E2M1Code(u[i]);
-}
-TY_SIMD void StochasticCodes(const float* u, const uint32_t* words, int64_t count, uint8_t* codes) {
-  for (int64_t i = 0; i < count; ++i) codes[i] = E2M1Code(u[i], words[i]);
-}
 TY_SIMD void InsideMask(const float* u, int64_t count, uint8_t* inside) {
   for (int64_t i = 0; i < count; ++i) inside[i] = __builtin_fabsf(u[i]) < kE2M1Largest ? 1 : 0;
 }
@@ -45,10 +39,10 @@ void QuantizeBlock(const MxQuantizeArgs& args, int64_t first, int64_t count) {
   ScaleCodes(v, groups, args.format, scales);
   InUnits(v, scales, groups, args.format.Range(), u);
   if (args.format.rounding == Rounding::kNearestEven) {
-    NearestCodes(u, count, codes);
+    Fp4NearestCodes(u, count, codes);
   } else {
     uint32_t words[RandomBufferWords(kFloatBlock)];
-    StochasticCodes(u, RandomWords(args.random, static_cast<uint64_t>(first), count, words), count, codes);
+    Fp4StochasticCodes(u, RandomWords(args.random, static_cast<uint64_t>(first), count, words), count, codes);
   }
   if (args.scales) std::memcpy(args.scales.as<uint8_t>() + first / kMxGroup, scales, static_cast<size_t>(groups));
   if (args.packed) PackCodes(codes, count, 4, args.packed.as<uint8_t>() + first / 2);

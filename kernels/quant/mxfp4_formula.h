@@ -9,25 +9,26 @@
 
 namespace trainyard::kernels {
 
-// The sum of 32 values: column i plus column i + 16, and so on by halves.
-TY_INLINE float MxGroupSum(const float* values) {
-  float half[kMxGroup / 2];
-  for (int i = 0; i < 16; ++i) half[i] = values[i] + values[i + 16];
-  for (int width = 8; width > 0; width /= 2) {
+// half[0] + ... + half[15], by halves.
+TY_INLINE float MxHalfSum(float* half) {
+  for (int width = kMxGroup / 4; width > 0; width /= 2) {
     for (int i = 0; i < width; ++i) half[i] += half[i + width];
   }
   return half[0];
 }
 
-// Standard deviation, or root mean square, of 32 values.
+// Standard deviation, or root mean square, of 32 values. Sums begin with value i and value i + 16.
 TY_INLINE float MxGroupSpread(const float* v, MxSpread spread) {
-  const float mean = spread == MxSpread::kStandardDeviation ? MxGroupSum(v) * (1.0f / kMxGroup) : 0.0f;
-  float squares[kMxGroup];
-  for (int i = 0; i < kMxGroup; ++i) {
-    const float deviation = v[i] - mean;
-    squares[i] = deviation * deviation;
+  constexpr int kHalf = kMxGroup / 2;
+  float half[kHalf];
+  for (int i = 0; i < kHalf; ++i) half[i] = v[i] + v[i + kHalf];
+  const float mean = spread == MxSpread::kStandardDeviation ? MxHalfSum(half) * (1.0f / kMxGroup) : 0.0f;
+  for (int i = 0; i < kHalf; ++i) {
+    const float a = v[i] - mean;
+    const float b = v[i + kHalf] - mean;
+    half[i] = __builtin_fmaf(a, a, b * b);
   }
-  return std::sqrt(MxGroupSum(squares) * (1.0f / kMxGroup));
+  return std::sqrt(MxHalfSum(half) * (1.0f / kMxGroup));
 }
 
 // Bits of the largest magnitude; above those of infinity if there is a NaN.

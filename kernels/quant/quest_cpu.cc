@@ -53,16 +53,29 @@ TY_SIMD int32_t SumCodes(const uint8_t* codes, int64_t count) {
   return sum;
 }
 
-// Two of every four pairs: those that fewer than two others beat.
+TY_INLINE uint32_t Beats(float a, float b) {
+  return a > b ? 1 : 0;
+}
+// 0x01 in both bytes of a pair that fewer than two others beat.
+TY_INLINE uint64_t KeepPair(uint32_t beaten_by, int pair) {
+  return static_cast<uint64_t>(beaten_by < 2 ? 0x0101 : 0) << (16 * pair);
+}
+
+// Two of every four pairs. Without branches: which pairs are large is a coin toss.
 TY_SIMD void KeepPairs(const float* v, int64_t count, uint8_t* kept) {
   for (int64_t first = 0; first < count; first += 8) {
     float energy[4];
     for (int p = 0; p < 4; ++p) energy[p] = PairEnergy(v[first + 2 * p], v[first + 2 * p + 1]);
-    for (int p = 0; p < 4; ++p) {
-      int beaten_by = 0;
-      for (int q = 0; q < 4; ++q) beaten_by += energy[q] > energy[p] || (energy[q] == energy[p] && q < p) ? 1 : 0;
-      kept[first + 2 * p] = kept[first + 2 * p + 1] = beaten_by < 2 ? 1 : 0;
-    }
+    // Whether the later of two pairs beats the earlier; of equal ones it does not.
+    const uint32_t b10 = Beats(energy[1], energy[0]);
+    const uint32_t b20 = Beats(energy[2], energy[0]);
+    const uint32_t b30 = Beats(energy[3], energy[0]);
+    const uint32_t b21 = Beats(energy[2], energy[1]);
+    const uint32_t b31 = Beats(energy[3], energy[1]);
+    const uint32_t b32 = Beats(energy[3], energy[2]);
+    const uint64_t word = KeepPair(b10 + b20 + b30, 0) | KeepPair(1 - b10 + b21 + b31, 1) |
+                          KeepPair(2 - b20 - b21 + b32, 2) | KeepPair(3 - b30 - b31 - b32, 3);
+    std::memcpy(kept + first, &word, sizeof(word));
   }
 }
 TY_SIMD void DropValues(const uint8_t* kept, int64_t count, float* values) {

@@ -1,0 +1,115 @@
+#include <algorithm>
+
+#include "kernels/codec/random_words.h"
+#include "kernels/core/simd.h"
+#include "kernels/quant/float_block.h"
+#include "kernels/quant/fp8_quantize_internal.h"
+
+namespace trainyard::kernels::internal {
+namespace {
+
+TY_SIMD void Scale(const float* x, float scale, int64_t count, float* scaled) {
+  for (int64_t i = 0; i < count; ++i) scaled[i] = x[i] * scale;
+}
+
+template <typename Y>
+TY_INLINE void NearestLoop(const float* x, int64_t count, Y* y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = RoundNearest<Y>(x[i], Overflow::kSaturate);
+}
+TY_SIMD void Nearest(const float* x, int64_t count, Float8E4M3* y) {
+  NearestLoop(x, count, y);
+}
+TY_SIMD void Nearest(const float* x, int64_t count, Float8E5M2* y) {
+  NearestLoop(x, count, y);
+}
+
+template <typename Y>
+TY_INLINE void StochasticLoop(const float* x, const uint32_t* words, int64_t count, Y* y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = RoundStochastic<Y>(x[i], words[i], Overflow::kSaturate);
+}
+TY_SIMD void Stochastic(const float* x, const uint32_t* words, int64_t count, Float8E4M3* y) {
+  StochasticLoop(x, words, count, y);
+}
+TY_SIMD void Stochastic(const float* x, const uint32_t* words, int64_t count, Float8E5M2* y) {
+  StochasticLoop(x, words, count, y);
+}
+
+template <typename X>
+TY_INLINE void WidenLoop(const X* x, float scale, int64_t count, float* y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = WidenToFloat(x[i]) * scale;
+}
+TY_SIMD void WidenScaled(const Float8E4M3* x, float scale, int64_t count, float* y) {
+  WidenLoop(x, scale, count, y);
+}
+TY_SIMD void WidenScaled(const Float8E5M2* x, float scale, int64_t count, float* y) {
+  WidenLoop(x, scale, count, y);
+}
+
+// Calls body(first, count, index of the scale) over blocks that have one scale, split over the threads.
+template <typename Body>
+void ForBlocks(int64_t size, int64_t scales, Stream& stream, const Body& body) {
+  const int64_t span = scales == 0 ? 0 : size / scales;  // elements of one scale
+  const int64_t blocks = (span + kFloatBlock - 1) / kFloatBlock;
+  stream.pool().ParallelFor(scales * blocks, 8, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t scale = block / blocks;
+      const int64_t within = block % blocks * kFloatBlock;
+      body(scale * span + within, std::min(kFloatBlock, span - within), scale);
+    }
+  });
+}
+
+float UsedAmax(float amax) {
+  return amax < kFp8SmallestAmax ? kFp8SmallestAmax : amax;  // NaN stays
+}
+
+template <typename Y>
+void Quantize(const Fp8QuantizeArgs& args, Stream& stream) {
+  const float* amax = args.amax.as<float>();
+  Y* codes = args.codes.as<Y>();
+  ForBlocks(args.x.size(), args.amax.size(), stream, [&](int64_t first, int64_t count, int64_t scale) {
+    float loaded[kFloatBlock];
+    float scaled[kFloatBlock];
+    Scale(LoadFloats(args.x, first, count, loaded), args.target / UsedAmax(amax[scale]), count, scaled);
+    if (args.rounding == Rounding::kNearestEven) {
+      Nearest(scaled, count, codes + first);
+    } else {
+      uint32_t words[RandomBufferWords(kFloatBlock)];
+      Stochastic(scaled, RandomWords(args.random, static_cast<uint64_t>(first), count, words), count, codes + first);
+    }
+    if (args.values) {
+      float* values = FloatsOf(args.values, first, scaled);
+      WidenScaled(codes + first, 1.0f, count, values);
+      StoreFloats(values, args.values, first, count);
+    }
+  });
+}
+
+template <typename X>
+void Dequantize(const Fp8DequantizeArgs& args, Stream& stream) {
+  const float* inverse = args.inverse.as<float>();
+  const X* codes = args.codes.as<X>();
+  ForBlocks(args.codes.size(), args.inverse.size(), stream, [&](int64_t first, int64_t count, int64_t scale) {
+    float buffer[kFloatBlock];
+    float* y = FloatsOf(args.y, first, buffer);
+    WidenScaled(codes + first, inverse[scale], count, y);
+    StoreFloats(y, args.y, first, count);
+  });
+}
+
+}  // namespace
+
+void Fp8QuantizeCpu(const Fp8QuantizeArgs& args, Stream& stream) {
+  const bool is_e4m3 = args.codes.dtype() == DType::kF8E4M3;
+  (is_e4m3 ? Quantize<Float8E4M3> : Quantize<Float8E5M2>)(args, stream);
+  const float* amax = args.amax.as<float>();  // read to the end before: `inverse` may be the same memory
+  float* inverse = args.inverse.as<float>();
+  for (int64_t i = 0; i < args.amax.size(); ++i) inverse[i] = UsedAmax(amax[i]) / args.target;
+}
+
+void Fp8DequantizeCpu(const Fp8DequantizeArgs& args, Stream& stream) {
+  const bool is_e4m3 = args.codes.dtype() == DType::kF8E4M3;
+  (is_e4m3 ? Dequantize<Float8E4M3> : Dequantize<Float8E5M2>)(args, stream);
+}
+
+}  // namespace trainyard::kernels::internal

@@ -1,0 +1,88 @@
+// The scales of NVFP4 as every backend computes them: each line is one correctly rounded operation or an explicit fused
+// multiply-add.
+#pragma once
+
+#include "kernels/quant/e2m1.h"
+#include "kernels/quant/nvfp4.h"
+
+namespace trainyard::kernels {
+
+struct NvRange {
+  float range;  // what the largest magnitude of a group becomes, in units of its scale
+  float cap;    // the largest group scale
+};
+
+TY_INLINE NvRange NvRangeOf(const NvFormat& format) {
+  switch (format.method) {
+    case NvMethod::kNearest:
+      return {6.0f, 448.0f};
+    case NvMethod::kFourOverSix:
+      return {6.0f, 256.0f};  // the alternative is 1.5 times that
+    case NvMethod::kStochastic:
+      return {static_cast<float>(6.0 * 16 / 17), 448.0f};
+    case NvMethod::kMsEden:
+      return {format.eden_clip, 255.99f};  // 256 is even: what rounds up to it stays there
+  }
+  return {};
+}
+
+// s32. 2^-117 keeps s8 s32 a normal number.
+TY_INLINE float NvTensorScale(float amax, NvRange range) {
+  const float scale = amax / (range.range * range.cap);
+  return scale < 0x1p-117f ? 1.0f : scale;
+}
+
+// The code of s8 nearest to `scale`, 1 if that is 0.
+TY_INLINE uint8_t NvScaleCode(float scale) {
+  const uint8_t code = RoundNearest<Float8E4M3>(scale, Overflow::kSaturate).bits;
+  constexpr uint8_t kOne = 0x38;
+  return code == 0 ? kOne : code;
+}
+
+TY_INLINE float NvScaleValue(uint8_t code) {
+  return WidenToFloat(Float8E4M3{code});
+}
+
+// half[0] + ... + half[7], by halves.
+TY_INLINE float NvHalfSum(float* half) {
+  for (int width = kNvGroup / 4; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) half[i] += half[i + width];
+  }
+  return half[0];
+}
+
+// Sum of a[i] b[i] over a group.
+TY_INLINE float NvGroupDot(const float* a, const float* b) {
+  constexpr int kHalf = kNvGroup / 2;
+  float half[kHalf];
+  for (int i = 0; i < kHalf; ++i) half[i] = __builtin_fmaf(a[i], b[i], a[i + kHalf] * b[i + kHalf]);
+  return NvHalfSum(half);
+}
+
+// Sum of squared errors of a group in units of s8 = code, rounded to nearest.
+TY_INLINE float NvGroupError(const float* x, uint8_t code, float tensor_scale) {
+  const float scale = NvScaleValue(code) * tensor_scale;
+  float errors[kNvGroup];
+  for (int i = 0; i < kNvGroup; ++i) {
+    const float value = E2M1Value(E2M1Code(x[i] / scale));
+    errors[i] = __builtin_fmaf(-value, scale, x[i]);
+  }
+  return NvGroupDot(errors, errors);
+}
+
+// max |x| of a group; NaN if one is NaN.
+TY_INLINE float NvGroupLargest(const float* x) {
+  uint32_t largest = 0;
+  for (int i = 0; i < kNvGroup; ++i) {
+    const uint32_t magnitude = __builtin_bit_cast(uint32_t, x[i]) & 0x7FFFFFFF;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  return __builtin_bit_cast(float, largest);
+}
+
+// The EDEN factor; 1 where it has no meaning.
+TY_INLINE float EdenFactor(float squares, float products) {
+  return products == 0.0f ? 1.0f : squares / products;
+}
+
+}  // namespace trainyard::kernels
