@@ -115,6 +115,17 @@ TEST_P(HadamardTest, InPlaceGivesTheSameBits) {
   EXPECT_EQ(in_place.Bytes(), y.Bytes());
 }
 
+// Rounded once, ties to even, as every conversion to bf16: the bits of the f32 result rounded.
+TEST_P(HadamardTest, Bf16ResultIsTheF32ResultRounded) {
+  const HostTensor f32(DType::kF32, {rows_, cols_});
+  const HostTensor bf16(DType::kBF16, {rows_, cols_});
+  Hadamard({.x = x_, .y = f32, .group = group_}, stream_);
+  Hadamard({.x = x_, .y = bf16, .group = group_}, stream_);
+  for (int64_t i = 0; i < rows_ * cols_; ++i) {
+    ASSERT_EQ(bf16.as<BFloat16>()[i].bits, FromFloat<BFloat16>(f32.as<float>()[i]).bits) << i;
+  }
+}
+
 // quest.md section 5: fwht(fwht(x)) = x to 1e-6 (for groups of 128), here with signs; bf16 input, f32 rotation. The
 // few roundings of bf16 input add up in few elements, so the bound grows with the length.
 TEST_P(HadamardTest, InverseUndoesForward) {
@@ -155,6 +166,19 @@ TEST(HadamardConstantsTest, FirstUnitVectorBecomesConstant) {
   const HostTensor x = HostTensor::Of(DType::kF32, {1, 128}, unit);
   Hadamard({.x = x, .y = x, .group = 128}, stream);
   EXPECT_THAT(x.ToDoubles(), AllNear(Values(128, 1.0), {.absolute = 2e-7}));
+}
+
+// A NaN spoils its group and no other, in either dtype.
+TEST(HadamardConstantsTest, NanStaysInItsGroup) {
+  Stream stream(1);
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const HostTensor x = HostTensor::Filled(DType::kF32, {1, 48}, 1);
+    x.as<float>()[20] = std::nanf("");
+    const HostTensor y(dtype, {1, 48});
+    Hadamard({.x = x, .y = y, .group = 16}, stream);
+    const Values values = y.ToDoubles();
+    for (size_t i = 0; i < 48; ++i) EXPECT_EQ(std::isnan(values[i]), i / 16 == 1) << i;
+  }
 }
 
 // quartet2.md section 4: the same signs on both operands leave a product as it was, other signs destroy it.

@@ -36,7 +36,7 @@ TY_INLINE void Store8(Vector8 v, BFloat16* y) {
   const Words bits = __builtin_bit_cast(Words, v);
   const Words rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
   const Words quiet_nan = (bits >> 16) | 0x40;
-  const Words is_nan = __builtin_bit_cast(Words, (bits & 0x7FFFFFFF) > 0x7F800000);
+  const Words is_nan = __builtin_bit_cast(Words, v != v);
   const Halves halves = __builtin_convertvector((quiet_nan & is_nan) | (rounded & ~is_nan), Halves);
   __builtin_memcpy(y, &halves, sizeof(halves));
 }
