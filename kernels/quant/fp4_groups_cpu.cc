@@ -11,23 +11,29 @@ namespace trainyard::kernels::internal {
 namespace {
 
 template <int64_t kGroup>
-TY_INLINE void Values(const uint8_t* codes, const float* scales, int64_t count, float* values) {
+TY_INLINE void ScaleGroups(const float* scales, int64_t count, float* values) {
   for (int64_t first = 0; first < count; first += kGroup) {
     const float scale = scales[first / kGroup];
-    for (int64_t i = first; i < first + kGroup; ++i) values[i] = E2M1Value(codes[i]) * scale;
+    for (int64_t i = first; i < first + kGroup; ++i) values[i] *= scale;
   }
 }
-TY_SIMD void ValuesOf16(const uint8_t* codes, const float* scales, int64_t count, float* values) {
-  Values<kNvGroup>(codes, scales, count, values);
+TY_SIMD void ScaleGroupsOf16(const float* scales, int64_t count, float* values) {
+  ScaleGroups<kNvGroup>(scales, count, values);
 }
-TY_SIMD void ValuesOf32(const uint8_t* codes, const float* scales, int64_t count, float* values) {
-  Values<kMxGroup>(codes, scales, count, values);
+TY_SIMD void ScaleGroupsOf32(const float* scales, int64_t count, float* values) {
+  ScaleGroups<kMxGroup>(scales, count, values);
 }
 
 }  // namespace
 
+TY_SIMD void Fp4Levels(const uint8_t* codes, int64_t count, float* levels) {
+  for (int64_t i = 0; i < count; ++i) levels[i] = E2M1Value(codes[i]);
+}
+
+// Two loops: the short one over a group would be unrolled before it is vectorised, and bytes then widened one by one.
 void Fp4GroupValues(const uint8_t* codes, const float* scales, int64_t count, int64_t group, float* values) {
-  (group == kNvGroup ? ValuesOf16 : ValuesOf32)(codes, scales, count, values);
+  Fp4Levels(codes, count, values);
+  (group == kNvGroup ? ScaleGroupsOf16 : ScaleGroupsOf32)(scales, count, values);
 }
 
 TY_SIMD void Fp4NearestCodes(const float* u, int64_t count, uint8_t* codes) {

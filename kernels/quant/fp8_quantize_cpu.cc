@@ -23,15 +23,16 @@ TY_SIMD void Nearest(const float* x, int64_t count, Float8E5M2* y) {
   NearestLoop(x, count, y);
 }
 
+// `overflow` comes as an argument: a constant folds into a branch, and the loop does not vectorise.
 template <typename Y>
-TY_INLINE void StochasticLoop(const float* x, const uint32_t* words, int64_t count, Y* y) {
-  for (int64_t i = 0; i < count; ++i) y[i] = RoundStochastic<Y>(x[i], words[i], Overflow::kSaturate);
+TY_INLINE void StochasticLoop(const float* x, const uint32_t* words, int64_t count, Overflow overflow, Y* y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = RoundStochastic<Y>(x[i], words[i], overflow);
 }
-TY_SIMD void Stochastic(const float* x, const uint32_t* words, int64_t count, Float8E4M3* y) {
-  StochasticLoop(x, words, count, y);
+TY_SIMD void Stochastic(const float* x, const uint32_t* words, int64_t count, Overflow overflow, Float8E4M3* y) {
+  StochasticLoop(x, words, count, overflow, y);
 }
-TY_SIMD void Stochastic(const float* x, const uint32_t* words, int64_t count, Float8E5M2* y) {
-  StochasticLoop(x, words, count, y);
+TY_SIMD void Stochastic(const float* x, const uint32_t* words, int64_t count, Overflow overflow, Float8E5M2* y) {
+  StochasticLoop(x, words, count, overflow, y);
 }
 
 template <typename X>
@@ -75,7 +76,8 @@ void Quantize(const Fp8QuantizeArgs& args, Stream& stream) {
       Nearest(scaled, count, codes + first);
     } else {
       uint32_t words[RandomBufferWords(kFloatBlock)];
-      Stochastic(scaled, RandomWords(args.random, static_cast<uint64_t>(first), count, words), count, codes + first);
+      Stochastic(scaled, RandomWords(args.random, static_cast<uint64_t>(first), count, words), count,
+                 Overflow::kSaturate, codes + first);
     }
     if (args.values) {
       float* values = FloatsOf(args.values, first, scaled);

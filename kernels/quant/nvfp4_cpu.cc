@@ -22,40 +22,11 @@ struct Plan {
   float tensor_scale;
 };
 
-TY_SIMD void ScaleCodes(const float* x, int64_t groups, Plan plan, uint8_t* codes) {
+// s8 of every group; `times` 1.5 for the alternative that maps the largest magnitude to 4.
+TY_SIMD void ScaleCodes(const float* x, int64_t groups, Plan plan, float times, uint8_t* codes) {
   for (int64_t g = 0; g < groups; ++g) {
-    codes[g] = NvScaleCode(NvGroupLargest(x + g * kNvGroup) / plan.range.range / plan.tensor_scale);
+    codes[g] = NvScaleCode(times * NvGroupLargest(x + g * kNvGroup) / plan.range.range / plan.tensor_scale);
   }
-}
-TY_SIMD void FourOverSixScaleCodes(const float* x, int64_t groups, Plan plan, uint8_t* codes) {
-  for (int64_t g = 0; g < groups; ++g) {
-    const float* group = x + g * kNvGroup;
-    const float largest = NvGroupLargest(group);
-    const uint8_t six = NvScaleCode(largest / plan.range.range / plan.tensor_scale);
-    const uint8_t four = NvScaleCode(1.5f * largest / plan.range.range / plan.tensor_scale);
-    const bool four_is_better =
-        NvGroupError(group, four, plan.tensor_scale) < NvGroupError(group, six, plan.tensor_scale);
-    codes[g] = four_is_better ? four : six;
-  }
-}
-
-// The same for one block of 16 x 16 whose rows are the groups of x.
-TY_SIMD uint8_t SquareScaleCode(const float* x, Plan plan, bool four_over_six) {
-  uint32_t bits = 0;
-  for (int64_t g = 0; g < kSquareRows; ++g) {
-    bits = std::max(bits, __builtin_bit_cast(uint32_t, NvGroupLargest(x + g * kNvGroup)));
-  }
-  const float largest = __builtin_bit_cast(float, bits);
-  const uint8_t six = NvScaleCode(largest / plan.range.range / plan.tensor_scale);
-  if (!four_over_six) return six;
-  const uint8_t four = NvScaleCode(1.5f * largest / plan.range.range / plan.tensor_scale);
-  float error_of_four = 0;
-  float error_of_six = 0;
-  for (int64_t g = 0; g < kSquareRows; ++g) {
-    error_of_four += NvGroupError(x + g * kNvGroup, four, plan.tensor_scale);
-    error_of_six += NvGroupError(x + g * kNvGroup, six, plan.tensor_scale);
-  }
-  return error_of_four < error_of_six ? four : six;
 }
 
 TY_SIMD void InUnits(const float* x, const float* scales, int64_t groups, float tensor_scale, float* u) {
@@ -65,13 +36,70 @@ TY_SIMD void InUnits(const float* x, const float* scales, int64_t groups, float 
   }
 }
 
-// Sums of u^2 and of u code for every group.
-TY_SIMD void EdenSums(const float* u, const uint8_t* codes, int64_t groups, float* squares, float* products) {
+TY_SIMD void SquaredErrors(const float* x, const float* levels, const float* scales, int64_t groups, float tensor_scale,
+                           float* sums) {
   for (int64_t g = 0; g < groups; ++g) {
-    float values[kNvGroup];
-    for (int64_t i = 0; i < kNvGroup; ++i) values[i] = E2M1Value(codes[g * kNvGroup + i]);
+    const float scale = scales[g] * tensor_scale;
+    float errors[kNvGroup];
+    for (int64_t i = 0; i < kNvGroup; ++i) errors[i] = NvError(x[g * kNvGroup + i], levels[g * kNvGroup + i], scale);
+    sums[g] = NvGroupDot(errors, errors);
+  }
+}
+
+// Sum of squared errors of every group with its s8, rounded to nearest. groups <= kBlockGroups.
+void GroupErrors(const float* x, int64_t groups, const Plan& plan, const uint8_t* scale_codes, float* sums) {
+  float scales[kBlockGroups];
+  float u[kFloatBlock];
+  uint8_t codes[kFloatBlock];
+  for (int64_t g = 0; g < groups; ++g) scales[g] = NvScaleValue(scale_codes[g]);
+  InUnits(x, scales, groups, plan.tensor_scale, u);
+  Fp4NearestCodes(u, groups * kNvGroup, codes);
+  Fp4Levels(codes, groups * kNvGroup, u);
+  SquaredErrors(x, u, scales, groups, plan.tensor_scale, sums);
+}
+
+void FourOverSixScaleCodes(const float* x, int64_t groups, const Plan& plan, uint8_t* codes) {
+  uint8_t four[kBlockGroups];
+  float errors_of_four[kBlockGroups];
+  float errors_of_six[kBlockGroups];
+  ScaleCodes(x, groups, plan, 1.0f, codes);
+  ScaleCodes(x, groups, plan, 1.5f, four);
+  GroupErrors(x, groups, plan, codes, errors_of_six);
+  GroupErrors(x, groups, plan, four, errors_of_four);
+  for (int64_t g = 0; g < groups; ++g) codes[g] = errors_of_four[g] < errors_of_six[g] ? four[g] : codes[g];
+}
+
+// s8 of 16 groups together.
+TY_SIMD uint8_t SquareCode(const float* x, Plan plan, float times) {
+  uint32_t bits = 0;
+  for (int64_t g = 0; g < kSquareRows; ++g) {
+    bits = std::max(bits, __builtin_bit_cast(uint32_t, NvGroupLargest(x + g * kNvGroup)));
+  }
+  return NvScaleCode(times * __builtin_bit_cast(float, bits) / plan.range.range / plan.tensor_scale);
+}
+
+// The code of a block of 16 x 16 whose rows are the groups of x.
+uint8_t SquareScaleCode(const float* x, const Plan& plan, bool four_over_six) {
+  const uint8_t six = SquareCode(x, plan, 1.0f);
+  if (!four_over_six) return six;
+  const uint8_t four = SquareCode(x, plan, 1.5f);
+  const auto error_of = [&](uint8_t code) {
+    uint8_t codes[kSquareRows];
+    float sums[kSquareRows];
+    std::memset(codes, code, kSquareRows);
+    GroupErrors(x, kSquareRows, plan, codes, sums);
+    float error = 0;
+    for (const float sum : sums) error += sum;
+    return error;
+  };
+  return error_of(four) < error_of(six) ? four : six;
+}
+
+// Sums of u^2 and of u level for every group.
+TY_SIMD void EdenSums(const float* u, const float* levels, int64_t groups, float* squares, float* products) {
+  for (int64_t g = 0; g < groups; ++g) {
     squares[g] = NvGroupDot(u + g * kNvGroup, u + g * kNvGroup);
-    products[g] = NvGroupDot(u + g * kNvGroup, values);
+    products[g] = NvGroupDot(u + g * kNvGroup, levels + g * kNvGroup);
   }
 }
 
@@ -80,7 +108,9 @@ void EdenScales(const NvQuantizeArgs& args, const float* u, const uint8_t* codes
                 float* scales) {
   float squares[kBlockGroups];
   float products[kBlockGroups];
-  EdenSums(u, codes, groups, squares, products);
+  float levels[kFloatBlock];
+  Fp4Levels(codes, groups * kNvGroup, levels);
+  EdenSums(u, levels, groups, squares, products);
   const int64_t span = args.format.eden_group / kNvGroup;
   for (int64_t g = 0; g < groups; g += span) {
     for (int64_t other = g + 1; other < g + span; ++other) {
@@ -132,8 +162,11 @@ void QuantizeRuns(const NvQuantizeArgs& args, const Plan& plan, Stream& stream) 
     for (int64_t first = begin; first < end; first += kFloatBlock) {
       const int64_t count = std::min(kFloatBlock, end - first);
       const float* x = LoadFloats(args.x, first, count, loaded);
-      const bool four_over_six = args.format.method == NvMethod::kFourOverSix;
-      (four_over_six ? FourOverSixScaleCodes : ScaleCodes)(x, count / kNvGroup, plan, scale_codes);
+      if (args.format.method == NvMethod::kFourOverSix) {
+        FourOverSixScaleCodes(x, count / kNvGroup, plan, scale_codes);
+      } else {
+        ScaleCodes(x, count / kNvGroup, plan, 1.0f, scale_codes);
+      }
       EmitBlock(args, plan, x, scale_codes, first, count);
     }
   });

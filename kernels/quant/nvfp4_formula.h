@@ -59,15 +59,9 @@ TY_INLINE float NvGroupDot(const float* a, const float* b) {
   return NvHalfSum(half);
 }
 
-// Sum of squared errors of a group in units of s8 = code, rounded to nearest.
-TY_INLINE float NvGroupError(const float* x, uint8_t code, float tensor_scale) {
-  const float scale = NvScaleValue(code) * tensor_scale;
-  float errors[kNvGroup];
-  for (int i = 0; i < kNvGroup; ++i) {
-    const float value = E2M1Value(E2M1Code(x[i] / scale));
-    errors[i] = __builtin_fmaf(-value, scale, x[i]);
-  }
-  return NvGroupDot(errors, errors);
+// What x loses when it becomes level * scale, scale = s8 s32.
+TY_INLINE float NvError(float x, float level, float scale) {
+  return __builtin_fmaf(-level, scale, x);
 }
 
 // max |x| of a group; NaN if one is NaN.
