@@ -6,7 +6,7 @@
 //   axis 0: y = P^T x     y[j,c] = sum_i x[i,c] P[i,j]     (n rows)
 //
 // DctMatrix multiplies by a stored P: 2 n operations an element, any dtype of Gemm. DctFft needs no P: Makhoul's
-// reordering and one real FFT of mixed radix, about 5 log2(n) operations an element, in f32; any n, at a cost of n
+// reordering and one real FFT of mixed radix, about 2.5 log2(n) operations an element, in f32; any n, at a cost of n
 // times the sum of its prime factors. Errors of both are a few 1e-7 of the norm of the row: scores that nearly tie may
 // be ordered differently by the two. y is overwritten and aliases nothing. Same bits for any number of threads.
 #pragma once
