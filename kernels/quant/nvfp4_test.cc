@@ -194,7 +194,7 @@ struct Errors {
 };
 
 Errors ErrorsOnGaussian(const NvFormat& format) {
-  const HostTensor x = HostTensor::Normal(DType::kF32, {1024, 2048}, 11);
+  const HostTensor x = HostTensor::Normal(DType::kF32, {512, 2048}, 11);
   Stream stream(2);
   const Quantized q(x, format, stream);
   const double scale = q.tensor_scale.as<float>()[0];
