@@ -120,7 +120,8 @@ class Daemon {
   void SendSlotHealth();
   void TickSession(absl::Duration now);
   void SendReports(absl::Duration now);
-  void SendProgress(Entry& entry);
+  void SendProgress(Entry& entry);  // all there is
+  void SendCommit(Entry& entry, const v1::CheckpointManifest& manifest);
 
   // daemon_tasks.cc: what happens to tasks.
   void OnAssign(const v1::Assign& assign);

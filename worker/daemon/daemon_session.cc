@@ -153,12 +153,7 @@ void Daemon::OnRegistered(const v1::Registered& registered) {
   for (auto& [fence, entry] : tasks_) {
     entry.progress->Rewind();
     entry.sent = 0;
-    for (const auto& [step, manifest] : entry.commits) {
-      v1::WorkerMessage message;
-      *message.mutable_commit_checkpoint()->mutable_ref() = entry.task->ref();
-      *message.mutable_commit_checkpoint()->mutable_manifest() = manifest;
-      Send(std::move(message));
-    }
+    for (const auto& [step, manifest] : entry.commits) SendCommit(entry, manifest);
   }
   for (const v1::TaskDecision& decision : registered.decisions()) {
     Entry* entry = FindEntry(decision.ref());
@@ -204,10 +199,19 @@ void Daemon::OnCheckpointAck(const v1::CheckpointAck& ack) {
 }
 
 void Daemon::SendProgress(Entry& entry) {
-  std::optional<v1::ProgressReport> report = entry.progress->Take(heartbeat_sequence_);
-  if (!report) return;
+  while (std::optional<v1::ProgressReport> report = entry.progress->Take(heartbeat_sequence_)) {
+    v1::WorkerMessage message;
+    *message.mutable_progress() = *std::move(report);
+    Send(std::move(message));
+  }
+}
+
+void Daemon::SendCommit(Entry& entry, const v1::CheckpointManifest& manifest) {
+  // If the attempt ends after this, the next one begins at the checkpoint: the steps before it would be in no history.
+  SendProgress(entry);
   v1::WorkerMessage message;
-  *message.mutable_progress() = *std::move(report);
+  *message.mutable_commit_checkpoint()->mutable_ref() = entry.task->ref();
+  *message.mutable_commit_checkpoint()->mutable_manifest() = manifest;
   Send(std::move(message));
 }
 

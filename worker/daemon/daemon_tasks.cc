@@ -254,15 +254,10 @@ void Daemon::OnReport(uint64_t fence, int rank, v1::RunnerReport report) {
       metrics_->Progress(entry.task->ref().job_uid(), rank, report.progress(), wall);
       if (rank == 0) entry.progress->Add(report.progress(), wall);
       break;
-    case v1::RunnerReport::kCommitCheckpoint: {
+    case v1::RunnerReport::kCommitCheckpoint:
       entry.commits[report.commit_checkpoint().step()] = report.commit_checkpoint();
-      if (!is_registered_) break;  // sent at the next registration
-      v1::WorkerMessage message;
-      *message.mutable_commit_checkpoint()->mutable_ref() = entry.task->ref();
-      *message.mutable_commit_checkpoint()->mutable_manifest() = report.commit_checkpoint();
-      Send(std::move(message));
+      if (is_registered_) SendCommit(entry, report.commit_checkpoint());  // else at the next registration
       break;
-    }
     case v1::RunnerReport::kFailure:
       entry.task->Failure(rank, report.failure(), wall);
       break;

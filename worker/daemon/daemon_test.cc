@@ -273,6 +273,19 @@ TEST_F(DaemonTest, WhatDoesNotListenIsKilledWithAllItStartedWhenTheGraceEnds) {
   EXPECT_EQ(Exit(5, 0).failure_class(), v1::FAILURE_CLASS_CONTROL);
 }
 
+// An attempt may end right after the commit, and the next one begins at the checkpoint.
+TEST_F(DaemonTest, MetricsOfAllStepsComeBeforeTheirCheckpoint) {
+  DaemonOptions options = Options();
+  options.progress_interval = absl::Hours(1);
+  Start(options);
+  Assign(5, {"ready steps:9 checkpoint train"});
+  StartTask(5);
+  ASSERT_TRUE(WaitUntil([&] { return coordinator.commits().count(10) > 0; }));
+  EXPECT_EQ(coordinator.commits().at(10), 9);
+  StopTask(5, true, absl::Seconds(20));
+  ASSERT_TRUE(WaitForState(5, v1::TASK_STATE_EXITED));
+}
+
 // CP-24, with an outage of 20 s on the daemon's clock: longer than the lease, shorter than the self-fence.
 TEST_F(DaemonTest, TrainingGoesOnThroughAnOutageAndNothingIsLost) {
   FakeClock clock;

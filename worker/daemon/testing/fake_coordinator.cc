@@ -83,6 +83,8 @@ class FakeCoordinator::Service final : public v1::Workers::Service {
         *ack->mutable_ref() = message.commit_checkpoint().ref();
         ack->set_step(message.commit_checkpoint().manifest().step());
         ack->set_code(owner_->commit_code);
+        const std::map<int64_t, double>& losses = metrics_["loss"];
+        commits_.emplace(ack->step(), losses.empty() ? 0 : losses.rbegin()->first);
         break;
       }
       default:
@@ -112,6 +114,7 @@ class FakeCoordinator::Service final : public v1::Workers::Service {
   std::map<uint64_t, v1::TaskReport> reports_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, std::map<int64_t, double>> metrics_ ABSL_GUARDED_BY(mutex_);
   std::map<std::tuple<std::string, int, std::string>, Log> logs_ ABSL_GUARDED_BY(mutex_);
+  std::map<int64_t, int64_t> commits_ ABSL_GUARDED_BY(mutex_);
   int heartbeats_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
@@ -170,6 +173,11 @@ std::map<int64_t, double> FakeCoordinator::metric(const std::string& name) const
   MutexLock lock(&service_->mutex_);
   const auto found = service_->metrics_.find(name);
   return found == service_->metrics_.end() ? std::map<int64_t, double>() : found->second;
+}
+
+std::map<int64_t, int64_t> FakeCoordinator::commits() const {
+  MutexLock lock(&service_->mutex_);
+  return service_->commits_;
 }
 
 int FakeCoordinator::heartbeats() const {

@@ -39,6 +39,8 @@ class FakeCoordinator {
   std::string log(const std::string& uid, int rank, const std::string& stream) const;
   // Values of `name` by step.
   std::map<int64_t, double> metric(const std::string& name) const;
+  // For each step whose checkpoint was to be committed: the newest step whose metrics had come before that message.
+  std::map<int64_t, int64_t> commits() const;
   int heartbeats() const;
 
  private:
