@@ -39,6 +39,7 @@ void IntGridLinear(const IntGridLinearArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.a_sums.size(), m);
   TY_CHECK_EQ(args.b_steps.size(), n);
   TY_CHECK_EQ(args.b_sums.size(), n);
+  if (args.bias) TY_CHECK_EQ(args.bias.size(), n);
   TY_CHECK_EQ(args.y.rank(), 2);
   TY_CHECK_EQ(args.y.dim(0), m);
   TY_CHECK_EQ(args.y.dim(1), n);

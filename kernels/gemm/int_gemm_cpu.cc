@@ -134,21 +134,21 @@ void ForTiles(const IntKernel& kernel, const IntGemmArgs& args, Stream& stream, 
 
 // y[j] = a_step b_steps[j] (sums[j] + (a_sum + b_sums[j]) / 2 + k / 4); a_term = 2 a_sum + k. The bracket, times 4, is
 // a whole number below 2^53, and the product of two float steps fits a double.
-template <typename Y>
-TY_INLINE void GridRow(const int32_t* sums, const int32_t* b_sums, const float* b_steps, double a_term, double a_step,
-                       int64_t count, Y* y) {
+TY_SIMD void GridRow(const int32_t* sums, const int32_t* b_sums, const float* b_steps, double a_term, double a_step,
+                     int64_t count, float* y) {
   for (int64_t j = 0; j < count; ++j) {
     const double four_sums = 4.0 * static_cast<double>(sums[j]) + (a_term + 2.0 * static_cast<double>(b_sums[j]));
-    y[j] = FromFloat<Y>(static_cast<float>(four_sums * (a_step * static_cast<double>(b_steps[j])) * 0.25));
+    y[j] = static_cast<float>(four_sums * (a_step * static_cast<double>(b_steps[j])) * 0.25);
   }
 }
-TY_SIMD void GridRowF32(const int32_t* sums, const int32_t* b_sums, const float* b_steps, double a_term, double a_step,
-                        int64_t count, float* y) {
-  GridRow(sums, b_sums, b_steps, a_term, a_step, count, y);
+TY_SIMD void AddBias(const float* bias, int64_t count, float* y) {
+  for (int64_t j = 0; j < count; ++j) y[j] += bias[j];
 }
-TY_SIMD void GridRowBF16(const int32_t* sums, const int32_t* b_sums, const float* b_steps, double a_term, double a_step,
-                         int64_t count, BFloat16* y) {
-  GridRow(sums, b_sums, b_steps, a_term, a_step, count, y);
+TY_SIMD void AddBias(const BFloat16* bias, int64_t count, float* y) {
+  for (int64_t j = 0; j < count; ++j) y[j] += ToFloat(bias[j]);
+}
+TY_SIMD void Round(const float* x, int64_t count, BFloat16* y) {
+  for (int64_t j = 0; j < count; ++j) y[j] = FromFloat<BFloat16>(x[j]);
 }
 
 TY_SIMD int32_t SumOfCodes(const uint8_t* codes, int64_t count) {
@@ -196,16 +196,18 @@ void IntGridLinearCpu(const IntGridLinearArgs& args, Stream& stream) {
   const IntGemmArgs product = {.a = args.a, .b = args.b, .depth = args.depth, .c = {}};
   ForTiles(FastestIntKernel(args.b), product, stream,
            [&](const int32_t* sums, int64_t row, int64_t rows, int64_t col, int64_t cols) {
+             float buffer[kTileColumns];
              for (int64_t i = 0; i < rows; ++i) {
                const int32_t* row_sums = sums + i * kTileColumns;
                const double a_term = 2.0 * static_cast<double>(a_sums[row + i]) + static_cast<double>(args.depth);
                const double a_step = static_cast<double>(a_steps[row + i]);
                const int64_t at = (row + i) * n + col;
-               if (args.y.dtype() == DType::kF32) {
-                 GridRowF32(row_sums, b_sums + col, b_steps + col, a_term, a_step, cols, args.y.as<float>() + at);
-               } else {
-                 GridRowBF16(row_sums, b_sums + col, b_steps + col, a_term, a_step, cols, args.y.as<BFloat16>() + at);
-               }
+               const bool is_f32 = args.y.dtype() == DType::kF32;
+               float* const y = is_f32 ? args.y.as<float>() + at : buffer;
+               GridRow(row_sums, b_sums + col, b_steps + col, a_term, a_step, cols, y);
+               if (args.bias && args.bias.dtype() == DType::kF32) AddBias(args.bias.as<float>() + col, cols, y);
+               if (args.bias && args.bias.dtype() == DType::kBF16) AddBias(args.bias.as<BFloat16>() + col, cols, y);
+               if (!is_f32) Round(y, cols, args.y.as<BFloat16>() + at);
              }
            });
 }

@@ -183,7 +183,7 @@ class GridProblem {
     CodeRowSums({.a = b_.view(), .depth = shape.depth, .sums = b_sums_}, stream);
   }
 
-  HostTensor Run(DType dtype, Stream& stream) const {
+  HostTensor Run(DType dtype, Stream& stream, const TensorView& bias = {}) const {
     HostTensor y = HostTensor::Filled(dtype, {shape_.m, shape_.n}, 99);
     IntGridLinear({.a = a_.view(),
                    .b = b_.view(),
@@ -192,6 +192,7 @@ class GridProblem {
                    .b_steps = b_steps_,
                    .a_sums = a_sums_,
                    .b_sums = b_sums_,
+                   .bias = bias,
                    .y = y},
                   stream);
     return y;
@@ -287,6 +288,20 @@ TEST(IntGridLinearTest, ExtremesDoNotOverflow) {
                 stream);
   const double expected = 127.5 * 127.5 * static_cast<double>(depth) * 0.25;
   EXPECT_EQ(y.as<float>()[0], static_cast<float>(expected));
+}
+
+TEST(IntGridLinearTest, AddsTheBiasOfEachColumn) {
+  Stream stream(2);
+  const Shape shape{5, 300, 64};
+  const GridProblem problem(shape, 4, 4);
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const HostTensor bias = HostTensor::Normal(dtype, {shape.n}, 10);
+    std::vector<double> expected = problem.Reference();
+    for (size_t i = 0; i < expected.size(); ++i) expected[i] += bias.ToDoubles()[i % static_cast<size_t>(shape.n)];
+    EXPECT_THAT(problem.Run(DType::kF32, stream, bias).ToDoubles(), AllNear(expected, {.absolute = 1e-6}));
+    EXPECT_THAT(problem.Run(DType::kBF16, stream, bias).ToDoubles(),
+                AllNear(expected, {.absolute = 1e-6, .relative = 0x1.02p-8}));
+  }
 }
 
 TEST(IntGridLinearTest, SameBitsForAnyThreadCount) {

@@ -3,6 +3,7 @@
 #include "kernels/core/dispatch.h"
 #include "kernels/quant/float_block.h"
 #include "kernels/quant/quest_internal.h"
+#include "kernels/transform/hadamard.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -34,6 +35,11 @@ void QuestQuantize(const QuestQuantizeArgs& args, Stream& stream) {
     TY_CHECK(SameShape(args.values, args.v));
     TY_CHECK(internal::IsFloatStorage(args.values));
     TY_CHECK(args.values.data() != args.v.data() || args.values.dtype() == args.v.dtype());
+  }
+  if (args.rotate_group != 0) {
+    TY_CHECK(IsHadamardGroup(args.rotate_group));
+    TY_CHECK_LE(args.rotate_group, internal::kFloatBlock);
+    TY_CHECK_EQ(args.v.dim(1) % args.rotate_group, 0);
   }
   if (args.codes) TY_CHECK(SameShape(args.codes, args.v));
   if (args.mask) CheckBits(args.mask, args.v);

@@ -1,6 +1,8 @@
 // The QuEST quantizer of one operand (arXiv:2502.05003; shared/methods/quest.md 2.2, 2.3), row by row:
 //
+//   v = x H                     H of `rotate_group` columns (kernels/transform/hadamard.h), or v = x with group 0
 //   r = sqrt(mean_k v_k^2)      clip = alpha r + 1e-8      alpha minimises the squared error on N(0, 1)
+//                               kAbsMax instead: clip = max_k |v_k| + 1e-8 (the paper's straight-through baseline)
 //   INT b: step = 2 clip / (2^b - 1), q = clamp(round_half_even(v / step + 1/2), -2^(b-1) + 1, 2^(b-1)),
 //          value = (q - 1/2) step, code = q - 1: 2^b levels, evenly spaced, none of them zero
 //   FP4:   step = clip / 6, code = E2M1(v / step), ties to even, value = E2M1 level * step
@@ -15,9 +17,9 @@
 // T in units of the clip point rather than of r: so a zero, whose error is exactly step / 2, passes also in rows as
 // small as the 1e-8 (there the authors' T r masks everything, and a layer that begins at zero would stay there).
 //
-// The rotation is the caller's: v is already in the Hadamard domain, or is not. Sums are f32 in a fixed order: the same
-// bits for any number of threads. A row with a NaN or infinity, or whose squares overflow, has a step and values that
-// are not finite; its codes and mask mean nothing.
+// H is orthonormal, so r is taken from x: a row is read once for r and once for the rest, which rotates it on the way.
+// Sums are f32 in a fixed order: the same bits for any number of threads. A row with a NaN or infinity, or whose
+// squares overflow, has a step and values that are not finite; its codes and mask mean nothing.
 #pragma once
 
 #include "kernels/codec/bit_packing.h"
@@ -28,12 +30,14 @@
 namespace trainyard::kernels {
 
 enum class QuestGrid { kInt, kFp4 };
+enum class QuestClip { kMse, kAbsMax };
 enum class QuestMask { kTrust, kClip, kStraightThrough };
 
 struct QuestFormat {
   QuestGrid grid = QuestGrid::kInt;
   int bits = 4;                // of kInt: 1..8
   bool is_2_4_sparse = false;  // columns a multiple of 8
+  QuestClip clip = QuestClip::kMse;
   QuestMask mask = QuestMask::kTrust;
   float trust_factor = -1;  // in units of r; negative: the default above
   float one_bit_outer_scale = kOneBitOuterScale;
@@ -42,8 +46,9 @@ struct QuestFormat {
 };
 
 struct QuestQuantizeArgs {
-  TensorView v;  // f32 or bf16 (rows, cols)
+  TensorView v;  // x above: f32 or bf16 (rows, cols)
   QuestFormat format;
+  int64_t rotate_group = 0;  // 0, or a power of two from 16 to 1024 that divides the columns
   // Results, each overwritten. All but `steps` may be absent.
   TensorView steps;        // f32 (rows)
   TensorView values = {};  // f32 or bf16 (rows, cols); may be v

@@ -9,7 +9,7 @@ namespace {
 using testing::HostTensor;
 
 // What a training step asks for: values and mask.
-void BM_FakeQuantize(benchmark::State& state, DType dtype, QuestFormat format) {
+void BM_FakeQuantize(benchmark::State& state, DType dtype, QuestFormat format, int64_t rotate_group = 0) {
   Stream stream(static_cast<int>(state.range(2)));
   const int64_t rows = state.range(0);
   const int64_t cols = state.range(1);
@@ -17,7 +17,9 @@ void BM_FakeQuantize(benchmark::State& state, DType dtype, QuestFormat format) {
   const HostTensor steps(DType::kF32, {rows}), values(dtype, {rows, cols});
   const HostTensor mask(DType::kU8, {rows, PackedBytes(cols, 1)});
   for (auto _ : state) {
-    QuestQuantize({.v = v, .format = format, .steps = steps, .values = values, .mask = mask}, stream);
+    QuestQuantize(
+        {.v = v, .format = format, .rotate_group = rotate_group, .steps = steps, .values = values, .mask = mask},
+        stream);
   }
   testing::SetRates(state, static_cast<double>(2 * v.view().bytes() + mask.view().bytes()), 0);
 }
@@ -40,6 +42,7 @@ void Shapes(benchmark::internal::Benchmark* bench) {
 }
 
 BENCHMARK_CAPTURE(BM_FakeQuantize, f32_int4, DType::kF32, QuestFormat{})->Apply(Shapes);
+BENCHMARK_CAPTURE(BM_FakeQuantize, f32_int4_rotated, DType::kF32, QuestFormat{}, 128)->Apply(Shapes);
 BENCHMARK_CAPTURE(BM_FakeQuantize, bf16_int4, DType::kBF16, QuestFormat{})->Apply(Shapes);
 BENCHMARK_CAPTURE(BM_FakeQuantize, f32_fp4, DType::kF32, QuestFormat{.grid = QuestGrid::kFp4})->Apply(Shapes);
 BENCHMARK_CAPTURE(BM_FakeQuantize, f32_2_4_int4, DType::kF32, QuestFormat{.is_2_4_sparse = true})->Apply(Shapes);

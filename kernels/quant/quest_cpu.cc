@@ -5,6 +5,7 @@
 #include "kernels/core/simd.h"
 #include "kernels/quant/float_block.h"
 #include "kernels/quant/quest_internal.h"
+#include "kernels/transform/hadamard_internal.h"
 
 namespace trainyard::kernels::internal {
 namespace {
@@ -20,6 +21,15 @@ TY_SIMD void AddSquares(const float* v, int64_t count, float* sums) {
   }
   for (int64_t i = whole; i < count; ++i) lanes[i - whole] = __builtin_fmaf(v[i], v[i], lanes[i - whole]);
   for (int lane = 0; lane < kWidth; ++lane) sums[lane] = lanes[lane];
+}
+
+// max |v| as bits, whose order is that of magnitudes with NaN above all.
+TY_SIMD uint32_t LargestMagnitude(const float* v, int64_t count, uint32_t largest) {
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t magnitude = __builtin_bit_cast(uint32_t, v[i]) & 0x7FFFFFFF;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  return largest;
 }
 
 float Total(float* sums) {
@@ -114,13 +124,30 @@ struct Grid {
   float alpha, steps_per_clip, lowest, highest;
 };
 
-QuestRow RowOf(const TensorView& v, int64_t row, const Grid& grid) {
-  const int64_t cols = v.dim(1);
+// Elements at .. at + count - 1, rotated if that is asked for. A block begins and ends between groups.
+const float* LoadRotated(const QuestQuantizeArgs& args, int64_t at, int64_t count, float* buffer) {
+  const float* const loaded = LoadFloats(args.v, at, count, buffer);
+  if (args.rotate_group == 0) return loaded;
+  RotateFloats(loaded, count, args.rotate_group, buffer);
+  return buffer;
+}
+
+QuestRow RowOf(const QuestQuantizeArgs& args, int64_t row, const Grid& grid) {
+  const int64_t cols = args.v.dim(1);
   float sums[kWidth] = {};
+  uint32_t largest = 0;
   float buffer[kFloatBlock];
   for (int64_t first = 0; first < cols; first += kFloatBlock) {
     const int64_t count = std::min(kFloatBlock, cols - first);
-    AddSquares(LoadFloats(v, row * cols + first, count, buffer), count, sums);
+    const int64_t at = row * cols + first;
+    if (args.format.clip == QuestClip::kAbsMax) {
+      largest = LargestMagnitude(LoadRotated(args, at, count, buffer), count, largest);
+    } else {
+      AddSquares(LoadFloats(args.v, at, count, buffer), count, sums);
+    }
+  }
+  if (args.format.clip == QuestClip::kAbsMax) {
+    return MakeQuestRow(__builtin_bit_cast(float, largest), 1, grid.steps_per_clip);
   }
   return MakeQuestRow(std::sqrt(Total(sums) / static_cast<float>(cols)), grid.alpha, grid.steps_per_clip);
 }
@@ -142,7 +169,7 @@ void MaskBlock(const Grid& grid, const QuestRow& row, const float* v, const floa
 void QuantizeRow(const QuestQuantizeArgs& args, const Grid& grid, int64_t r) {
   const int64_t cols = args.v.dim(1);
   const int64_t bit_bytes = PackedBytes(cols, 1);
-  const QuestRow row = RowOf(args.v, r, grid);
+  const QuestRow row = RowOf(args, r, grid);
   args.steps.as<float>()[r] = row.step;
   int32_t code_sum = 0;
   float loaded[kFloatBlock];
@@ -152,7 +179,7 @@ void QuantizeRow(const QuestQuantizeArgs& args, const Grid& grid, int64_t r) {
   for (int64_t first = 0; first < cols; first += kFloatBlock) {
     const int64_t count = std::min(kFloatBlock, cols - first);
     const int64_t at = r * cols + first;
-    const float* v = LoadFloats(args.v, at, count, loaded);
+    const float* v = LoadRotated(args, at, count, loaded);
     if (grid.is_int) {
       Levels(v, count, row.step, grid.lowest, grid.highest, values);
       if (args.codes || args.code_sums) LevelCodes(values, count, codes);

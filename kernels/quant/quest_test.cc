@@ -9,6 +9,7 @@
 #include "gtest/gtest.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/transform/hadamard.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -22,7 +23,7 @@ bool Bit(const HostTensor& bits, int64_t row, int64_t col) {
 
 // All results of one call.
 struct Quantized {
-  Quantized(const HostTensor& v, const QuestFormat& format, Stream& stream)
+  Quantized(const HostTensor& v, const QuestFormat& format, Stream& stream, int64_t rotate_group = 0)
       : rows(v.view().dim(0)),
         cols(v.view().dim(1)),
         steps(DType::kF32, {rows}),
@@ -31,7 +32,13 @@ struct Quantized {
         code_sums(DType::kI32, {rows}),
         mask(DType::kU8, {rows, PackedBytes(cols, 1)}),
         kept(DType::kU8, {rows, PackedBytes(cols, 1)}) {
-    QuestQuantizeArgs args = {.v = v, .format = format, .steps = steps, .values = values, .codes = codes, .mask = mask};
+    QuestQuantizeArgs args = {.v = v,
+                              .format = format,
+                              .rotate_group = rotate_group,
+                              .steps = steps,
+                              .values = values,
+                              .codes = codes,
+                              .mask = mask};
     if (format.is_2_4_sparse) args.kept = kept;
     if (!format.is_2_4_sparse && format.grid == QuestGrid::kInt) args.code_sums = code_sums;
     QuestQuantize(args, stream);
@@ -166,6 +173,72 @@ TEST(QuestTest, ErrorAndMaskedShareOfNormalValues) {
   check({.bits = 4, .trust_factor = 1}, mse[4], kQuestClip[4] + 1);
 }
 
+// quest.md 5.2, with the rotation: a one-hot row becomes c times a row of H.
+TEST(QuestTest, OneHotRowsAreRotatedFirst) {
+  const double expected[9] = {0, 0.7978845587, 1.4935346200, 0.8790292946, 0.8379768595, 0, 0, 0, 0.9902784868};
+  Stream stream(1);
+  for (const int64_t hot : {0, 1, 77, 127}) {
+    std::vector<double> one_hot(128, 0);
+    one_hot[static_cast<size_t>(hot)] = std::sqrt(128.0);
+    for (const int bits : {1, 2, 3, 4, 8}) {
+      const Quantized q(Row(one_hot), {.bits = bits}, stream, 128);
+      for (int64_t c = 0; c < 128; ++c) {
+        const double sign = __builtin_popcountll(static_cast<uint64_t>(c & hot)) % 2 == 0 ? 1 : -1;
+        ASSERT_NEAR(q.values.as<float>()[c], sign * expected[bits], 1e-6) << bits << " bits, column " << c;
+      }
+      EXPECT_EQ(q.Masked(), 0);
+    }
+  }
+}
+
+// With a clip point from the data the rotated rows are quantized as such, bit for bit; with one from the root mean
+// square, which comes from the row before it is rotated, to rounding.
+TEST(QuestTest, RotatesOnTheWay) {
+  Stream stream(2);
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const int64_t group : {16, 32, 64, 128, 1024}) {
+      const HostTensor x = HostTensor::Normal(dtype, {3, 3072}, 17);
+      const HostTensor rotated(DType::kF32, {3, 3072});
+      Hadamard({.x = x, .y = rotated, .group = group}, stream);
+      const QuestFormat abs_max{.bits = 5, .clip = QuestClip::kAbsMax};
+      const Quantized fused(x, abs_max, stream, group);
+      const Quantized apart(rotated, abs_max);
+      EXPECT_EQ(fused.codes.Bytes(), apart.codes.Bytes());
+      EXPECT_EQ(fused.steps.Bytes(), apart.steps.Bytes());
+      EXPECT_EQ(fused.mask.Bytes(), apart.mask.Bytes());
+      const Quantized fused_mse(x, {}, stream, group);
+      const Quantized apart_mse(rotated, {});
+      int64_t different = 0;
+      for (int64_t i = 0; i < 3 * 3072; ++i) {
+        different += fused_mse.codes.as<uint8_t>()[i] != apart_mse.codes.as<uint8_t>()[i] ? 1 : 0;
+      }
+      EXPECT_LE(different, 3);  // values between two levels to rounding
+      for (int r = 0; r < 3; ++r) {
+        EXPECT_NEAR(fused_mse.steps.as<float>()[r], apart_mse.steps.as<float>()[r], 1e-6);
+      }
+    }
+  }
+}
+
+// The straight-through baseline: the largest entry is the outermost level, and no mask cuts anything.
+TEST(QuestTest, AbsMaxReachesTheLargestEntry) {
+  const HostTensor v = HostTensor::Normal(DType::kF32, {4, 1000}, 5);
+  for (const QuestMask mask : {QuestMask::kTrust, QuestMask::kClip, QuestMask::kStraightThrough}) {
+    const Quantized q(v, {.bits = 4, .clip = QuestClip::kAbsMax, .mask = mask});
+    EXPECT_EQ(q.Masked(), 0);
+    for (int64_t r = 0; r < 4; ++r) {
+      double largest = 0;
+      double largest_value = 0;
+      for (int64_t c = r * 1000; c < (r + 1) * 1000; ++c) {
+        largest = std::max(largest, std::abs(static_cast<double>(v.as<float>()[c])));
+        largest_value = std::max(largest_value, std::abs(static_cast<double>(q.values.as<float>()[c])));
+      }
+      EXPECT_NEAR(q.steps.as<float>()[r], 2 * largest / 15, 1e-6);
+      EXPECT_NEAR(largest_value, largest, 1e-6);
+    }
+  }
+}
+
 // One entry of 10 rms is masked by trust and by clip; one just beyond the clip point by clip only (quest.md 5.6).
 TEST(QuestTest, ThreeMasks) {
   std::vector<double> values(1024, 1);
@@ -212,7 +285,12 @@ TEST(QuestTest, ZerosAreHarmless) {
 TEST(QuestTest, NotFiniteRowsShow) {
   for (const double bad : {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN(), 1e30}) {
     const HostTensor v = HostTensor::Of(DType::kF32, {2, 8}, {1, 2, 3, bad, 5, 6, 7, 8, 1, 1, 1, 1, 1, 1, 1, 1});
-    for (const QuestFormat& format : AllFormats()) {
+    std::vector<QuestFormat> formats = AllFormats();
+    if (bad != 1e30) {
+      formats.push_back({.clip = QuestClip::kAbsMax});
+      formats.push_back({.grid = QuestGrid::kFp4, .clip = QuestClip::kAbsMax});
+    }
+    for (const QuestFormat& format : formats) {
       if (format.is_2_4_sparse) continue;
       const Quantized q(v, format);
       const std::vector<double> values = q.values.ToDoubles();

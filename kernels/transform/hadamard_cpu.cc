@@ -145,6 +145,11 @@ void TransformGroups(const HadamardArgs& args, int64_t first, int64_t last) {
 
 }  // namespace
 
+void RotateFloats(const float* x, int64_t count, int64_t group, float* y) {
+  const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(group)));
+  for (int64_t i = 0; i < count; i += group) TransformGroup(x + i, {}, group, scale, y + i);
+}
+
 void HadamardCpu(const HadamardArgs& args, Stream& stream) {
   const int64_t grain = std::max<int64_t>((int64_t{1} << 14) / args.group, 1);
   DispatchFloat(args.x.dtype(), [&](auto x_tag) {
