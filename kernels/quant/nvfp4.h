@@ -5,15 +5,15 @@
 //   s32 = amax / (range cap)     s8 = E4M3(m / range / s32), m the group's largest magnitude; 1 if that is 0
 //   code = E2M1(x / (s8 s32)), saturating at 6         x is represented by code * s8 * s32
 //
-//   kNearest       range 6, cap 448. Nearest even.
-//   kFourOverSix   range 6, cap 256. Also tries s8' = E4M3(1.5 m / 6 / s32), which maps m to 4, and keeps the scale of
-//   the
-//                  smaller sum of squared errors; of equal ones the first.
-//   kStochastic    range 6 * 16/17, cap 448: |x / (s8 s32)| <= 6, so nothing clips and the mean is x (where s8 is
-//   normal) kMsEden        range eden_clip, cap 255.99, nearest even; then every s8 becomes SR_E4M3(S s8) with the EDEN
-//   factor
-//                  S = sum u^2 / sum u code over eden_group elements, u = x / (s8 s32); 1 if the divisor is 0. Over
-//                  random rotations of x (the caller's: signs first, then Hadamard) the mean is x.
+// kNearest: range 6, cap 448; nearest even.
+// kFourOverSix: range 6, cap 256; also tries s8' = E4M3(1.5 m / 6 / s32), which maps m to 4, and keeps the scale of the
+// smaller sum of squared errors; of equal ones the first.
+// kStochastic: range 6 * 16/17, cap 448: |x / (s8 s32)| <= 6, so nothing clips and the mean is x (where s8 is normal).
+// kStochasticFourOverSix: range 6 * 16/17, cap 256; rounds stochastically with both scales, each with words of its own,
+// and keeps the one whose error came out smaller, which biases the mean. A baseline only.
+// kMsEden: range eden_clip, cap 255.99, nearest even; then every s8 becomes SR_E4M3(S s8) with the EDEN factor
+// S = sum u^2 / sum u code over eden_group elements, u = x / (s8 s32); 1 if the divisor is 0. Over random rotations of
+// x (the caller's: signs first, then Hadamard) the mean is x. In one pass: nvfp4_post_hoc.h.
 //
 // Blocks: k1x16, or k16x16 with one scale for 16 x 16 elements (stored in each of its rows), so that a transposed
 // matrix has the same values; with kNearest and kFourOverSix only.
@@ -29,7 +29,7 @@
 
 namespace trainyard::kernels {
 
-enum class NvMethod { kNearest, kFourOverSix, kStochastic, kMsEden };
+enum class NvMethod { kNearest, kFourOverSix, kStochastic, kStochasticFourOverSix, kMsEden };
 enum class NvBlock { k1x16, k16x16 };
 
 // 6 (16/17) / 0.93: the clip factor of least error on N(0, 1).
@@ -46,7 +46,9 @@ struct NvQuantizeArgs {
   TensorView x;     // f32 or bf16 (rows, cols); cols a multiple of 16, of eden_group; rows of 16 with k16x16
   TensorView amax;  // f32 (1): max |x| (AbsMax), or that of the step before
   NvFormat format;
-  PhiloxKey random = {};  // kStochastic: element i of x uses RandomWord(random, i); kMsEden: group i of 16 does
+  // kStochastic: element i of x uses RandomWord(random, i), for a second scale i + x.size(); kMsEden: group i of 16
+  // does.
+  PhiloxKey random = {};
   // Results, each overwritten; all but tensor_scale may be absent.
   TensorView tensor_scale;  // f32 (1): s32
   TensorView packed = {};   // u8 (rows, cols / 2): the code of an even column in the low half of its byte

@@ -33,6 +33,9 @@ BENCHMARK_CAPTURE(BM_FakeQuantize, f32_four_over_six, DType::kF32, NvFormat{})->
 BENCHMARK_CAPTURE(BM_FakeQuantize, bf16_four_over_six, DType::kBF16, NvFormat{})->Apply(Shapes);
 BENCHMARK_CAPTURE(BM_FakeQuantize, f32_square_four_over_six, DType::kF32, kSquare)->Apply(Shapes);
 BENCHMARK_CAPTURE(BM_FakeQuantize, f32_stochastic, DType::kF32, NvFormat{NvMethod::kStochastic})->Apply(Shapes);
+BENCHMARK_CAPTURE(BM_FakeQuantize, f32_stochastic_four_over_six, DType::kF32,
+                  NvFormat{NvMethod::kStochasticFourOverSix})
+    ->Apply(Shapes);
 BENCHMARK_CAPTURE(BM_FakeQuantize, f32_ms_eden, DType::kF32, NvFormat{NvMethod::kMsEden})->Apply(Shapes);
 
 }  // namespace

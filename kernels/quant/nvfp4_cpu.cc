@@ -127,6 +127,39 @@ void EdenScales(const NvQuantizeArgs& args, const float* u, const uint8_t* codes
   }
 }
 
+// u and codes of elements first .. first + count - 1 in units of the scales; `words_from`: the word of the tensor's
+// first element.
+void StochasticCodes(const NvQuantizeArgs& args, const Plan& plan, const float* x, const float* scales, int64_t first,
+                     int64_t count, int64_t words_from, float* u, uint8_t* codes) {
+  uint32_t words[RandomBufferWords(kFloatBlock)];
+  InUnits(x, scales, count / kNvGroup, plan.tensor_scale, u);
+  Fp4StochasticCodes(u, RandomWords(args.random, static_cast<uint64_t>(words_from + first), count, words), count,
+                     codes);
+}
+
+// kStochasticFourOverSix: `scales` and `codes` come in with the first choice.
+void TakeBetterOfTwo(const NvQuantizeArgs& args, const Plan& plan, const float* x, int64_t first, int64_t groups,
+                     float* scales, uint8_t* codes) {
+  float four[kBlockGroups];
+  float errors_of_four[kBlockGroups];
+  float errors_of_six[kBlockGroups];
+  float u[kFloatBlock];
+  uint8_t codes_of_four[kFloatBlock];
+  uint8_t scale_codes[kBlockGroups];
+  ScaleCodes(x, groups, plan, 1.5f, scale_codes);
+  for (int64_t g = 0; g < groups; ++g) four[g] = NvScaleValue(scale_codes[g]);
+  StochasticCodes(args, plan, x, four, first, groups * kNvGroup, args.x.size(), u, codes_of_four);
+  Fp4Levels(codes_of_four, groups * kNvGroup, u);
+  SquaredErrors(x, u, four, groups, plan.tensor_scale, errors_of_four);
+  Fp4Levels(codes, groups * kNvGroup, u);
+  SquaredErrors(x, u, scales, groups, plan.tensor_scale, errors_of_six);
+  for (int64_t g = 0; g < groups; ++g) {
+    if (!(errors_of_four[g] < errors_of_six[g])) continue;
+    scales[g] = four[g];
+    std::memcpy(codes + g * kNvGroup, codes_of_four + g * kNvGroup, kNvGroup);
+  }
+}
+
 // Elements first .. first + count - 1 with their s8; count <= kFloatBlock, whole groups (of eden_group).
 void EmitBlock(const NvQuantizeArgs& args, const Plan& plan, const float* x, const uint8_t* scale_codes, int64_t first,
                int64_t count) {
@@ -135,11 +168,13 @@ void EmitBlock(const NvQuantizeArgs& args, const Plan& plan, const float* x, con
   float u[kFloatBlock];
   uint8_t codes[kFloatBlock];
   for (int64_t g = 0; g < groups; ++g) scales[g] = NvScaleValue(scale_codes[g]);
-  InUnits(x, scales, groups, plan.tensor_scale, u);
-  if (args.format.method == NvMethod::kStochastic) {
-    uint32_t words[RandomBufferWords(kFloatBlock)];
-    Fp4StochasticCodes(u, RandomWords(args.random, static_cast<uint64_t>(first), count, words), count, codes);
+  if (args.format.method == NvMethod::kStochastic || args.format.method == NvMethod::kStochasticFourOverSix) {
+    StochasticCodes(args, plan, x, scales, first, count, /*words_from=*/0, u, codes);
+    if (args.format.method == NvMethod::kStochasticFourOverSix) {
+      TakeBetterOfTwo(args, plan, x, first, groups, scales, codes);
+    }
   } else {
+    InUnits(x, scales, groups, plan.tensor_scale, u);
     Fp4NearestCodes(u, count, codes);
   }
   if (args.format.method == NvMethod::kMsEden) EdenScales(args, u, codes, first / kNvGroup, groups, scales);

@@ -13,13 +13,16 @@ struct NvRange {
 };
 
 TY_INLINE NvRange NvRangeOf(const NvFormat& format) {
+  constexpr float kStochasticRange = static_cast<float>(6.0 * 16 / 17);
   switch (format.method) {
     case NvMethod::kNearest:
       return {6.0f, 448.0f};
     case NvMethod::kFourOverSix:
       return {6.0f, 256.0f};  // the alternative is 1.5 times that
     case NvMethod::kStochastic:
-      return {static_cast<float>(6.0 * 16 / 17), 448.0f};
+      return {kStochasticRange, 448.0f};
+    case NvMethod::kStochasticFourOverSix:
+      return {kStochasticRange, 256.0f};
     case NvMethod::kMsEden:
       return {format.eden_clip, 255.99f};  // 256 is even: what rounds up to it stays there
   }

@@ -19,6 +19,7 @@ using testing::OpCase;
 constexpr NvFormat kNearest{.method = NvMethod::kNearest};
 constexpr NvFormat kFourOverSix{};
 constexpr NvFormat kStochastic{.method = NvMethod::kStochastic};
+constexpr NvFormat kStochasticFourOverSix{.method = NvMethod::kStochasticFourOverSix};
 constexpr NvFormat kMsEden{.method = NvMethod::kMsEden};
 constexpr NvFormat kMsEden128{.method = NvMethod::kMsEden, .eden_group = 128};
 constexpr NvFormat kMsEdenNoClip{.method = NvMethod::kMsEden, .eden_clip = 6.0f * 16 / 17};
@@ -221,6 +222,8 @@ TEST(NvQuantizeTest, ErrorsOnGaussianValues) {
   check(kNearest, 9.06e-3);
   check(kFourOverSix, 7.56e-3);
   EXPECT_NEAR(check(kStochastic, 23.5e-3), 0, 6e-4);
+  // The better of two unbiased draws is biased: it is too large. One stream of words for both would give 18.5e-3.
+  EXPECT_NEAR(check(kStochasticFourOverSix, 17.5e-3), -7.3e-3, 4e-4);
   EXPECT_NEAR(check(kMsEden, 9.35e-3), 0, 5e-4);
   // One factor for groups of several scales is not that of any of them: a plain simulation in double leaves 5.9e-4.
   EXPECT_NEAR(check(kMsEden128, 9.75e-3), 5.9e-4, 3e-4);
@@ -258,7 +261,7 @@ TEST(NvQuantizeTest, StochasticMeanIsTheValue) {
 }
 
 TEST(NvQuantizeTest, ZerosTinyTensorsAndNan) {
-  for (const NvFormat& format : {kNearest, kFourOverSix, kStochastic, kMsEden}) {
+  for (const NvFormat& format : {kNearest, kFourOverSix, kStochastic, kStochasticFourOverSix, kMsEden}) {
     for (const float size : {0.0f, 1e-40f, 1e-35f}) {
       const Quantized q(HostTensor::Filled(DType::kF32, {1, 32}, static_cast<double>(size)), format);
       EXPECT_EQ(q.tensor_scale.as<float>()[0], 1.0f);
@@ -280,7 +283,7 @@ TEST(NvQuantizeTest, ZerosTinyTensorsAndNan) {
 
 // Delayed amax: scales saturate at 448 and codes at 6, never NaN.
 TEST(NvQuantizeTest, AmaxThatIsTooSmallSaturates) {
-  for (const NvFormat& format : {kNearest, kFourOverSix, kStochastic, kMsEden}) {
+  for (const NvFormat& format : {kNearest, kFourOverSix, kStochastic, kStochasticFourOverSix, kMsEden}) {
     const HostTensor x = HostTensor::Filled(DType::kF32, {1, 16}, 1000);
     const HostTensor amax = HostTensor::Filled(DType::kF32, {1}, 1), scale(DType::kF32, {1});
     NvQuantize({.x = x, .amax = amax, .format = format, .tensor_scale = scale, .values = x}, Quantized::kOneThread());
@@ -359,7 +362,8 @@ TEST_P(NvCaseTest, MatchesTheFormula) {
 TEST_P(NvCaseTest, SameBitsForAnyThreadsPackedAndInPlace) {
   const std::vector<int64_t>& shape = GetParam().shape;
   const HostTensor x = HostTensor::Normal(GetParam().dtype, shape, 8);
-  for (const NvFormat& format : {kNearest, kFourOverSix, kStochastic, kMsEden, kMsEden128, kSquareFourOverSix}) {
+  for (const NvFormat& format :
+       {kNearest, kFourOverSix, kStochastic, kStochasticFourOverSix, kMsEden, kMsEden128, kSquareFourOverSix}) {
     testing::ExpectSameBitsForAnyThreadCount([&](Stream& stream) {
       const Quantized q(x, format, stream);
       const HostTensor back = HostTensor::Filled(GetParam().dtype, shape, 5);
