@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,13 +15,22 @@
 
 namespace trainyard::optim {
 
+// Rows of a matrix that count as a tensor of their own: q, k and v are one matrix here, and three tensors of a model
+// file and of the papers.
+struct OptimizerPart {
+  std::string name;  // "model.layers.0.self_attn.q_proj.weight"
+  int64_t row_begin = 0;
+  int64_t rows = 0;
+};
+
 // What is updated. `master`, if there, is f32 and leads: the weight is its value rounded to nearest.
 struct OptimizerParameter {
   std::string name;
-  kernels::TensorView weight;    // f32 or bf16
-  kernels::TensorView master;    // optional
-  kernels::TensorView gradient;  // f32
-  bool decays = false;           // weight decay applies: matrices, not norms and biases
+  kernels::TensorView weight;             // f32 or bf16
+  kernels::TensorView master;             // optional
+  kernels::TensorView gradient;           // f32; free for the optimizer's own use once Update has read it
+  bool decays = false;                    // weight decay applies: matrices, not norms and biases
+  std::vector<OptimizerPart> parts = {};  // cover the matrix in order; none: it is one
 };
 
 struct NamedTensor {
@@ -32,12 +42,29 @@ struct UpdateArgs {
   int64_t update = 1;  // 1-based number of this update
   double learning_rate = 0;
   kernels::TensorView gradient_factor;  // f32 (1): what the gradients are multiplied with, for clipping
+  int64_t steps = 0;                    // of the whole run, for schedules of the optimizer's own
+  int ranks = 1;                        // whose mean the gradients are
+};
+
+// Which elements of a tensor are not zero by choice, as bits (kernels/prune/mask.h).
+struct PruningMask {
+  std::string name;  // of the part
+  int64_t rows = 0;
+  int64_t cols = 0;
+  kernels::TensorView bits;  // u8
 };
 
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
   virtual void Update(const UpdateArgs& args, kernels::Stream& stream) = 0;
+  // Brings the weights into the form that is evaluated and exported after the last update; a second call changes
+  // nothing. Weights and masters agree afterwards.
+  virtual void Finalize(kernels::Stream&) {}
+  // After Finalize: empty unless weights were pruned.
+  virtual std::vector<PruningMask> pruning_masks() const { return {}; }
+  // Numbers of the last update beside loss and norm, by name; the same ones on all ranks.
+  virtual void AddMetrics(std::map<std::string, double>*) const {}
   // Everything that must be in a checkpoint; zero before the first update.
   virtual const std::vector<NamedTensor>& state() const = 0;
 };
