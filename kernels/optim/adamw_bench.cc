@@ -21,9 +21,11 @@ void BM_AdamW(benchmark::State& state, DType dtype, DType moment_dtype, Rounding
   Stream stream(static_cast<int>(state.range(0)));
   const HostTensor param = HostTensor::Filled(dtype, {kCount}, 1);
   const HostTensor grad = HostTensor::Filled(dtype, {kCount}, 0.5);
-  const HostTensor m(moment_dtype, {kCount});
-  const HostTensor v(moment_dtype, {kCount});
+  const bool is_e4m3 = moment_dtype == DType::kF8E4M3;
+  const HostTensor m(moment_dtype, {kCount}), m_scales(DType::kF32, {kCount / kMomentGroup});
+  const HostTensor v(is_e4m3 ? DType::kBF16 : moment_dtype, {kCount});
   AdamWArgs args = {.param = param, .grad = grad, .m = m, .v = v, .lr = 1e-4f, .weight_decay = 0.1f};
+  if (is_e4m3) args.m_scales = m_scales;
   args.rounding = rounding;
   for (auto _ : state) {
     AdamW(args, stream);
@@ -39,6 +41,8 @@ void Threads(benchmark::internal::Benchmark* bench) {
 BENCHMARK_CAPTURE(BM_AdamW, f32, DType::kF32, DType::kF32, Rounding::kNearestEven)->Apply(Threads);
 BENCHMARK_CAPTURE(BM_AdamW, bf16_nearest, DType::kBF16, DType::kBF16, Rounding::kNearestEven)->Apply(Threads);
 BENCHMARK_CAPTURE(BM_AdamW, bf16_stochastic, DType::kBF16, DType::kBF16, Rounding::kStochastic)->Apply(Threads);
+BENCHMARK_CAPTURE(BM_AdamW, f32_moments_bf16, DType::kF32, DType::kBF16, Rounding::kStochastic)->Apply(Threads);
+BENCHMARK_CAPTURE(BM_AdamW, f32_moments_e4m3_bf16, DType::kF32, DType::kF8E4M3, Rounding::kStochastic)->Apply(Threads);
 
 void BM_Copy(benchmark::State& state) {
   const HostTensor from = HostTensor::Filled(DType::kF32, {kCount}, 1);

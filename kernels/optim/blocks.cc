@@ -1,9 +1,11 @@
 #include "kernels/optim/blocks.h"
 
 #include <algorithm>
+#include <cfloat>
 #include <cstring>
 
 #include "base/check.h"
+#include "kernels/codec/random_words.h"
 #include "kernels/core/simd.h"
 #include "kernels/quant/number_format.h"
 
@@ -18,46 +20,42 @@ TY_SIMD void NarrowNearest(const float* x, int64_t count, BFloat16* y) {
   for (int64_t i = 0; i < count; ++i) y[i] = FromFloat<BFloat16>(x[i]);
 }
 
-constexpr int kWidth = 32;  // Philox blocks side by side
-
-// words[4 i + j] is word j of RandomBlock(key, first_block + i), for whole groups of kWidth blocks. The rounds of
-// Philox4x32 once more, since the compiler does not vectorise across calls of it: 9 times as fast.
-TY_SIMD void FillWords(const PhiloxKey& key, uint32_t first_block, int64_t blocks, uint32_t* words) {
-  for (int64_t begin = 0; begin < blocks; begin += kWidth) {
-    uint32_t c0[kWidth], c1[kWidth], c2[kWidth], c3[kWidth];
-    for (int i = 0; i < kWidth; ++i) {
-      c0[i] = first_block + static_cast<uint32_t>(begin + i);
-      c1[i] = key.tensor;
-      c2[i] = key.step;
-      c3[i] = (uint32_t{key.purpose} << 16) | key.micro_step;
-    }
-    uint32_t key0 = static_cast<uint32_t>(key.seed);
-    uint32_t key1 = static_cast<uint32_t>(key.seed >> 32);
-    for (int round = 0; round < 10; ++round) {
-      for (int i = 0; i < kWidth; ++i) {
-        const uint64_t product0 = uint64_t{0xD2511F53} * c0[i];
-        const uint64_t product1 = uint64_t{0xCD9E8D57} * c2[i];
-        c0[i] = static_cast<uint32_t>(product1 >> 32) ^ c1[i] ^ key0;
-        c2[i] = static_cast<uint32_t>(product0 >> 32) ^ c3[i] ^ key1;
-        c1[i] = static_cast<uint32_t>(product1);
-        c3[i] = static_cast<uint32_t>(product0);
-      }
-      key0 += 0x9E3779B9;
-      key1 += 0xBB67AE85;
-    }
-    for (int i = 0; i < kWidth; ++i) {
-      uint32_t* block = words + (begin + i) * 4;
-      block[0] = c0[i];
-      block[1] = c1[i];
-      block[2] = c2[i];
-      block[3] = c3[i];
-    }
-  }
-}
-
 TY_SIMD void NarrowStochastic(const float* x, const uint32_t* words, int64_t count, BFloat16* y) {
   for (int64_t i = 0; i < count; ++i) y[i] = RoundStochastic<BFloat16>(x[i], words[i]);
 }
+
+TY_SIMD void WidenScaled(const Float8E4M3* x, float scale, int64_t count, float* y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = WidenToFloat(x[i]) * scale;
+}
+
+TY_SIMD void NarrowScaledNearest(const float* x, float inverse, int64_t count, Float8E4M3* y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = RoundNearest<Float8E4M3>(x[i] * inverse, Overflow::kSaturate);
+}
+
+// `overflow` comes as an argument: a constant folds into a branch, and the loop does not vectorise.
+TY_SIMD void NarrowScaledStochastic(const float* x, float inverse, const uint32_t* words, int64_t count,
+                                    Overflow overflow, Float8E4M3* y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = RoundStochastic<Float8E4M3>(x[i] * inverse, words[i], overflow);
+}
+
+// As bits, so that NaN is larger than all else.
+TY_SIMD float LargestMagnitude(const float* x, int64_t count) {
+  uint32_t largest = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t magnitude = __builtin_bit_cast(uint32_t, x[i]) & 0x7FFFFFFF;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  return __builtin_bit_cast(float, largest);
+}
+
+// Buffer for the words of one block.
+struct Words {
+  alignas(64) uint32_t buffer[RandomBufferWords(kBlock)];
+
+  const uint32_t* Of(const BlockRounding& how, int64_t begin, int64_t count) {
+    return RandomWords(how.random, static_cast<uint64_t>(how.first_element + begin), count, buffer);
+  }
+};
 
 }  // namespace
 
@@ -76,12 +74,36 @@ void StoreBlock(const float* block, const BlockRounding& how, int64_t begin, int
   }
   BFloat16* to = x.as<BFloat16>() + begin;
   if (how.rounding == Rounding::kNearestEven) return NarrowNearest(block, count, to);
-  // Random words come in fours; the view need not begin at a multiple of four.
-  const int64_t first = how.first_element + begin;
-  const int64_t skipped = first % 4;
-  alignas(64) uint32_t words[kBlock + 4 * kWidth];
-  FillWords(how.random, static_cast<uint32_t>(first / 4), (skipped + count + 3) / 4, words);
-  NarrowStochastic(block, words + skipped, count, to);
+  Words words;
+  NarrowStochastic(block, words.Of(how, begin, count), count, to);
+}
+
+float* LoadScaledBlock(const TensorView& codes, const TensorView& scales, int64_t begin, int64_t count, float* buffer) {
+  TY_CHECK_LE(count, kBlock);
+  for (int64_t at = 0; at < count; at += kScaleGroup) {
+    WidenScaled(codes.as<Float8E4M3>() + begin + at, scales.as<float>()[(begin + at) / kScaleGroup],
+                std::min(kScaleGroup, count - at), buffer + at);
+  }
+  return buffer;
+}
+
+void StoreScaledBlock(const float* block, const BlockRounding& how, int64_t begin, int64_t count,
+                      const TensorView& codes, const TensorView& scales) {
+  Words buffer;
+  const uint32_t* const words = how.rounding == Rounding::kStochastic ? buffer.Of(how, begin, count) : nullptr;
+  for (int64_t at = 0; at < count; at += kScaleGroup) {
+    const int64_t length = std::min(kScaleGroup, count - at);
+    float scale = LargestMagnitude(block + at, length) / 448.0f;
+    if (scale < FLT_MIN) scale = 0;  // its inverse would not be finite; NaN stays
+    scales.as<float>()[(begin + at) / kScaleGroup] = scale;
+    const float inverse = scale == 0 ? 0 : 1 / scale;
+    Float8E4M3* const to = codes.as<Float8E4M3>() + begin + at;
+    if (words == nullptr) {
+      NarrowScaledNearest(block + at, inverse, length, to);
+    } else {
+      NarrowScaledStochastic(block + at, inverse, words + at, length, Overflow::kSaturate, to);
+    }
+  }
 }
 
 }  // namespace trainyard::kernels::internal

@@ -17,7 +17,7 @@ inline constexpr int64_t kGrain = 16 * kBlock;  // elements a thread takes at le
 // what is written to them is stored at once, and StoreBlock does nothing.
 float* LoadBlock(const TensorView& x, int64_t begin, int64_t count, float* buffer);
 
-// How a block is rounded when its tensor is bf16.
+// How a block is rounded when its tensor is bf16 or E4M3.
 struct BlockRounding {
   Rounding rounding = Rounding::kNearestEven;
   PhiloxKey random;
@@ -32,5 +32,12 @@ struct BlockRounding {
 
 // Stores what LoadBlock returned, or other floats, to elements [begin, begin + count).
 void StoreBlock(const float* block, const BlockRounding& how, int64_t begin, int64_t count, const TensorView& x);
+
+// The same of an E4M3 tensor with one f32 scale for each kScaleGroup elements: x = code * scale. Storing makes the
+// scales anew, max |x| / 448 over the group. `begin` is a multiple of kScaleGroup.
+inline constexpr int64_t kScaleGroup = 128;
+float* LoadScaledBlock(const TensorView& codes, const TensorView& scales, int64_t begin, int64_t count, float* buffer);
+void StoreScaledBlock(const float* block, const BlockRounding& how, int64_t begin, int64_t count,
+                      const TensorView& codes, const TensorView& scales);
 
 }  // namespace trainyard::kernels::internal
