@@ -27,7 +27,7 @@ struct AccumulateArgs {
 };
 void Accumulate(const AccumulateArgs& args, Stream& stream);
 
-// y = value, for f32 and bf16.
+// y = value, for f32 and bf16; value 0 for any dtype.
 struct FillArgs {
   TensorView y;
   float value = 0;

@@ -143,6 +143,12 @@ void AccumulateCpu(const AccumulateArgs& args, Stream& stream) {
 }
 
 void FillCpu(const FillArgs& args, Stream& stream) {
+  if (args.value == 0) {  // all bits zero in every dtype
+    char* y = static_cast<char*>(args.y.data());
+    stream.pool().ParallelFor(args.y.bytes(), 4 * kGrain,
+                              [&](int64_t begin, int64_t end) { std::fill(y + begin, y + end, char{0}); });
+    return;
+  }
   DispatchFloat(args.y.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     T* y = args.y.as<T>();

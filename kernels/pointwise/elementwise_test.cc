@@ -58,6 +58,17 @@ TEST_P(ElementwiseTest, ConvertAndFill) {
   }
 }
 
+TEST(ElementwiseFill, ZerosAnyDtype) {
+  Stream stream(2);
+  const HostTensor indices = HostTensor::Of(DType::kI32, {3}, {1, -1, 7});
+  Fill({.y = indices}, stream);
+  EXPECT_EQ(indices.ToDoubles(), Values(3, 0.0));
+  const HostTensor codes(DType::kU8, {5});
+  std::fill_n(codes.as<uint8_t>(), 5, uint8_t{9});
+  Fill({.y = codes}, stream);
+  EXPECT_EQ(codes.Bytes(), std::vector<uint8_t>(5, 0));
+}
+
 TEST_P(ElementwiseTest, BiasGradientSumsColumns) {
   const size_t cols = static_cast<size_t>(GetParam().dim(1));
   for (const bool accumulate : {false, true}) {
