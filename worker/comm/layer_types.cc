@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "base/pattern.h"
 
 namespace trainyard::comm {
 namespace {
@@ -41,27 +42,6 @@ absl::string_view BuiltInLayerType(absl::string_view parameter) {
   if (has("conv")) return "conv";
   if (has("linear") || has("dense") || has("fc")) return "linear";
   return "other";
-}
-
-bool MatchesPattern(absl::string_view pattern, absl::string_view name) {
-  // Goes back to the newest star only: what an earlier one could take instead, the newest can take as well.
-  size_t p = 0, n = 0, star = absl::string_view::npos, after_star = 0;
-  while (n < name.size()) {
-    if (p < pattern.size() && pattern[p] == '*') {
-      star = p++;
-      after_star = n;
-    } else if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == name[n])) {
-      ++p;
-      ++n;
-    } else if (star != absl::string_view::npos) {
-      p = star + 1;
-      n = ++after_star;
-    } else {
-      return false;
-    }
-  }
-  while (p < pattern.size() && pattern[p] == '*') ++p;
-  return p == pattern.size();
 }
 
 absl::StatusOr<LayerTypes> AssignLayerTypes(const spec::CommunicationOptions& options,

@@ -24,8 +24,6 @@ namespace trainyard::comm {
 
 absl::string_view BuiltInLayerType(absl::string_view parameter);
 
-bool MatchesPattern(absl::string_view pattern, absl::string_view name);
-
 struct LayerType {
   std::string name;
   spec::CodecOptions codec;

@@ -33,18 +33,6 @@ TEST(LayerTypesTest, BuiltInTypesFollowFromNames) {
   for (const auto& [name, type] : cases) EXPECT_EQ(BuiltInLayerType(name), type) << name;
 }
 
-TEST(LayerTypesTest, Patterns) {
-  EXPECT_TRUE(MatchesPattern("discriminator.*", "discriminator.head.weight"));
-  EXPECT_FALSE(MatchesPattern("discriminator.*", "generator.head.weight"));
-  EXPECT_FALSE(MatchesPattern("head", "discriminator.head"));  // the whole name
-  EXPECT_TRUE(MatchesPattern("*.conv?.weight", "a.b.conv2.weight"));
-  EXPECT_FALSE(MatchesPattern("*.conv?.weight", "a.b.conv12.weight"));
-  EXPECT_TRUE(MatchesPattern("*ab*ab", "abxabab"));
-  EXPECT_FALSE(MatchesPattern("*ab*ab", "abxaba"));
-  EXPECT_TRUE(MatchesPattern("**", ""));
-  EXPECT_FALSE(MatchesPattern("?", ""));
-}
-
 TEST(LayerTypesTest, OwnTypesGoFirstAndTypesWithoutCodecTakeTheCommonOne) {
   spec::CommunicationOptions options;
   options.codec = spec::MaxminCodec{4};
