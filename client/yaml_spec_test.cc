@@ -112,7 +112,7 @@ TEST(YamlSpec, WhatIsMissingIsReportedAtTheSectionAround) {
   EXPECT_THAT(Problems(With("  steps: 100\n", "")),
               ElementsAre("job.yaml:6:1: training.steps: missing; give a value in [1, 1000000000]"));
   EXPECT_THAT(Problems(With("pretrain:\n", "")),
-              ElementsAre("job.yaml:1:1: no job kind; give one of: pretrain, qoda_gan"));
+              ElementsAre("job.yaml:1:1: no job kind; give one of: pretrain, qat, qoda_gan"));
 }
 
 TEST(YamlSpec, ShortForms) {

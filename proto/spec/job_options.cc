@@ -11,6 +11,7 @@
 #include "absl/strings/str_replace.h"
 #include "base/digest.h"
 #include "base/overloaded.h"
+#include "base/pattern.h"
 #include "base/status_macros.h"
 #include "proto/spec/durations.h"
 #include "proto/spec/field_errors.h"
@@ -23,6 +24,7 @@ constexpr size_t kMaxLabels = 64;
 constexpr size_t kMaxLabelLength = 63;
 constexpr size_t kMaxAnnotationLength = 4096;
 constexpr int kMaxCounter = 1'000'000;
+constexpr bool kQatIsNotYet = true;  // no worker has the kind
 const absl::Duration kTenYears = absl::Hours(10 * 365 * 24);
 
 void CheckLabel(FieldErrors& errors, absl::string_view name, absl::string_view value) {
@@ -179,11 +181,13 @@ std::map<std::string, std::string> ParseLabels(FieldErrors& errors, absl::string
   return sorted;
 }
 
-PretrainOptions ParsePretrain(const v1::PretrainSpec& spec, FieldErrors errors) {
+// Of a kind whose message has sample_prompts and sample_tokens.
+template <typename Spec>
+TextSamples ParseSamples(const Spec& spec, FieldErrors errors) {
   constexpr int kMaxPrompts = 16;
   constexpr size_t kMaxPromptBytes = 4096;
-  PretrainOptions options;
-  options.sample_prompts.assign(spec.sample_prompts().begin(), spec.sample_prompts().end());
+  TextSamples samples;
+  samples.prompts.assign(spec.sample_prompts().begin(), spec.sample_prompts().end());
   if (spec.sample_prompts_size() > kMaxPrompts) {
     errors.Add("sample_prompts",
                absl::StrCat(spec.sample_prompts_size(), " prompts, at most ", kMaxPrompts, " allowed"));
@@ -195,8 +199,8 @@ PretrainOptions ParsePretrain(const v1::PretrainSpec& spec, FieldErrors errors) 
                  absl::StrCat(bytes, " bytes not in [1, ", kMaxPromptBytes, "]"));
     }
   }
-  if (spec.has_sample_tokens()) options.sample_tokens = errors.InRange("sample_tokens", spec.sample_tokens(), 1, 4096);
-  return options;
+  if (spec.has_sample_tokens()) samples.tokens = errors.InRange("sample_tokens", spec.sample_tokens(), 1, 4096);
+  return samples;
 }
 
 void CheckDeadlines(const v1::JobSpec& spec, FieldErrors& errors, JobOptions& options) {
@@ -216,6 +220,37 @@ void CheckDeadlines(const v1::JobSpec& spec, FieldErrors& errors, JobOptions& op
   read(spec.has_lost_after(), "lost_after", spec.lost_after(), zero, hour, options.lost_after);
 }
 
+// Sizes that the linear scheme does not define. Of a model in a folder, the worker looks.
+void CheckLinear(const JobOptions& options, const LlamaShape* shape, FieldErrors& errors) {
+  const LinearOptions& linear = options.training.linear;
+  if (std::holds_alternative<LinearFp32>(linear.scheme) && options.model.dtype == FloatType::kBf16) {
+    errors.Add("training.linear", "fp32 needs model.dtype fp32, which is bf16");
+  }
+  const LinearMultiples multiples = MultiplesOf(linear);
+  const std::string scheme = absl::StrCat("training.linear.", SchemeName(linear));
+  const int64_t rows = int64_t{options.training.micro_batch} * options.data.sequence_length;
+  if (rows % multiples.rows != 0) {
+    errors.Add(scheme, absl::StrCat("needs micro_batch * sequence_length = ", options.training.micro_batch, " * ",
+                                    options.data.sequence_length, " to be a multiple of ", multiples.rows));
+  }
+  if (shape == nullptr || shape->vocab_size == 0) return;
+  for (const LinearLayerShape& layer : LinearLayersOf(*shape)) {
+    bool is_used = false;
+    for (int32_t i = 0; i < shape->num_hidden_layers; ++i) {
+      is_used |= !MatchesAny(linear.exclude, absl::StrCat("layers.", i, ".", layer.name));
+    }
+    if (!is_used) continue;
+    if (layer.in % multiples.in != 0) {
+      errors.Add(scheme, absl::StrCat("needs the inputs of ", layer.name, " to be a multiple of ", multiples.in,
+                                      ", which ", layer.in, " is not"));
+    }
+    if (layer.out % multiples.out != 0) {
+      errors.Add(scheme, absl::StrCat("needs the outputs of ", layer.name, " to be a multiple of ", multiples.out,
+                                      ", which ", layer.out, " is not"));
+    }
+  }
+}
+
 // What depends on more than one section.
 void CheckRelations(const v1::JobSpec& spec, const JobOptions& options, FieldErrors& errors) {
   const LlamaShape* shape = ShapeOf(options.model);
@@ -230,13 +265,11 @@ void CheckRelations(const v1::JobSpec& spec, const JobOptions& options, FieldErr
                absl::StrCat(options.training.lm_head_chunks, " does not divide micro_batch * sequence_length = ",
                             options.training.micro_batch, " * ", options.data.sequence_length));
   }
-  if (spec.training().linear().scheme_case() != v1::LinearScheme::SCHEME_NOT_SET) {
-    const bool is_bf16_linear = std::holds_alternative<LinearBf16>(options.training.linear);
-    const bool is_bf16_model = options.model.dtype == FloatType::kBf16;
-    if (is_bf16_linear != is_bf16_model) {
-      errors.Add("training.linear",
-                 absl::StrCat(is_bf16_linear ? "bf16" : "fp32", " needs model.dtype ", is_bf16_linear ? "bf16" : "fp32",
-                              ", which is ", is_bf16_model ? "bf16" : "fp32"));
+  CheckLinear(options, shape, errors);
+  if (const auto* const elsa = std::get_if<ElsaOptions>(&options.training.optimizer)) {
+    if (options.training.steps > 0 && elsa->interval > options.training.steps) {
+      errors.Add("training.optimizer.elsa.interval",
+                 absl::StrCat(elsa->interval, " is more than training.steps ", options.training.steps));
     }
   }
 }
@@ -248,15 +281,17 @@ void ParseLanguageModelSections(const v1::JobSpec& spec, JobOptions& options, Fi
   options.data = ParseData(spec.data(), data);
   FieldErrors training = errors.In("training");
   options.training = ParseTraining(spec.training(), training);
-  if (spec.training().linear().scheme_case() == v1::LinearScheme::SCHEME_NOT_SET &&
-      options.model.dtype == FloatType::kBf16) {
-    options.training.linear = LinearBf16{};
+  if (spec.training().linear().scheme_case() != v1::LinearScheme::SCHEME_NOT_SET) return;
+  if (spec.kind_case() == v1::JobSpec::kQat) {
+    options.training.linear.scheme = LinearQuest{};
+  } else if (options.model.dtype == FloatType::kBf16) {
+    options.training.linear.scheme = LinearBf16{};
   }
 }
 
 // A section that has no effect is a misunderstanding.
 void RefuseLanguageModelSections(const v1::JobSpec& spec, FieldErrors& errors) {
-  constexpr char kText[] = "a section of pretrain; a qoda_gan job has qoda_gan.";
+  constexpr char kText[] = "a section of pretrain and qat; a qoda_gan job has qoda_gan.";
   if (spec.has_model()) errors.Add("model", absl::StrCat(kText, "networks"));
   if (spec.has_data()) errors.Add("data", absl::StrCat(kText, "data"));
   if (spec.has_training()) errors.Add("training", absl::StrCat(kText, "optimizer, updates and the like"));
@@ -318,7 +353,11 @@ absl::StatusOr<JobOptions> ParseJob(const v1::JobSpec& spec) {
 
   switch (spec.kind_case()) {
     case v1::JobSpec::kPretrain:
-      options.kind = ParsePretrain(spec.pretrain(), errors.In("pretrain"));
+      options.kind = PretrainOptions{ParseSamples(spec.pretrain(), errors.In("pretrain"))};
+      break;
+    case v1::JobSpec::kQat:
+      options.kind = QatOptions{ParseSamples(spec.qat(), errors.In("qat"))};
+      if (kQatIsNotYet) errors.Add("qat", "is not available in this version");
       break;
     case v1::JobSpec::kQodaGan: {
       FieldErrors qoda_gan = errors.In("qoda_gan");
@@ -328,7 +367,7 @@ absl::StatusOr<JobOptions> ParseJob(const v1::JobSpec& spec) {
       break;
     }
     case v1::JobSpec::KIND_NOT_SET:
-      errors.Add("", "no job kind; give one of: pretrain, qoda_gan");
+      errors.Add("", "no job kind; give one of: pretrain, qat, qoda_gan");
       break;
   }
   if (!is_gan) CheckRelations(spec, options, errors);
@@ -339,6 +378,7 @@ absl::StatusOr<JobOptions> ParseJob(const v1::JobSpec& spec) {
 int64_t TotalSteps(const JobOptions& options) {
   return std::visit(Overloaded{
                         [&](const PretrainOptions&) { return options.training.steps; },
+                        [&](const QatOptions&) { return options.training.steps; },
                         [](const QodaGanOptions& gan) { return gan.updates; },
                     },
                     options.kind);

@@ -62,11 +62,18 @@ struct HangOptions {
 
 // ---- kinds ----
 
-struct PretrainOptions {
-  std::vector<std::string> sample_prompts;  // at most 16, each 1..4096 bytes
-  int32_t sample_tokens = 64;               // 1..4096
+// Texts that the trained model continues at the end of a job.
+struct TextSamples {
+  std::vector<std::string> prompts;  // sample_prompts: at most 16, each 1..4096 bytes
+  int32_t tokens = 64;               // sample_tokens: 1..4096
 };
-using KindOptions = std::variant<PretrainOptions, QodaGanOptions>;
+struct PretrainOptions {
+  TextSamples samples;
+};
+struct QatOptions {
+  TextSamples samples;
+};
+using KindOptions = std::variant<PretrainOptions, QatOptions, QodaGanOptions>;
 
 struct JobOptions {
   std::string name;  // RFC 1035 label, at most 63 characters; empty: to be generated
@@ -88,7 +95,7 @@ struct JobOptions {
   bool suspend = false;
   std::optional<uint64_t> seed;  // unset only before the coordinator has accepted the job
 
-  // Of pretrain only; qoda_gan has its own in its kind.
+  // Of pretrain and qat; qoda_gan has its own in its kind.
   ModelOptions model;
   DataOptions data;
   TrainingOptions training;

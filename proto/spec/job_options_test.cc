@@ -75,12 +75,12 @@ TEST(ParseJob, TheSmallestSpecGetsTheDocumentedDefaults) {
   EXPECT_FALSE(job.seed.has_value());
   EXPECT_EQ(job.model.dtype, FloatType::kFp32);
   EXPECT_EQ(ShapeOf(job.model)->hidden_size, 128);
-  EXPECT_TRUE(std::holds_alternative<LinearFp32>(job.training.linear));
+  EXPECT_TRUE(std::holds_alternative<LinearFp32>(job.training.linear.scheme));
   EXPECT_EQ(std::get<AdamWOptions>(job.training.optimizer).beta2, 0.95);
   EXPECT_EQ(job.training.schedule.shape, ScheduleShape::kCosine);
   EXPECT_EQ(job.training.clip_norm, 1.0);
   EXPECT_TRUE(std::holds_alternative<IdentityCodec>(job.communication.codec));
-  EXPECT_EQ(std::get<PretrainOptions>(job.kind).sample_tokens, 64);
+  EXPECT_EQ(std::get<PretrainOptions>(job.kind).samples.tokens, 64);
 }
 
 TEST(ParseJob, AnEmptySpecNamesAllThatIsMissing) {
@@ -88,7 +88,7 @@ TEST(ParseJob, AnEmptySpecNamesAllThatIsMissing) {
               ElementsAre("model: missing; give one of model.preset, model.path, model.shape",
                           "data.path: missing; give a folder made by 'trainyard data tokenize'",
                           "training.steps: missing; give a value in [1, 1000000000]",
-                          ": no job kind; give one of: pretrain, qoda_gan"));
+                          ": no job kind; give one of: pretrain, qat, qoda_gan"));
 }
 
 TEST(ParseJob, AllProblemsComeAtOnceInTextAndAsList) {
@@ -405,6 +405,25 @@ TEST(ParseJob, HeadSizeFollowsFromHiddenSizeUnlessGiven) {
   EXPECT_EQ(ShapeOf(job.model)->head_dim, 32);
 }
 
+// Refused at submit, not by the worker: the shape is in the spec.
+TEST(ParseJob, SizesThatTheLinearSchemeDoesNotDefine) {
+  const auto problems = [](const std::string& training) {
+    v1::JobSpec spec = ShapeSpec("intermediate_size: 96");
+    spec.mutable_data()->set_sequence_length(24);
+    spec.mutable_training()->set_micro_batch(1);
+    EXPECT_TRUE(google::protobuf::TextFormat::MergeFromString(training, spec.mutable_training()));
+    return Problems(spec);
+  };
+  EXPECT_THAT(
+      problems("linear { quest { hadamard_dim: 64 } }"),
+      testing::Contains(HasSubstr("training.linear.quest: needs the inputs of down to be a multiple of 64, which "
+                                  "96 is not")));
+  EXPECT_THAT(problems("linear { quest { hadamard_dim: 64 } exclude: '*.down' }"),
+              testing::Not(testing::Contains(HasSubstr("needs"))));
+  EXPECT_THAT(problems("linear { quartet {} }"),
+              testing::Contains(HasSubstr("needs micro_batch * sequence_length = 1 * 24 to be a multiple of 32")));
+}
+
 TEST(ParseJob, RelationsNameBothSides) {
   EXPECT_THAT(Problems("world { min: 2 max: 4 }"),
               ElementsAre("world.max: 4 differs from world.min 2: jobs that change their size are not supported yet"));
@@ -415,8 +434,9 @@ TEST(ParseJob, RelationsNameBothSides) {
               ElementsAre("exit_policy.always_retry[1]: 3 is in the list twice"));
   EXPECT_THAT(Problems("model { dtype: FLOAT_TYPE_BF16 } training { linear { fp32 {} } }"),
               ElementsAre("training.linear: fp32 needs model.dtype fp32, which is bf16"));
-  EXPECT_THAT(Problems("training { linear { bf16 {} } }"),
-              ElementsAre("training.linear: bf16 needs model.dtype bf16, which is fp32"));
+  EXPECT_THAT(Problems("training { linear { bf16 {} } }"), IsEmpty());  // operands rounded, storage not
+  EXPECT_THAT(Problems("training { optimizer { elsa { interval: 11 } } }"),
+              testing::Contains("training.optimizer.elsa.interval: 11 is more than training.steps 10"));
   EXPECT_THAT(Problems("training { schedule { shape: SHAPE_CONSTANT final_fraction: 0.5 } }"),
               ElementsAre("training.schedule.final_fraction: has no effect with shape constant"));
   EXPECT_THAT(Problems("training { schedule { decay_fraction: 0.5 } }"),
@@ -473,7 +493,7 @@ TEST(ParseJob, OneOfTheTwoWorldSizesSetsBoth) {
 
 TEST(ParseJob, LinearFollowsTheStorageType) {
   ASSERT_OK_AND_ASSIGN(const JobOptions job, ParseJob(Spec("model { dtype: FLOAT_TYPE_BF16 }")));
-  EXPECT_TRUE(std::holds_alternative<LinearBf16>(job.training.linear));
+  EXPECT_TRUE(std::holds_alternative<LinearBf16>(job.training.linear.scheme));
 }
 
 TEST(ParseJob, AnEnumValueFromANewerClientIsRefused) {

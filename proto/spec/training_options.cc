@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -72,44 +73,6 @@ LlamaShape ParseShape(const v1::LlamaShape& spec, FieldErrors& errors) {
   return shape;
 }
 
-AdamWOptions ParseAdamW(const v1::AdamW& spec, FieldErrors& errors) {
-  AdamWOptions options;
-  if (spec.has_learning_rate()) {
-    options.learning_rate = errors.InRangeAbove("learning_rate", spec.learning_rate(), 0, 10);
-  }
-  if (spec.has_beta1()) options.beta1 = errors.InRangeBelow("beta1", spec.beta1(), 0, 1);
-  if (spec.has_beta2()) options.beta2 = errors.InRangeBelow("beta2", spec.beta2(), 0, 1);
-  if (spec.has_epsilon()) options.epsilon = errors.InRangeAbove("epsilon", spec.epsilon(), 0, 1);
-  if (spec.has_weight_decay()) options.weight_decay = errors.InRange("weight_decay", spec.weight_decay(), 0, 10);
-  return options;
-}
-
-SgdOptions ParseSgd(const v1::Sgd& spec, FieldErrors& errors) {
-  SgdOptions options;
-  if (spec.has_learning_rate()) {
-    options.learning_rate = errors.InRangeAbove("learning_rate", spec.learning_rate(), 0, 100);
-  }
-  if (spec.has_momentum()) options.momentum = errors.InRangeBelow("momentum", spec.momentum(), 0, 1);
-  options.nesterov = spec.nesterov();
-  if (options.nesterov && options.momentum == 0) errors.Add("nesterov", "true needs momentum above 0");
-  if (spec.has_weight_decay()) options.weight_decay = errors.InRange("weight_decay", spec.weight_decay(), 0, 10);
-  return options;
-}
-
-OptimizerOptions ParseOptimizer(const v1::Optimizer& spec, FieldErrors& errors) {
-  switch (spec.kind_case()) {
-    case v1::Optimizer::kSgd: {
-      FieldErrors sgd = errors.In("sgd");
-      return ParseSgd(spec.sgd(), sgd);
-    }
-    case v1::Optimizer::kAdamw:
-    case v1::Optimizer::KIND_NOT_SET:
-      break;
-  }
-  FieldErrors adamw = errors.In("adamw");
-  return ParseAdamW(spec.adamw(), adamw);
-}
-
 ScheduleShape ParseScheduleShape(v1::Schedule::Shape shape, FieldErrors& errors) {
   switch (shape) {
     case v1::Schedule::SHAPE_CONSTANT:
@@ -150,6 +113,33 @@ ScheduleOptions ParseSchedule(const v1::Schedule& spec, int64_t steps, FieldErro
     }
   }
   return options;
+}
+
+// Methods that no worker has: linear schemes, and what of the optimizers FieldOf names.
+constexpr absl::string_view kNotYet[] = {
+    "fp8", "quest", "quartet", "quartet2", "adamw.first_moment", "eco", "dct_adamw", "trion", "elsa",
+};
+
+void RefuseNotYet(absl::string_view field, FieldErrors& errors) {
+  if (std::find(std::begin(kNotYet), std::end(kNotYet), field) != std::end(kNotYet)) {
+    errors.Add(field, "is not available in this version");
+  }
+}
+
+std::string FieldOf(const OptimizerOptions& options) {
+  return std::visit(Overloaded{
+                        [](const AdamWOptions& adamw) {
+                          const bool is_plain =
+                              adamw.first_moment == MomentType::kFp32 && adamw.second_moment == MomentType::kFp32;
+                          return is_plain ? "adamw" : "adamw.first_moment";
+                        },
+                        [](const SgdOptions&) { return "sgd"; },
+                        [](const EcoOptions&) { return "eco"; },
+                        [](const DctAdamWOptions&) { return "dct_adamw"; },
+                        [](const TrionOptions&) { return "trion"; },
+                        [](const ElsaOptions&) { return "elsa"; },
+                    },
+                    options);
 }
 
 }  // namespace
@@ -230,10 +220,13 @@ TrainingOptions ParseTraining(const v1::TrainingSpec& spec, FieldErrors& errors)
   }
   if (spec.has_micro_batch()) options.micro_batch = errors.InRange("micro_batch", spec.micro_batch(), 1, 65'536);
   if (spec.has_accumulation()) options.accumulation = errors.InRange("accumulation", spec.accumulation(), 1, 65'536);
-  if (spec.linear().scheme_case() == v1::LinearScheme::kBf16) options.linear = LinearBf16{};
+  FieldErrors linear = errors.In("linear");
+  options.linear = ParseLinear(spec.linear(), linear);
+  RefuseNotYet(SchemeName(options.linear), linear);
 
   FieldErrors optimizer = errors.In("optimizer");
   options.optimizer = ParseOptimizer(spec.optimizer(), optimizer);
+  RefuseNotYet(FieldOf(options.optimizer), optimizer);
   FieldErrors schedule = errors.In("schedule");
   options.schedule = ParseSchedule(spec.schedule(), valid_steps, schedule);
 

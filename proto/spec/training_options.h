@@ -9,7 +9,9 @@
 #include <variant>
 
 #include "proto/spec/communication_options.h"
+#include "proto/spec/linear_options.h"
 #include "proto/spec/model_presets.h"
+#include "proto/spec/optimizer_options.h"
 
 namespace trainyard::v1 {
 class DataSpec;
@@ -59,26 +61,6 @@ struct DataOptions {
 
 // ---- training ----
 
-// How linear layers compute; follows model.dtype if not given, and must agree with it.
-struct LinearFp32 {};
-struct LinearBf16 {};
-using LinearOptions = std::variant<LinearFp32, LinearBf16>;
-
-struct AdamWOptions {
-  double learning_rate = 3e-4;  // (0, 10]
-  double beta1 = 0.9;           // [0, 1)
-  double beta2 = 0.95;          // [0, 1)
-  double epsilon = 1e-8;        // (0, 1]
-  double weight_decay = 0.1;    // [0, 10]; decoupled
-};
-struct SgdOptions {
-  double learning_rate = 0.1;  // (0, 100]
-  double momentum = 0.9;       // [0, 1)
-  bool nesterov = false;       // needs momentum > 0
-  double weight_decay = 0.0;   // [0, 10]
-};
-using OptimizerOptions = std::variant<AdamWOptions, SgdOptions>;
-
 enum class ScheduleShape { kConstant, kCosine, kLinear, kWsd };
 
 struct ScheduleOptions {
@@ -100,7 +82,7 @@ struct TrainingOptions {
   int64_t steps = 0;         // required, 1..1,000,000,000
   int32_t micro_batch = 4;   // 1..65,536 sequences a rank
   int32_t accumulation = 1;  // 1..65,536
-  LinearOptions linear;
+  LinearOptions linear;      // fp32, or bf16 if that is model.dtype; quest in a qat job
   OptimizerOptions optimizer;
   ScheduleOptions schedule;
   double clip_norm = 1.0;  // [0, 1,000,000]; 0: off

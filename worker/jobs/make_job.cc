@@ -13,6 +13,7 @@ std::unique_ptr<Job> MakeJob(const spec::JobOptions& options) {
   return std::visit(Overloaded{
                         // a kind without a line here does not compile
                         [&](const spec::PretrainOptions&) -> Made { return MakePretrainJob(options); },
+                        [&](const spec::QatOptions&) -> Made { return nullptr; },  // ParseJob refuses it
                         [&](const spec::QodaGanOptions&) -> Made { return MakeQodaGanJob(options); },
                     },
                     options.kind);

@@ -44,7 +44,7 @@ class PretrainJob final : public Job {
   absl::Status Evaluate(std::optional<double>* loss);
   bool IsAlarm(const train::StepResult& result) const;
   const std::vector<std::string>& prompts() const {
-    return std::get<spec::PretrainOptions>(options_.kind).sample_prompts;
+    return std::get<spec::PretrainOptions>(options_.kind).samples.prompts;
   }
 
   const spec::JobOptions options_;
@@ -254,10 +254,10 @@ absl::StatusOr<v1::JobResult> PretrainJob::Finish() {
 
   context_->EnterSection("sample");
   SampleOptions sampling;
-  sampling.max_tokens = std::get<spec::PretrainOptions>(options_.kind).sample_tokens;
+  sampling.max_tokens = std::get<spec::PretrainOptions>(options_.kind).samples.tokens;
   sampling.dtype = trainer_->options().dtype;
-  TY_ASSIGN_OR_RETURN(TextSampler sampler, TextSampler::Create(config_, &trainer_->weights(), data_directory, sampling,
-                                                               &trainer_->stream()));
+  TY_ASSIGN_OR_RETURN(TextSampler sampler, TextSampler::Create(config_, &trainer_->scheme(), &trainer_->weights(),
+                                                               data_directory, sampling, &trainer_->stream()));
   for (const std::string& prompt : prompts()) {
     const auto go_on = [this](absl::string_view) { return !context_->ShouldStop(); };
     TY_ASSIGN_OR_RETURN(const std::string text, sampler.Continue(prompt, go_on));

@@ -39,8 +39,8 @@ spec::JobOptions TinyJob(const std::string& data) {
   options.training.micro_batch = 4;
   options.training.evaluation = {.interval_steps = 3, .batches = 2};
   spec::PretrainOptions pretrain;
-  pretrain.sample_prompts = {"The yard"};
-  pretrain.sample_tokens = 12;
+  pretrain.samples.prompts = {"The yard"};
+  pretrain.samples.tokens = 12;
   options.kind = pretrain;
   return options;
 }

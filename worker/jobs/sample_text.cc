@@ -23,7 +23,8 @@ size_t WholeCharacters(absl::string_view text) {
 
 }  // namespace
 
-absl::StatusOr<TextSampler> TextSampler::Create(const model::ModelConfig& config, const model::NetworkTensors* weights,
+absl::StatusOr<TextSampler> TextSampler::Create(const model::ModelConfig& config, const linear::LinearScheme* scheme,
+                                                const model::NetworkTensors* weights,
                                                 const std::string& tokenizer_directory, const SampleOptions& options,
                                                 kernels::Stream* stream) {
   TY_RETURN_IF_ERROR(Validate(options.sampling));
@@ -37,10 +38,10 @@ absl::StatusOr<TextSampler> TextSampler::Create(const model::ModelConfig& config
       .dtype = options.dtype,
       .threads = stream->threads()};
   kernels::Arena counting = kernels::Arena::CountOnly();
-  model::Decoder(config, decoding, weights, counting);
+  model::Decoder(config, decoding, scheme, weights, counting);
   TY_ASSIGN_OR_RETURN(kernels::Arena arena, kernels::Arena::Reserve(counting.used_bytes()));
   TextSampler sampler(config, options, std::move(tokenizer), std::move(arena), stream);
-  sampler.decoder_ = std::make_unique<model::Decoder>(config, decoding, weights, *sampler.arena_);
+  sampler.decoder_ = std::make_unique<model::Decoder>(config, decoding, scheme, weights, *sampler.arena_);
   sampler.decoder_->Prepare(*stream);
   return sampler;
 }

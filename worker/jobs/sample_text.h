@@ -11,6 +11,7 @@
 #include "kernels/core/arena.h"
 #include "kernels/core/stream.h"
 #include "worker/data/tokenizer.h"
+#include "worker/linear/linear_scheme.h"
 #include "worker/model/decoder.h"
 #include "worker/model/generate.h"
 
@@ -23,11 +24,12 @@ struct SampleOptions {
   model::SamplingOptions sampling;
 };
 
-// One thread at a time. Borrows weights and stream.
+// One thread at a time. Borrows scheme, weights and stream.
 class TextSampler {
  public:
   // `tokenizer_directory` holds tokenizer.json. InvalidArgument if the tokenizer has ids that the model has not.
-  static absl::StatusOr<TextSampler> Create(const model::ModelConfig& config, const model::NetworkTensors* weights,
+  static absl::StatusOr<TextSampler> Create(const model::ModelConfig& config, const linear::LinearScheme* scheme,
+                                            const model::NetworkTensors* weights,
                                             const std::string& tokenizer_directory, const SampleOptions& options,
                                             kernels::Stream* stream);
 

@@ -7,9 +7,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "absl/strings/string_view.h"
 #include "kernels/core/dtype.h"
+#include "kernels/core/philox.h"
 #include "kernels/core/stream.h"
 #include "kernels/gemm/linear.h"
 
@@ -17,25 +19,61 @@ namespace trainyard::linear {
 
 // One linear layer: y (rows, out) = x (rows, in) w^T, w (out, in), stored as `storage` (f32 or bf16).
 struct LinearSite {
-  int64_t rows = 0;
+  std::string name;    // "layers.3.qkv"
+  uint32_t index = 0;  // number of the site in its network: a name for random streams
+  int64_t rows = 0;    // at most; a backward has exactly so many
   int64_t in = 0;
   int64_t out = 0;
   kernels::DType storage = kernels::DType::kF32;
 };
 
-// Immutable; the same bits for any number of threads.
+// What random numbers of a call depend on beside the site.
+struct LinearRandom {
+  uint64_t seed = 0;
+  int64_t step = 0;
+  int64_t micro_batch = 0;  // number in the step over all ranks: rank * accumulation + micro-step
+};
+
+struct LinearCall {
+  const LinearSite& site;
+  LinearRandom random = {};
+
+  // The stream of one of a site's kLinearRoles uses of random numbers. Micro-batches 65,536 apart share it.
+  kernels::PhiloxKey Key(uint16_t purpose, uint32_t role) const {
+    return {.seed = random.seed,
+            .step = static_cast<uint32_t>(random.step),
+            .micro_step = static_cast<uint16_t>(random.micro_batch),
+            .purpose = purpose,
+            .tensor = site.index * 16 + role};
+  }
+};
+inline constexpr uint32_t kLinearRoles = 16;
+
+// dy, x, w as in the forward; all of the gradient at once, so that a scheme can share work between its products.
+struct LinearBackwardArgs {
+  kernels::TensorView dy, x, w;
+  kernels::TensorView dx;       // dtype of x, overwritten
+  kernels::TensorView dw;       // f32
+  kernels::TensorView db = {};  // f32, optional
+  bool accumulate = false;      // add to dw and db instead of overwriting them
+  kernels::TensorView workspace = {};
+};
+
+// Immutable and without state: a backward makes what it needs of the forward (codes, masks) from x and w again, which
+// costs a pass over the operands and no memory. The same bits for any number of threads.
 class LinearScheme {
  public:
   virtual ~LinearScheme() = default;
   virtual absl::string_view name() const = 0;
 
-  // Scratch that is enough for each of the three calls.
+  // Scratch that is enough for each of the two calls.
   virtual int64_t WorkspaceBytes(const LinearSite& site) const = 0;
 
-  // As the ops of the same name in kernels/gemm/linear.h. dw and db are f32.
-  virtual void Forward(const kernels::LinearForwardArgs& args, kernels::Stream& stream) const = 0;
-  virtual void BackwardInput(const kernels::LinearBackwardInputArgs& args, kernels::Stream& stream) const = 0;
-  virtual void BackwardWeight(const kernels::LinearBackwardWeightArgs& args, kernels::Stream& stream) const = 0;
+  // y is overwritten. Any number of rows up to site.rows.
+  virtual void Forward(const LinearCall& call, const kernels::LinearForwardArgs& args,
+                       kernels::Stream& stream) const = 0;
+  // Outputs alias no input.
+  virtual void Backward(const LinearCall& call, const LinearBackwardArgs& args, kernels::Stream& stream) const = 0;
 };
 
 // Operands as they are stored; sums in f32.

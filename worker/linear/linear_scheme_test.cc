@@ -24,15 +24,17 @@ struct Products {
     const HostTensor x = HostTensor::Normal(storage, {kRows, kIn}, 1), w = HostTensor::Normal(storage, {kOut, kIn}, 2);
     const HostTensor dy = HostTensor::Normal(storage, {kRows, kOut}, 3);
     const HostTensor bias = HostTensor::Normal(storage, {kOut}, 4);
-    const HostTensor workspace(DType::kU8, {scheme.WorkspaceBytes({kRows, kIn, kOut, storage})});
+    const LinearSite site{.name = "layers.0.qkv", .rows = kRows, .in = kIn, .out = kOut, .storage = storage};
+    const HostTensor workspace(DType::kU8, {scheme.WorkspaceBytes(site)});
     const HostTensor y = HostTensor::Filled(storage, {kRows, kOut}, 9),
                      dx = HostTensor::Filled(storage, {kRows, kIn}, 9);
     const HostTensor dw = HostTensor::Filled(DType::kF32, {kOut, kIn}, 9),
                      db = HostTensor::Filled(DType::kF32, {kOut}, 9);
-    scheme.Forward({.x = x, .w = w, .bias = bias, .y = y, .workspace = workspace}, stream);
-    scheme.BackwardInput({.dy = dy, .w = w, .dx = dx, .workspace = workspace}, stream);
-    scheme.BackwardWeight({.dy = dy, .x = x, .dw = dw, .db = db, .workspace = workspace}, stream);
-    scheme.BackwardWeight({.dy = dy, .x = x, .dw = dw, .db = db, .accumulate = true, .workspace = workspace}, stream);
+    scheme.Forward({site}, {.x = x, .w = w, .bias = bias, .y = y, .workspace = workspace}, stream);
+    LinearBackwardArgs backward{.dy = dy, .x = x, .w = w, .dx = dx, .dw = dw, .db = db, .workspace = workspace};
+    scheme.Backward({site}, backward, stream);
+    backward.accumulate = true;
+    scheme.Backward({site}, backward, stream);
     forward = y.ToDoubles();
     input = dx.ToDoubles();
     weight = dw.ToDoubles();

@@ -22,9 +22,13 @@ kernels::AttentionShape ShapeOf(const ModelConfig& config, int64_t rows) {
 
 }  // namespace
 
-Decoder::Decoder(const ModelConfig& config, const DecoderOptions& options, const NetworkTensors* weights,
-                 kernels::Arena& arena)
-    : config_(config), options_(options), weights_(weights) {
+Decoder::Decoder(const ModelConfig& config, const DecoderOptions& options, const linear::LinearScheme* scheme,
+                 const NetworkTensors* weights, kernels::Arena& arena)
+    : config_(config),
+      options_(options),
+      scheme_(scheme),
+      weights_(weights),
+      sites_(ListLinearSites(config, options.max_positions, options.dtype)) {
   const int64_t rows = options_.max_positions;
   const DType dtype = options_.dtype;
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
@@ -52,12 +56,8 @@ Decoder::Decoder(const ModelConfig& config, const DecoderOptions& options, const
     bytes = std::max(bytes, kernels::AttentionForwardWorkspaceBytes(ShapeOf(config_, length), dtype, options_.threads));
     if (length == rows) break;
   }
-  const int64_t hidden = config_.hidden_size;
-  bytes = std::max({bytes, kernels::LinearWorkspaceBytes(dtype, rows, hidden, config_.qkv_width()),
-                    kernels::LinearWorkspaceBytes(dtype, rows, config_.attention_width(), hidden),
-                    kernels::LinearWorkspaceBytes(dtype, rows, hidden, 2 * config_.intermediate_size),
-                    kernels::LinearWorkspaceBytes(dtype, rows, config_.intermediate_size, hidden),
-                    kernels::LinearWorkspaceBytes(dtype, 1, hidden, config_.vocab_size)});
+  bytes = std::max(bytes, kernels::LinearWorkspaceBytes(dtype, 1, config_.hidden_size, config_.vocab_size));
+  ForEachSite(sites_, [&](const linear::LinearSite& site) { bytes = std::max(bytes, scheme_->WorkspaceBytes(site)); });
   workspace_ = arena.Allocate("decoder", DType::kU8, {bytes});
 }
 
@@ -93,6 +93,7 @@ void Decoder::Run(absl::Span<const int32_t> tokens, kernels::Stream& stream) {
   EmbeddingForward({.tokens = part(tokens_), .table = weights_->embedding, .y = residual}, stream);
   for (size_t layer = 0; layer < weights_->blocks.size(); ++layer) {
     const BlockTensors& w = weights_->blocks[layer];
+    const BlockSites& sites = sites_[layer];
     if (layer == 0) {
       RmsNormForward({.x = residual, .w = w.attention_norm, .y = normed, .inv_rms = inv_rms, .eps = eps}, stream);
     } else {
@@ -105,7 +106,8 @@ void Decoder::Run(absl::Span<const int32_t> tokens, kernels::Stream& stream) {
                       .eps = eps},
                      stream);
     }
-    LinearForward({.x = normed, .w = w.qkv, .bias = w.qkv_bias, .y = qkv, .workspace = workspace_}, stream);
+    scheme_->Forward({sites.qkv}, {.x = normed, .w = w.qkv, .bias = w.qkv_bias, .y = qkv, .workspace = workspace_},
+                     stream);
     RopeForward({.qkv = qkv,
                  .table = rope_table_,
                  .batch = 1,
@@ -129,13 +131,14 @@ void Decoder::Run(absl::Span<const int32_t> tokens, kernels::Stream& stream) {
                        .o = attention},
                       stream);
     }
-    LinearForward({.x = attention, .w = w.output, .bias = w.output_bias, .y = out, .workspace = workspace_}, stream);
+    scheme_->Forward({sites.output},
+                     {.x = attention, .w = w.output, .bias = w.output_bias, .y = out, .workspace = workspace_}, stream);
     RmsNormForward(
         {.x = out, .residual = residual, .sum = residual, .w = w.mlp_norm, .y = normed, .inv_rms = inv_rms, .eps = eps},
         stream);
-    LinearForward({.x = normed, .w = w.gate_up, .y = gate_up, .workspace = workspace_}, stream);
+    scheme_->Forward({sites.gate_up}, {.x = normed, .w = w.gate_up, .y = gate_up, .workspace = workspace_}, stream);
     SwigluForward({.gate_up = gate_up, .y = activated}, stream);
-    LinearForward({.x = activated, .w = w.down, .y = out, .workspace = workspace_}, stream);
+    scheme_->Forward({sites.down}, {.x = activated, .w = w.down, .y = out, .workspace = workspace_}, stream);
   }
   RmsNormForward({.x = out,
                   .residual = residual,

@@ -8,7 +8,9 @@
 #include "kernels/attention/attention.h"
 #include "kernels/core/arena.h"
 #include "kernels/core/stream.h"
+#include "worker/linear/linear_scheme.h"
 #include "worker/model/config.h"
+#include "worker/model/linear_sites.h"
 #include "worker/model/parameters.h"
 
 namespace trainyard::model {
@@ -19,18 +21,20 @@ struct DecoderOptions {
   int threads = 1;  // of the stream
 };
 
-// Computes linear layers as stored. Not thread-safe.
+// Not thread-safe.
 class Decoder {
  public:
-  // Memory under "kv_cache" and "decoder". Borrows `weights`. Over a counting arena nothing but the plan is made.
-  Decoder(const ModelConfig& config, const DecoderOptions& options, const NetworkTensors* weights,
-          kernels::Arena& arena);
+  // Memory under "kv_cache" and "decoder". Borrows scheme and weights. Over a counting arena nothing but the plan is
+  // made.
+  Decoder(const ModelConfig& config, const DecoderOptions& options, const linear::LinearScheme* scheme,
+          const NetworkTensors* weights, kernels::Arena& arena);
   // Call once, not over a counting arena.
   void Prepare(kernels::Stream& stream);
 
   // Appends `tokens` (at least one; ids below vocab_size; not beyond max_positions) and returns the logits, f32 or bf16
   // (1, vocab_size), for what follows; valid until the next call. A first call takes all tokens at once, later ones one
-  // by one; the logits are those of the whole sequence's forward, up to rounding.
+  // by one; the logits are those of the whole sequence's forward, up to rounding (and, under a scheme whose quantizers
+  // look at a whole tensor, up to quantization).
   kernels::TensorView Feed(absl::Span<const int32_t> tokens, kernels::Stream& stream);
 
   void Reset() { length_ = 0; }
@@ -42,7 +46,9 @@ class Decoder {
 
   const ModelConfig config_;
   const DecoderOptions options_;
+  const linear::LinearScheme* const scheme_;
   const NetworkTensors* const weights_;
+  const std::vector<BlockSites> sites_;
   int64_t length_ = 0;
 
   kernels::TensorView rope_table_;

@@ -22,9 +22,9 @@ struct TestDecoder {
   TestDecoder(TestNetwork& test, DType dtype, int64_t positions) {
     const DecoderOptions options{.max_positions = positions, .dtype = dtype};
     kernels::Arena counting = kernels::Arena::CountOnly();
-    Decoder(test.config, options, &test.weights, counting);
+    Decoder(test.config, options, test.scheme.get(), &test.weights, counting);
     arena = std::make_unique<kernels::Arena>(*kernels::Arena::Reserve(counting.used_bytes()));
-    decoder = std::make_unique<Decoder>(test.config, options, &test.weights, *arena);
+    decoder = std::make_unique<Decoder>(test.config, options, test.scheme.get(), &test.weights, *arena);
     decoder->Prepare(test.stream);
   }
   std::unique_ptr<kernels::Arena> arena;

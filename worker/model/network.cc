@@ -40,6 +40,7 @@ Network::Network(const ModelConfig& config, const NetworkOptions& options, const
       weights_(weights),
       gradients_(gradients),
       rows_(options.batch * options.seq),
+      sites_(ListLinearSites(config, rows_, options.dtype)),
       attention_shape_{options.batch, options.seq, config.q_heads, config.kv_heads, config.head_dim} {
   const int64_t hidden = config_.hidden_size;
   const bool keeps_all = gradients_ != nullptr && !options_.recompute_blocks;
@@ -88,11 +89,8 @@ int64_t Network::WorkspaceBytes() const {
   const DType dtype = options_.dtype;
   const int64_t hidden = config_.hidden_size;
   int64_t bytes = kernels::AttentionForwardWorkspaceBytes(attention_shape_, dtype, options_.threads);
-  bytes = std::max({bytes, scheme_->WorkspaceBytes({rows_, hidden, config_.qkv_width(), dtype}),
-                    scheme_->WorkspaceBytes({rows_, config_.attention_width(), hidden, dtype}),
-                    scheme_->WorkspaceBytes({rows_, hidden, 2 * config_.intermediate_size, dtype}),
-                    scheme_->WorkspaceBytes({rows_, config_.intermediate_size, hidden, dtype}),
-                    kernels::LinearWorkspaceBytes(dtype, rows_, hidden, config_.vocab_size)});
+  bytes = std::max(bytes, kernels::LinearWorkspaceBytes(dtype, rows_, hidden, config_.vocab_size));
+  ForEachSite(sites_, [&](const linear::LinearSite& site) { bytes = std::max(bytes, scheme_->WorkspaceBytes(site)); });
   if (gradients_ == nullptr) return bytes;
   return std::max({bytes, kernels::AttentionBackwardWorkspaceBytes(attention_shape_, dtype, options_.threads),
                    kernels::RmsNormBackwardWorkspaceBytes(rows_, hidden),
@@ -109,17 +107,20 @@ void Network::Prepare(Stream& stream) {
 
 void Network::ForwardBackward(const StepArgs& args, Stream& stream) {
   TY_CHECK(gradients_ != nullptr);
+  random_ = args.random;
   ForwardTrunk(stream);
   ForwardHead(/*with_gradients=*/true, args, stream);
   BackwardTrunk(args, stream);
 }
 
 void Network::Forward(Stream& stream) {
+  random_ = {};
   ForwardTrunk(stream);
   ForwardHead(/*with_gradients=*/false, {}, stream);
 }
 
 void Network::ForwardLogits(const TensorView& logits, Stream& stream) {
+  random_ = {};
   ForwardTrunk(stream);
   LinearForward({.x = final_normed_, .w = weights_->head, .y = logits, .workspace = workspace_}, stream);
 }
@@ -150,7 +151,8 @@ void Network::ForwardTrunk(Stream& stream) {
                      stream);
     }
     ForwardBlockInner(layer, stream);
-    scheme_->Forward({.x = a.activated, .w = w.down, .y = out, .workspace = workspace_}, stream);
+    scheme_->Forward({sites_[static_cast<size_t>(layer)].down, random_},
+                     {.x = a.activated, .w = w.down, .y = out, .workspace = workspace_}, stream);
   }
   RmsNormForward({.x = out,
                   .residual = block(config_.layers - 1).mid,
@@ -167,7 +169,9 @@ void Network::ForwardBlockInner(int64_t layer, Stream& stream) {
   const BlockTensors& w = weights_->blocks[index];
   const BlockActivations& a = block(layer);
   const TensorView out = Part(narrow_, rows_, config_.hidden_size);
-  scheme_->Forward({.x = a.attention_normed, .w = w.qkv, .bias = w.qkv_bias, .y = a.qkv, .workspace = workspace_},
+  const BlockSites& sites = sites_[index];
+  scheme_->Forward({sites.qkv, random_},
+                   {.x = a.attention_normed, .w = w.qkv, .bias = w.qkv_bias, .y = a.qkv, .workspace = workspace_},
                    stream);
   RopeForward({.qkv = a.qkv,
                .table = rope_table_,
@@ -178,7 +182,8 @@ void Network::ForwardBlockInner(int64_t layer, Stream& stream) {
               stream);
   AttentionForward({.shape = attention_shape_, .qkv = a.qkv, .o = a.attention, .lse = a.lse, .workspace = workspace_},
                    stream);
-  scheme_->Forward({.x = a.attention, .w = w.output, .bias = w.output_bias, .y = out, .workspace = workspace_}, stream);
+  scheme_->Forward({sites.output, random_},
+                   {.x = a.attention, .w = w.output, .bias = w.output_bias, .y = out, .workspace = workspace_}, stream);
   RmsNormForward({.x = out,
                   .residual = residual_[index],
                   .sum = a.mid,
@@ -187,7 +192,8 @@ void Network::ForwardBlockInner(int64_t layer, Stream& stream) {
                   .inv_rms = a.mlp_inv_rms,
                   .eps = static_cast<float>(config_.norm_eps)},
                  stream);
-  scheme_->Forward({.x = a.mlp_normed, .w = w.gate_up, .y = a.gate_up, .workspace = workspace_}, stream);
+  scheme_->Forward({sites.gate_up, random_},
+                   {.x = a.mlp_normed, .w = w.gate_up, .y = a.gate_up, .workspace = workspace_}, stream);
   SwigluForward({.gate_up = a.gate_up, .y = a.activated}, stream);
 }
 
@@ -296,13 +302,26 @@ void Network::BackwardBlock(int64_t layer, bool accumulate, Stream& stream) {
 
   const TensorView activated_grad = Part(wide_, rows_, config_.intermediate_size);
   const TensorView normed_grad = Part(narrow_, rows_, config_.hidden_size);
-  scheme_->BackwardWeight(
-      {.dy = residual_grad_, .x = a.activated, .dw = g.down, .accumulate = accumulate, .workspace = workspace}, stream);
-  scheme_->BackwardInput({.dy = residual_grad_, .w = w.down, .dx = activated_grad, .workspace = workspace}, stream);
+  const BlockSites& sites = sites_[index];
+  scheme_->Backward({sites.down, random_},
+                    {.dy = residual_grad_,
+                     .x = a.activated,
+                     .w = w.down,
+                     .dx = activated_grad,
+                     .dw = g.down,
+                     .accumulate = accumulate,
+                     .workspace = workspace},
+                    stream);
   SwigluBackward({.gate_up = a.gate_up, .dy = activated_grad, .dgate_up = a.gate_up}, stream);
-  scheme_->BackwardWeight(
-      {.dy = a.gate_up, .x = a.mlp_normed, .dw = g.gate_up, .accumulate = accumulate, .workspace = workspace}, stream);
-  scheme_->BackwardInput({.dy = a.gate_up, .w = w.gate_up, .dx = normed_grad, .workspace = workspace}, stream);
+  scheme_->Backward({sites.gate_up, random_},
+                    {.dy = a.gate_up,
+                     .x = a.mlp_normed,
+                     .w = w.gate_up,
+                     .dx = normed_grad,
+                     .dw = g.gate_up,
+                     .accumulate = accumulate,
+                     .workspace = workspace},
+                    stream);
   RmsNormBackward({.x = a.mid,
                    .w = w.mlp_norm,
                    .inv_rms = a.mlp_inv_rms,
@@ -315,14 +334,16 @@ void Network::BackwardBlock(int64_t layer, bool accumulate, Stream& stream) {
 
   const TensorView attention_grad = Part(narrow_, rows_, config_.attention_width());
   const TensorView qkv_grad = Part(wide_, rows_, config_.qkv_width());
-  scheme_->BackwardWeight({.dy = residual_grad_,
-                           .x = a.attention,
-                           .dw = g.output,
-                           .db = g.output_bias,
-                           .accumulate = accumulate,
-                           .workspace = workspace},
-                          stream);
-  scheme_->BackwardInput({.dy = residual_grad_, .w = w.output, .dx = attention_grad, .workspace = workspace}, stream);
+  scheme_->Backward({sites.output, random_},
+                    {.dy = residual_grad_,
+                     .x = a.attention,
+                     .w = w.output,
+                     .dx = attention_grad,
+                     .dw = g.output,
+                     .db = g.output_bias,
+                     .accumulate = accumulate,
+                     .workspace = workspace},
+                    stream);
   AttentionBackward({.shape = attention_shape_,
                      .qkv = a.qkv,
                      .o = a.attention,
@@ -338,14 +359,16 @@ void Network::BackwardBlock(int64_t layer, bool accumulate, Stream& stream) {
                 .kv_heads = config_.kv_heads,
                 .head_dim = config_.head_dim},
                stream);
-  scheme_->BackwardWeight({.dy = qkv_grad,
-                           .x = a.attention_normed,
-                           .dw = g.qkv,
-                           .db = g.qkv_bias,
-                           .accumulate = accumulate,
-                           .workspace = workspace},
-                          stream);
-  scheme_->BackwardInput({.dy = qkv_grad, .w = w.qkv, .dx = normed_grad, .workspace = workspace}, stream);
+  scheme_->Backward({sites.qkv, random_},
+                    {.dy = qkv_grad,
+                     .x = a.attention_normed,
+                     .w = w.qkv,
+                     .dx = normed_grad,
+                     .dw = g.qkv,
+                     .db = g.qkv_bias,
+                     .accumulate = accumulate,
+                     .workspace = workspace},
+                    stream);
   RmsNormBackward({.x = residual_[index],
                    .w = w.attention_norm,
                    .inv_rms = a.attention_inv_rms,

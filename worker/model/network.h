@@ -26,6 +26,7 @@
 #include "kernels/core/tensor.h"
 #include "worker/linear/linear_scheme.h"
 #include "worker/model/config.h"
+#include "worker/model/linear_sites.h"
 #include "worker/model/parameters.h"
 
 namespace trainyard::model {
@@ -64,6 +65,7 @@ class Network {
   struct StepArgs {
     float loss_scale = 1.0f;  // the gradient is that of loss_scale * sum of losses
     bool accumulate = false;  // add to the gradients instead of overwriting them
+    linear::LinearRandom random = {};
     // Called when the gradients of a layer (Parameter::layer) are final, from the last layer to the first; may be null.
     const std::function<void(int layer)>* on_layer_ready = nullptr;
   };
@@ -102,6 +104,8 @@ class Network {
   const NetworkTensors* const weights_;
   const NetworkTensors* const gradients_;
   const int64_t rows_;
+  const std::vector<BlockSites> sites_;
+  linear::LinearRandom random_;  // of the call in progress
 
   kernels::AttentionShape attention_shape_;
   kernels::TensorView tokens_, targets_, losses_;

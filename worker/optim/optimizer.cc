@@ -106,6 +106,11 @@ std::unique_ptr<Optimizer> MakeOptimizer(const spec::OptimizerOptions& options,
                         [&](const spec::SgdOptions& sgd) -> Made {
                           return std::make_unique<SgdOptimizer>(sgd, std::move(parameters), arena);
                         },
+                        // ParseOptimizer refuses these.
+                        [](const spec::EcoOptions&) -> Made { return nullptr; },
+                        [](const spec::DctAdamWOptions&) -> Made { return nullptr; },
+                        [](const spec::TrionOptions&) -> Made { return nullptr; },
+                        [](const spec::ElsaOptions&) -> Made { return nullptr; },
                     },
                     options);
 }

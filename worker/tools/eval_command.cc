@@ -12,7 +12,6 @@
 #include "absl/strings/str_format.h"
 #include "base/status_macros.h"
 #include "worker/data/loader.h"
-#include "worker/linear/linear_scheme.h"
 #include "worker/model/network.h"
 #include "worker/tools/commands.h"
 #include "worker/tools/loaded_model.h"
@@ -51,13 +50,12 @@ absl::StatusOr<Evaluation> Measure(const Flags& flags, const LoadedModel& loaded
   }
   if (flags.windows > 0) windows = std::min(windows, flags.windows);
 
-  const std::unique_ptr<linear::LinearScheme> scheme = linear::MakeFp32Scheme();
   const model::NetworkOptions options{
       .batch = flags.batch, .seq = flags.sequence_length, .dtype = loaded.dtype, .threads = stream.threads()};
   kernels::Arena counting = kernels::Arena::CountOnly();
-  model::Network(loaded.config, options, scheme.get(), &loaded.weights, nullptr, counting);
+  model::Network(loaded.config, options, loaded.scheme.get(), &loaded.weights, nullptr, counting);
   TY_ASSIGN_OR_RETURN(kernels::Arena arena, kernels::Arena::Reserve(counting.used_bytes()));
-  model::Network network(loaded.config, options, scheme.get(), &loaded.weights, nullptr, arena);
+  model::Network network(loaded.config, options, loaded.scheme.get(), &loaded.weights, nullptr, arena);
   network.Prepare(stream);
 
   Evaluation evaluation;

@@ -40,8 +40,9 @@ absl::Status Generate(const Flags& flags) {
   options.dtype = dtype;
   options.sampling = flags.sampling;
   const std::string& tokenizer = flags.tokenizer.empty() ? loaded.tokenizer_directory : flags.tokenizer;
-  TY_ASSIGN_OR_RETURN(jobs::TextSampler sampler,
-                      jobs::TextSampler::Create(loaded.config, &loaded.weights, tokenizer, options, &stream));
+  TY_ASSIGN_OR_RETURN(
+      jobs::TextSampler sampler,
+      jobs::TextSampler::Create(loaded.config, loaded.scheme.get(), &loaded.weights, tokenizer, options, &stream));
   std::cout << flags.prompt << std::flush;
   const absl::Duration begin = RealClock()->Monotonic();
   const auto print = [](absl::string_view piece) {

@@ -1,11 +1,15 @@
 #include "worker/tools/loaded_model.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "kernels/pointwise/elementwise.h"
 #include "worker/ckpt/checkpoint.h"
 #include "worker/model/hugging_face.h"
+#include "worker/model/packed_config.h"
+#include "worker/model/packed_model.h"
 
 namespace trainyard::tools {
 namespace {
@@ -43,6 +47,18 @@ absl::StatusOr<LoadedModel> LoadCheckpoint(const std::string& directory, kernels
   return model;
 }
 
+absl::StatusOr<LoadedModel> LoadPacked(const std::string& directory, kernels::DType dtype, kernels::Stream& stream) {
+  TY_ASSIGN_OR_RETURN(model::PackedModel packed, model::LoadPackedModel(directory, dtype, stream));
+  LoadedModel model;
+  model.config = std::move(packed.config);
+  model.dtype = dtype;
+  model.arena = std::move(packed.arena);
+  model.weights = std::move(packed.weights);
+  model.scheme = std::move(packed.scheme);
+  model.tokenizer_directory = directory;
+  return model;
+}
+
 }  // namespace
 
 absl::StatusOr<LoadedModel> LoadModel(const std::string& directory, kernels::DType dtype, kernels::Stream& stream) {
@@ -51,6 +67,10 @@ absl::StatusOr<LoadedModel> LoadModel(const std::string& directory, kernels::DTy
     return absl::NotFoundError(
         absl::StrCat(directory, ": neither a model (config.json) nor a checkpoint (manifest.json)"));
   }
+  const std::string config_path = JoinPath(directory, "config.json");
+  TY_ASSIGN_OR_RETURN(const std::string config, ReadFile(config_path));
+  TY_ASSIGN_OR_RETURN(const std::string method, model::QuantizationMethod(config, config_path));
+  if (!method.empty()) return LoadPacked(directory, dtype, stream);
   LoadedModel model;
   model.dtype = dtype;
   model.tokenizer_directory = directory;

@@ -118,7 +118,9 @@ struct PlanOfKind {
   const Flags& flags;
   const spec::JobOptions& options;
 
-  absl::Status operator()(const spec::PretrainOptions&) const {
+  absl::Status operator()(const spec::PretrainOptions&) const { return PlanLanguageModel(); }
+  absl::Status operator()(const spec::QatOptions&) const { return PlanLanguageModel(); }
+  absl::Status PlanLanguageModel() const {
     const int ranks = options.world.max;
     TY_ASSIGN_OR_RETURN(const jobs::PretrainSetup setup,
                         jobs::SetUpPretrain(options, flags.data_root, /*rank=*/0, ranks));

@@ -7,10 +7,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/check.h"
-#include "base/overloaded.h"
 #include "base/status_macros.h"
 #include "kernels/optim/global_norm.h"
 #include "kernels/pointwise/elementwise.h"
+#include "worker/linear/make_linear_scheme.h"
+#include "worker/model/linear_sites.h"
 #include "worker/train/schedule.h"
 
 namespace trainyard::train {
@@ -20,13 +21,12 @@ using kernels::Arena;
 using kernels::DType;
 using kernels::TensorView;
 
-std::unique_ptr<linear::LinearScheme> MakeScheme(const spec::LinearOptions& options) {
-  using Made = std::unique_ptr<linear::LinearScheme>;
-  return std::visit(Overloaded{
-                        [](const spec::LinearFp32&) -> Made { return linear::MakeFp32Scheme(); },
-                        [](const spec::LinearBf16&) -> Made { return linear::MakeBf16Scheme(); },
-                    },
-                    options);
+absl::Status CheckSites(const TrainerOptions& options) {
+  const int64_t rows = options.training.micro_batch * options.sequence_length;
+  absl::Status status;
+  ForEachSite(model::ListLinearSites(options.config, rows, options.dtype),
+              [&](const linear::LinearSite& site) { status.Update(CheckSite(options.training.linear, site)); });
+  return status;
 }
 
 }  // namespace
@@ -58,7 +58,7 @@ void Trainer::Allocate() {
   optimizer_ = MakeOptimizer(options_.training.optimizer, std::move(updated), arena_);
   state_.insert(state_.end(), optimizer_->state().begin(), optimizer_->state().end());
 
-  scheme_ = MakeScheme(options_.training.linear);
+  scheme_ = linear::MakeLinearScheme(options_.training.linear);
   network_ = std::make_unique<model::Network>(
       options_.config,
       model::NetworkOptions{.batch = options_.training.micro_batch,
@@ -93,6 +93,7 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const TrainerOptions& o
         absl::StrCat("data.sequence_length: ", options.sequence_length,
                      " is more than the model's max_position_embeddings: ", options.config.max_positions));
   }
+  TY_RETURN_IF_ERROR(CheckSites(options));
   const int64_t bytes = CreateCounting(options)->arena_.used_bytes();
   TY_ASSIGN_OR_RETURN(Arena arena, Arena::Reserve(bytes));
   std::unique_ptr<Trainer> trainer(new Trainer(options, std::move(arena)));
@@ -158,16 +159,19 @@ absl::StatusOr<StepResult> Trainer::StepOnLoadedBatch() {
 absl::StatusOr<StepResult> Trainer::StepFrom(data::Loader* loader) {
   const spec::TrainingOptions& training = options_.training;
   const int64_t tokens = network_->losses().size() * training.accumulation;  // of this rank in this step
+  const int rank = communicator_ == nullptr ? 0 : communicator_->rank();
   const int ranks = communicator_ == nullptr ? 1 : communicator_->size();
   double loss_sum = 0;
   for (int micro = 0; micro < training.accumulation; ++micro) {
     if (loader != nullptr) TY_RETURN_IF_ERROR(loader->Next(network_->tokens(), network_->targets()));
     const bool exchanges = exchange_ != nullptr && micro + 1 == training.accumulation;
     if (exchanges) exchange_->Begin(step_, 1.0f / static_cast<float>(ranks));
-    network_->ForwardBackward({.loss_scale = static_cast<float>(1.0 / static_cast<double>(tokens)),
-                               .accumulate = micro > 0,
-                               .on_layer_ready = exchanges ? &on_layer_ready_ : nullptr},
-                              stream_);
+    network_->ForwardBackward(
+        {.loss_scale = static_cast<float>(1.0 / static_cast<double>(tokens)),
+         .accumulate = micro > 0,
+         .random = {.seed = options_.seed, .step = step_, .micro_batch = int64_t{rank} * training.accumulation + micro},
+         .on_layer_ready = exchanges ? &on_layer_ready_ : nullptr},
+        stream_);
     loss_sum += SumLosses();
   }
   if (exchange_ != nullptr) TY_RETURN_IF_ERROR(exchange_->Wait());

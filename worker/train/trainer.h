@@ -101,6 +101,7 @@ class Trainer {
   const TrainerOptions& options() const { return options_; }
   const std::vector<model::Parameter>& parameters() const { return parameters_; }
   const model::NetworkTensors& weights() const { return weights_; }
+  const linear::LinearScheme& scheme() const { return *scheme_; }
   const model::Gradients& gradients() const { return gradients_; }
   const kernels::MemoryPlan& memory_plan() const { return arena_.plan(); }
   kernels::Stream& stream() { return stream_; }
