@@ -1,0 +1,32 @@
+// Dense linear algebra in double that one-shot pruning needs, through BLAS and LAPACK on the calling thread. The same
+// bits every time on one type of CPU.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+
+namespace trainyard::kernels {
+
+// matrix: (size, size) row-major, symmetric, positive definite; overwritten with the upper triangular U of
+//
+//   matrix^-1 = U^T U
+//
+// and zeros below. U[i,i]^2 is the first diagonal element of the inverse of the matrix without its first i rows and
+// columns, and U[i,i:] / U[i,i] that inverse's first row over the same element: what removing variables one by one in
+// order needs (Frantar and Alistarh, arXiv:2301.00774). FailedPrecondition if it is not positive definite.
+absl::Status InverseCholesky(double* matrix, int64_t size);
+
+// c -= a b. a: (m, k), b: (k, n), c: (m, n), row-major with the lengths of stored rows.
+struct SubtractProductArgs {
+  int64_t m = 0, n = 0, k = 0;
+  const double* a = nullptr;
+  int64_t lda = 0;
+  const double* b = nullptr;
+  int64_t ldb = 0;
+  double* c = nullptr;
+  int64_t ldc = 0;
+};
+void SubtractProduct(const SubtractProductArgs& args);
+
+}  // namespace trainyard::kernels
