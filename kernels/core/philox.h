@@ -27,12 +27,14 @@ inline constexpr uint16_t kRandomRoundWeight = 4;
 inline constexpr uint16_t kRandomRoundFirstMoment = 5;
 inline constexpr uint16_t kRandomRoundSecondMoment = 6;
 inline constexpr uint16_t kRandomTest = 7;
-inline constexpr uint16_t kRandomCodec = 8;        // rounding of gradients on the wire
-inline constexpr uint16_t kRandomPowerSgd = 9;     // first Q
-inline constexpr uint16_t kRandomLatent = 10;      // z of a generator
-inline constexpr uint16_t kRandomPenalty = 11;     // interpolation of the gradient penalty
-inline constexpr uint16_t kRandomImage = 12;       // synthetic samples
-inline constexpr uint16_t kRandomProjection = 13;  // directions of the sliced Wasserstein distance
+inline constexpr uint16_t kRandomCodec = 8;          // rounding of gradients on the wire
+inline constexpr uint16_t kRandomPowerSgd = 9;       // first Q
+inline constexpr uint16_t kRandomLatent = 10;        // z of a generator
+inline constexpr uint16_t kRandomPenalty = 11;       // interpolation of the gradient penalty
+inline constexpr uint16_t kRandomImage = 12;         // synthetic samples
+inline constexpr uint16_t kRandomProjection = 13;    // directions of the sliced Wasserstein distance
+inline constexpr uint16_t kRandomQuantize = 14;      // rounding of a layer's operands
+inline constexpr uint16_t kRandomHadamardSign = 15;  // signs of random rotations
 
 // The four words of one counter value.
 TY_INLINE std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
