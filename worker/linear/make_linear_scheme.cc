@@ -4,6 +4,7 @@
 #include "base/overloaded.h"
 #include "base/pattern.h"
 #include "worker/linear/excluding_scheme.h"
+#include "worker/linear/quest_scheme.h"
 
 namespace trainyard::linear {
 namespace {
@@ -15,9 +16,9 @@ Made Make(const spec::LinearOptions& options) {
                         // a scheme without a line here does not compile
                         [](const spec::LinearFp32&) -> Made { return MakeFp32Scheme(); },
                         [](const spec::LinearBf16&) -> Made { return MakeBf16Scheme(); },
+                        [](const spec::LinearQuest& quest) -> Made { return MakeQuestScheme(quest); },
                         // ParseLinear refuses these.
                         [](const spec::LinearFp8&) -> Made { return nullptr; },
-                        [](const spec::LinearQuest&) -> Made { return nullptr; },
                         [](const spec::LinearQuartet&) -> Made { return nullptr; },
                         [](const spec::LinearQuartet2&) -> Made { return nullptr; },
                     },

@@ -14,7 +14,7 @@
 #include "kernels/pointwise/elementwise.h"
 #include "kernels/quant/cast.h"
 #include "nlohmann/json.hpp"
-#include "worker/model/safetensors.h"
+#include "worker/model/packed_config.h"
 
 namespace trainyard::model {
 namespace {
@@ -150,8 +150,29 @@ absl::StatusOr<ModelConfig> ReadConfig(const std::string& directory) {
   return config;
 }
 
+absl::Status ImportTensor(const SafetensorsReader& file, const std::string& name, const TensorView& out,
+                          kernels::Stream& stream) {
+  TY_ASSIGN_OR_RETURN(const SafetensorsEntry* const entry, file.Find(name));
+  std::vector<int64_t> expected;
+  for (int axis = 0; axis < out.rank(); ++axis) expected.push_back(out.dim(axis));
+  if (entry->shape != expected) {
+    return absl::InvalidArgumentError(absl::StrCat(file.path(), ": ", name, ": shape ", ShapeText(entry->shape),
+                                                   ", but config.json makes it ", ShapeText(expected)));
+  }
+  return ConvertInto(file, *entry, out, stream);
+}
+
 absl::Status ImportWeights(const std::string& directory, const ModelConfig& config,
                            const std::vector<TensorView>& tensors, kernels::Stream& stream) {
+  const std::string config_path = JoinPath(directory, "config.json");
+  if (FileExists(config_path)) {
+    TY_ASSIGN_OR_RETURN(const std::string text, ReadFile(config_path));
+    TY_ASSIGN_OR_RETURN(const std::string method, QuantizationMethod(text, config_path));
+    if (!method.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat(config_path, ": quantization_config: weights are codes (", method,
+                                                     "), where floats are needed: take the float model"));
+    }
+  }
   TY_ASSIGN_OR_RETURN(const std::vector<std::string> names, WeightFiles(directory));
   std::vector<SafetensorsReader> files;
   std::map<std::string, size_t> file_of;
@@ -169,15 +190,8 @@ absl::Status ImportWeights(const std::string& directory, const ModelConfig& conf
       if (found == file_of.end()) {
         return absl::InvalidArgumentError(absl::StrCat(directory, ": tensor ", part.name, " is missing"));
       }
-      const SafetensorsReader& file = files[found->second];
-      const SafetensorsEntry& entry = file.entries().at(part.name);
-      std::vector<int64_t> expected = parameters[i].shape;
-      expected[0] = part.rows;
-      if (entry.shape != expected) {
-        return absl::InvalidArgumentError(absl::StrCat(file.path(), ": ", part.name, ": shape ", ShapeText(entry.shape),
-                                                       ", but config.json makes it ", ShapeText(expected)));
-      }
-      TY_RETURN_IF_ERROR(ConvertInto(file, entry, tensors[i].Slice(part.row_begin, part.rows), stream));
+      TY_RETURN_IF_ERROR(
+          ImportTensor(files[found->second], part.name, tensors[i].Slice(part.row_begin, part.rows), stream));
       file_of.erase(found);
     }
   }
@@ -190,11 +204,10 @@ absl::Status ImportWeights(const std::string& directory, const ModelConfig& conf
   return absl::OkStatus();
 }
 
-absl::StatusOr<int64_t> ExportModel(const ModelConfig& config, const std::vector<TensorView>& tensors,
-                                    const ExportOptions& options) {
+absl::StatusOr<int64_t> ExportWithoutWeights(const ModelConfig& config, const std::string& config_json,
+                                             const ExportOptions& options) {
   TY_RETURN_IF_ERROR(MakeDirs(options.directory));
-  const char* const dtype = tensors.front().dtype() == DType::kBF16 ? "bfloat16" : "float32";
-  TY_ASSIGN_OR_RETURN(int64_t bytes, WriteText(options.directory, "config.json", ToConfigJson(config, dtype)));
+  TY_ASSIGN_OR_RETURN(int64_t bytes, WriteText(options.directory, "config.json", config_json));
   Json generation;
   generation["_from_model_config"] = true;
   if (!config.eos_ids.empty()) generation["eos_token_id"] = config.eos_ids;
@@ -205,6 +218,13 @@ absl::StatusOr<int64_t> ExportModel(const ModelConfig& config, const std::vector
     TY_ASSIGN_OR_RETURN(const int64_t tokenizer, CopyTokenizer(config, options.tokenizer_source, options.directory));
     bytes += tokenizer;
   }
+  return bytes;
+}
+
+absl::StatusOr<int64_t> ExportModel(const ModelConfig& config, const std::vector<TensorView>& tensors,
+                                    const ExportOptions& options) {
+  const char* const dtype = tensors.front().dtype() == DType::kBF16 ? "bfloat16" : "float32";
+  TY_ASSIGN_OR_RETURN(const int64_t bytes, ExportWithoutWeights(config, ToConfigJson(config, dtype), options));
   TY_ASSIGN_OR_RETURN(const int64_t weights,
                       WriteWeights(config, tensors, JoinPath(options.directory, "model.safetensors")));
   return bytes + weights;

@@ -11,6 +11,7 @@
 #include "kernels/core/tensor.h"
 #include "worker/model/config.h"
 #include "worker/model/parameters.h"
+#include "worker/model/safetensors.h"
 
 namespace trainyard::model {
 
@@ -21,8 +22,13 @@ absl::StatusOr<ModelConfig> ReadConfig(const std::string& directory);
 // Fills `tensors` (f32 or bf16, as ListParameters) from F32, F16 or BF16 files, rounding to nearest even.
 // InvalidArgument names the first tensor that is missing, has another shape than config.json says, or belongs to no
 // part of this network; DataLoss for damaged files.
+// A folder whose weights are codes (quantization_config) is refused.
 absl::Status ImportWeights(const std::string& directory, const ModelConfig& config,
                            const std::vector<kernels::TensorView>& tensors, kernels::Stream& stream);
+
+// One tensor of a file into `out` (f32 or bf16), which must have its shape; errors as ImportWeights.
+absl::Status ImportTensor(const SafetensorsReader& file, const std::string& name, const kernels::TensorView& out,
+                          kernels::Stream& stream);
 
 struct ExportOptions {
   std::string directory;         // made if needed; files in it are replaced
@@ -32,5 +38,9 @@ struct ExportOptions {
 // Writes the whole folder. `tensors`: f32 or bf16, as ListParameters. Returns the bytes of all files.
 absl::StatusOr<int64_t> ExportModel(const ModelConfig& config, const std::vector<kernels::TensorView>& tensors,
                                     const ExportOptions& options);
+
+// The folder without the weights, with the given text as its config.json. Returns the bytes of all files.
+absl::StatusOr<int64_t> ExportWithoutWeights(const ModelConfig& config, const std::string& config_json,
+                                             const ExportOptions& options);
 
 }  // namespace trainyard::model

@@ -1,0 +1,115 @@
+#include "worker/linear/quest_scheme.h"
+
+#include "kernels/gemm/gemm.h"
+#include "kernels/gemm/linear.h"
+#include "kernels/pointwise/elementwise.h"
+#include "kernels/quant/packed_rows.h"
+#include "kernels/transform/hadamard.h"
+#include "worker/linear/quest_operands.h"
+#include "worker/linear/scratch.h"
+
+namespace trainyard::linear {
+namespace {
+
+using kernels::DType;
+using kernels::PackedBytes;
+using kernels::Stream;
+using kernels::TensorView;
+
+// An operand as the products see it.
+struct Prepared {
+  TensorView values;
+  TensorView mask;  // absent: all of the gradient passes
+};
+
+// `gradient` with respect to what the products saw becomes that with respect to the operand: y = (M o gradient) H. y
+// may be `gradient`; else they may differ in dtype.
+void BackThrough(const QuestOperand& operand, const TensorView& mask, const TensorView& gradient, const TensorView& y,
+                 Stream& stream) {
+  if (operand.rotate_group != 0) {
+    Hadamard({.x = gradient, .y = y, .group = operand.rotate_group, .mask = mask, .inverse = true}, stream);
+  } else if (mask) {
+    MaskRows({.x = gradient, .mask = mask, .y = y}, stream);
+  }
+}
+
+class QuestScheme final : public LinearScheme {
+ public:
+  explicit QuestScheme(const spec::LinearQuest& options) : operands_(OperandsOf(options)) {}
+
+  absl::string_view name() const override { return "quest"; }
+
+  int64_t WorkspaceBytes(const LinearSite& site) const override {
+    return OperandBytes(site.rows, site.in) + OperandBytes(site.out, site.in) + RotatedGradientBytes(site) +
+           kernels::LinearWorkspaceBytes(site.storage, site.rows, site.in, site.out);
+  }
+
+  void Forward(const LinearCall& /*call*/, const kernels::LinearForwardArgs& args, Stream& stream) const override {
+    Scratch scratch(args.workspace);
+    const TensorView x = Prepare(operands_.activation, args.x, /*with_mask=*/false, scratch, stream).values;
+    const TensorView w = Prepare(operands_.weight, args.w, /*with_mask=*/false, scratch, stream).values;
+    LinearForward({.x = x, .w = w, .bias = args.bias, .y = args.y, .workspace = scratch.Rest()}, stream);
+  }
+
+  void Backward(const LinearCall& /*call*/, const LinearBackwardArgs& args, Stream& stream) const override {
+    Scratch scratch(args.workspace);
+    const Prepared x = Prepare(operands_.activation, args.x, /*with_mask=*/true, scratch, stream);
+    const Prepared w = Prepare(operands_.weight, args.w, /*with_mask=*/true, scratch, stream);
+
+    // In f32 the rotation is undone in place.
+    const bool rotates_rounded = operands_.activation.rotate_group != 0 && args.dx.dtype() != DType::kF32;
+    const TensorView dx = rotates_rounded ? scratch.Take(DType::kF32, {args.dx.dim(0), args.dx.dim(1)}) : args.dx;
+    Gemm({.a = args.dy, .b = w.values, .c = dx, .workspace = scratch.Rest()}, stream);
+    BackThrough(operands_.activation, x.mask, dx, args.dx, stream);
+
+    // To add to dw, the product needs a place to be rotated back in: that of the quantized weights, not needed any
+    // more.
+    const bool needs_place = args.accumulate && !operands_.weight.is_as_stored();
+    const TensorView dw =
+        needs_place ? TensorView(w.values.data(), DType::kF32, {args.dw.dim(0), args.dw.dim(1)}) : args.dw;
+    Gemm({.a = args.dy,
+          .b = x.values,
+          .c = dw,
+          .transpose_a = true,
+          .beta = args.accumulate && !needs_place ? 1.0f : 0.0f,
+          .workspace = scratch.Rest()},
+         stream);
+    BackThrough(operands_.weight, w.mask, dw, dw, stream);
+    if (needs_place) Accumulate({.x = dw, .y = args.dw}, stream);
+    if (args.db) BiasGradient({.dy = args.dy, .db = args.db, .accumulate = args.accumulate}, stream);
+  }
+
+ private:
+  // Values as f32, whatever the storage, because a gradient may take their place; steps; mask.
+  static int64_t OperandBytes(int64_t rows, int64_t cols) {
+    return Scratch::Bytes(DType::kF32, rows * cols) + Scratch::Bytes(DType::kF32, rows) +
+           Scratch::Bytes(DType::kU8, rows * PackedBytes(cols, 1));
+  }
+  static int64_t RotatedGradientBytes(const LinearSite& site) {
+    return site.storage == DType::kF32 ? 0 : Scratch::Bytes(DType::kF32, site.rows * site.in);
+  }
+
+  static Prepared Prepare(const QuestOperand& operand, const TensorView& v, bool with_mask, Scratch& scratch,
+                          Stream& stream) {
+    if (operand.is_as_stored()) return {v, {}};
+    const int64_t rows = v.dim(0);
+    const int64_t cols = v.dim(1);
+    const TensorView memory = scratch.Take(DType::kF32, {rows, cols});
+    Prepared prepared;
+    prepared.values = TensorView(memory.data(), v.dtype(), {rows, cols});
+    const TensorView steps = scratch.Take(DType::kF32, {rows});
+    if (with_mask && operand.has_mask()) prepared.mask = scratch.Take(DType::kU8, {rows, PackedBytes(cols, 1)});
+    QuestValues(operand, {.x = v, .values = prepared.values, .steps = steps, .mask = prepared.mask}, stream);
+    return prepared;
+  }
+
+  const QuestOperands operands_;
+};
+
+}  // namespace
+
+std::unique_ptr<LinearScheme> MakeQuestScheme(const spec::LinearQuest& options) {
+  return std::make_unique<QuestScheme>(options);
+}
+
+}  // namespace trainyard::linear
