@@ -4,6 +4,9 @@
 #include "base/overloaded.h"
 #include "base/pattern.h"
 #include "worker/linear/excluding_scheme.h"
+#include "worker/linear/fp8_scheme.h"
+#include "worker/linear/quartet2_scheme.h"
+#include "worker/linear/quartet_scheme.h"
 #include "worker/linear/quest_scheme.h"
 
 namespace trainyard::linear {
@@ -17,10 +20,9 @@ Made Make(const spec::LinearOptions& options) {
                         [](const spec::LinearFp32&) -> Made { return MakeFp32Scheme(); },
                         [](const spec::LinearBf16&) -> Made { return MakeBf16Scheme(); },
                         [](const spec::LinearQuest& quest) -> Made { return MakeQuestScheme(quest); },
-                        // ParseLinear refuses these.
-                        [](const spec::LinearFp8&) -> Made { return nullptr; },
-                        [](const spec::LinearQuartet&) -> Made { return nullptr; },
-                        [](const spec::LinearQuartet2&) -> Made { return nullptr; },
+                        [](const spec::LinearFp8& o) -> Made { return MakeFp8Scheme(o); },
+                        [](const spec::LinearQuartet& o) -> Made { return MakeQuartetScheme(o); },
+                        [](const spec::LinearQuartet2& o) -> Made { return MakeQuartet2Scheme(o); },
                     },
                     options.scheme);
 }
