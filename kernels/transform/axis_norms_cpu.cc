@@ -13,7 +13,7 @@ constexpr int64_t kBlockCols = 512;  // and those of a row over that many column
 
 template <NormOrder kOrder>
 TY_INLINE float Power(float x) {
-  return kOrder == NormOrder::kL1 ? std::abs(x) : x * x;
+  return kOrder == NormOrder::kL1 ? __builtin_fabsf(x) : x * x;
 }
 
 template <NormOrder kOrder>
