@@ -11,6 +11,7 @@
 #include "kernels/core/arena.h"
 #include "kernels/core/stream.h"
 #include "kernels/core/tensor.h"
+#include "kernels/quant/coded_matrix.h"
 #include "proto/spec/training_options.h"
 
 namespace trainyard::optim {
@@ -26,11 +27,13 @@ struct OptimizerPart {
 // What is updated. `master`, if there, is f32 and leads: the weight is its value rounded to nearest.
 struct OptimizerParameter {
   std::string name;
-  kernels::TensorView weight;             // f32 or bf16
+  kernels::TensorView weight;             // f32 or bf16; without data if the weight is codes
   kernels::TensorView master;             // optional
   kernels::TensorView gradient;           // f32; free for the optimizer's own use once Update has read it
   bool decays = false;                    // weight decay applies: matrices, not norms and biases
   std::vector<OptimizerPart> parts = {};  // cover the matrix in order; none: it is one
+  uint32_t index = 0;                     // number in the network: a name for random streams
+  kernels::CodedMatrix coded = {};        // optional: all that there is of the weight, and no master
 };
 
 struct NamedTensor {
@@ -41,9 +44,10 @@ struct NamedTensor {
 struct UpdateArgs {
   int64_t update = 1;  // 1-based number of this update
   double learning_rate = 0;
-  kernels::TensorView gradient_factor;  // f32 (1): what the gradients are multiplied with, for clipping
-  int64_t steps = 0;                    // of the whole run, for schedules of the optimizer's own
-  int ranks = 1;                        // whose mean the gradients are
+  kernels::TensorView gradient_factor = {};  // f32 (1): what the gradients are multiplied with, for clipping
+  int64_t steps = 0;                         // of the whole run, for schedules of the optimizer's own
+  int ranks = 1;                             // whose mean the gradients are
+  uint64_t seed = 0;                         // of the run, for random rounding and the like; equal on all ranks
 };
 
 // Which elements of a tensor are not zero by choice, as bits (kernels/prune/mask.h).
@@ -68,11 +72,5 @@ class Optimizer {
   // Everything that must be in a checkpoint; zero before the first update.
   virtual const std::vector<NamedTensor>& state() const = 0;
 };
-
-// Moments are f32, booked under "moments".
-std::unique_ptr<Optimizer> MakeOptimizer(const spec::OptimizerOptions& options,
-                                         std::vector<OptimizerParameter> parameters, kernels::Arena& arena);
-
-double PeakLearningRate(const spec::OptimizerOptions& options);
 
 }  // namespace trainyard::optim

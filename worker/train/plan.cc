@@ -18,6 +18,7 @@ int64_t LargestSnapshot(const Trainer& trainer, int ranks) {
 
 absl::StatusOr<TrainingPlan> PlanTraining(const TrainerOptions& options,
                                           const spec::CommunicationOptions& communication, int world_size) {
+  TY_RETURN_IF_ERROR(Trainer::Check(options));
   const std::unique_ptr<Trainer> trainer = Trainer::CreateCounting(options);
   TrainingPlan plan;
   plan.memory = trainer->memory_plan();

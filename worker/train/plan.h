@@ -27,7 +27,7 @@ struct TrainingPlan {
   int64_t exchange_buckets = 0;
 };
 
-// InvalidArgument if the layer types of `communication` do not fit the model.
+// Errors of Trainer::Check, and InvalidArgument if the layer types of `communication` do not fit the model.
 absl::StatusOr<TrainingPlan> PlanTraining(const TrainerOptions& options,
                                           const spec::CommunicationOptions& communication, int world_size);
 

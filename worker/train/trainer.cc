@@ -10,8 +10,10 @@
 #include "base/status_macros.h"
 #include "kernels/optim/global_norm.h"
 #include "kernels/pointwise/elementwise.h"
+#include "worker/linear/coded_weights_scheme.h"
 #include "worker/linear/make_linear_scheme.h"
 #include "worker/model/linear_sites.h"
+#include "worker/optim/make_optimizer.h"
 #include "worker/train/schedule.h"
 
 namespace trainyard::train {
@@ -40,25 +42,30 @@ Trainer::Trainer(const TrainerOptions& options, Arena arena)
 }
 
 void Trainer::Allocate() {
-  weights_ = AllocateWeights(options_.config, options_.dtype, "weights", arena_);
-  if (options_.dtype != DType::kF32) {
-    masters_ = AllocateWeights(options_.config, DType::kF32, "master", arena_).all;
-  }
+  weights_ = AllocateTrainedWeights(options_.config, options_.dtype, options_.training.optimizer, arena_);
   gradients_ = AllocateGradients(options_.config, arena_);
 
   std::vector<optim::OptimizerParameter> updated;
   for (size_t i = 0; i < parameters_.size(); ++i) {
+    const TensorView &value = weights_.values.all[i], &master = weights_.masters[i];
+    const TensorView& gradient = gradients_.tensors.all[i];
     updated.push_back({.name = parameters_[i].name,
-                       .weight = weights_.all[i],
-                       .master = masters_.empty() ? TensorView() : masters_[i],
-                       .gradient = gradients_.tensors.all[i],
-                       .decays = parameters_[i].is_matrix()});
-    state_.push_back({absl::StrCat("weight/", parameters_[i].name), masters_.empty() ? weights_.all[i] : masters_[i]});
+                       .weight = value,
+                       .master = master,
+                       .gradient = gradient,
+                       .decays = parameters_[i].is_matrix(),
+                       .index = static_cast<uint32_t>(i),
+                       .coded = weights_.coded[i]});
+    AppendWeightState(weights_, i, parameters_[i].name, &state_);
+    // Of a coded weight numbers exist between steps only, in memory that the next step's gradient overwrites.
+    leading_.push_back(weights_.coded[i] ? gradient : master ? master : value);
   }
   optimizer_ = MakeOptimizer(options_.training.optimizer, std::move(updated), arena_);
   state_.insert(state_.end(), optimizer_->state().begin(), optimizer_->state().end());
 
   scheme_ = linear::MakeLinearScheme(options_.training.linear);
+  std::vector<kernels::CodedMatrix> coded = CodedBySite(options_.config, weights_);
+  if (!coded.empty()) scheme_ = linear::MakeCodedWeightsScheme(std::move(scheme_), std::move(coded));
   network_ = std::make_unique<model::Network>(
       options_.config,
       model::NetworkOptions{.batch = options_.training.micro_batch,
@@ -67,7 +74,7 @@ void Trainer::Allocate() {
                             .recompute_blocks = options_.training.recompute == spec::Recompute::kBlock,
                             .head_chunks = options_.training.lm_head_chunks,
                             .threads = options_.threads},
-      scheme_.get(), &weights_, &gradients_.tensors, arena_);
+      scheme_.get(), &weights_.values, &gradients_.tensors, arena_);
 
   norm_ = arena_.Allocate("workspace", DType::kF32, {1});
   clip_factor_ = arena_.Allocate("workspace", DType::kF32, {1});
@@ -86,7 +93,7 @@ std::unique_ptr<Trainer> Trainer::CreateCounting(const TrainerOptions& options) 
   return std::unique_ptr<Trainer>(new Trainer(options, Arena::CountOnly()));
 }
 
-absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const TrainerOptions& options) {
+absl::Status Trainer::Check(const TrainerOptions& options) {
   TY_RETURN_IF_ERROR(Validate(options.config));
   if (options.sequence_length > options.config.max_positions) {
     return absl::InvalidArgumentError(
@@ -94,6 +101,11 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const TrainerOptions& o
                      " is more than the model's max_position_embeddings: ", options.config.max_positions));
   }
   TY_RETURN_IF_ERROR(CheckSites(options));
+  return CheckCodedWeights(options.training.optimizer, model::ListParameters(options.config));
+}
+
+absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const TrainerOptions& options) {
+  TY_RETURN_IF_ERROR(Check(options));
   const int64_t bytes = CreateCounting(options)->arena_.used_bytes();
   TY_ASSIGN_OR_RETURN(Arena arena, Arena::Reserve(bytes));
   std::unique_ptr<Trainer> trainer(new Trainer(options, std::move(arena)));
@@ -135,7 +147,7 @@ absl::Status Trainer::Connect(comm::Communicator* communicator) {
 void Trainer::Initialize() {
   for (const optim::NamedTensor& tensor : state_) Fill({.y = tensor.tensor}, stream_);
   for (size_t i = 0; i < parameters_.size(); ++i) {
-    InitializeParameter(parameters_[i], static_cast<uint32_t>(i), options_.seed, state_[i].tensor, stream_);
+    InitializeParameter(parameters_[i], static_cast<uint32_t>(i), options_.seed, leading_[i], stream_);
   }
   RoundWeights();
   step_ = updates_ = dropped_in_a_row_ = 0;
@@ -145,7 +157,27 @@ void Trainer::Initialize() {
 }
 
 void Trainer::RoundWeights() {
-  for (size_t i = 0; i < masters_.size(); ++i) Convert({.x = masters_[i], .y = weights_.all[i]}, stream_);
+  RoundMasters();
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (weights_.coded[i]) EncodeMatrix({.x = leading_[i], .matrix = weights_.coded[i]}, stream_);
+  }
+}
+
+void Trainer::RoundMasters() {
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (weights_.masters[i]) Convert({.x = weights_.masters[i], .y = weights_.values.all[i]}, stream_);
+  }
+}
+
+const model::NetworkTensors& Trainer::DecodedWeights() {
+  std::vector<TensorView> all = weights_.values.all;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (!weights_.coded[i]) continue;
+    all[i] = TensorView(leading_[i].data(), options_.dtype, {all[i].dim(0), all[i].dim(1)});
+    DecodeMatrix({.matrix = weights_.coded[i], .y = all[i]}, stream_);
+  }
+  decoded_ = BindTensors(options_.config, std::move(all));
+  return decoded_;
 }
 
 absl::StatusOr<StepResult> Trainer::Step(data::Loader& loader) {
@@ -197,7 +229,12 @@ absl::StatusOr<StepResult> Trainer::StepFrom(data::Loader* loader) {
   if (result.updated) {
     dropped_in_a_row_ = 0;
     ++updates_;
-    optimizer_->Update({.update = updates_, .learning_rate = result.learning_rate, .gradient_factor = clip_factor_},
+    optimizer_->Update({.update = updates_,
+                        .learning_rate = result.learning_rate,
+                        .gradient_factor = clip_factor_,
+                        .steps = training.steps,
+                        .ranks = ranks,
+                        .seed = options_.seed},
                        stream_);
   }
   ++step_;
@@ -266,7 +303,7 @@ absl::Status Trainer::RestoreState(const std::string& state_text) {
   dropped_in_a_row_ = numbers[2];
   loss_z_score_->set_count(numbers[3]);
   norm_z_score_->set_count(numbers[4]);
-  RoundWeights();
+  RoundMasters();
   return absl::OkStatus();
 }
 

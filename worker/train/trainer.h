@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,6 +28,7 @@
 #include "worker/model/network.h"
 #include "worker/model/parameters.h"
 #include "worker/optim/optimizer.h"
+#include "worker/train/coded_weights.h"
 #include "worker/train/z_score.h"
 
 namespace trainyard::train {
@@ -52,13 +54,16 @@ struct StepResult {
 class Trainer {
  public:
   // What Create would reserve, by purpose; allocates nothing. f32 weights are their own master; bf16 ones have an f32
-  // "master".
+  // "master"; weights that the optimizer keeps as codes have neither.
   static kernels::MemoryPlan Plan(const TrainerOptions& options) { return CreateCounting(options)->memory_plan(); }
 
-  // A trainer without memory, of which only the plan, names, shapes and layout may be used. `options` must be valid.
+  // InvalidArgument, with the field, for a shape that is none or that a method of the spec does not fit.
+  static absl::Status Check(const TrainerOptions& options);
+
+  // A trainer without memory, of which only the plan, names, shapes and layout may be used. `options` must pass Check.
   static std::unique_ptr<Trainer> CreateCounting(const TrainerOptions& options);
 
-  // InvalidArgument for a shape that is none, ResourceExhausted if the memory cannot be had. Weights are zero.
+  // Errors of Check, and ResourceExhausted if the memory cannot be had. Weights are zero.
   static absl::StatusOr<std::unique_ptr<Trainer>> Create(const TrainerOptions& options);
 
   // Makes what the exchange of gradients carries from step to step, so that it can be restored before the ranks meet.
@@ -73,10 +78,14 @@ class Trainer {
 
   // State of step 0 with initial weights from the seed.
   void Initialize();
-  // The tensors that lead (masters, or weights if f32), as ListParameters. After writing them, call RoundWeights.
-  const std::vector<kernels::TensorView>& leading_weights() const { return masters_.empty() ? weights_.all : masters_; }
-  // Makes bf16 weights from their masters.
+  // The tensors that lead (masters, or weights if f32), as ListParameters. After writing them, call RoundWeights. Those
+  // of weights that are codes only are for writing: f32 numbers, which live in the gradients' memory.
+  const std::vector<kernels::TensorView>& leading_weights() const { return leading_; }
+  // Makes bf16 weights from their masters, and the nearest codes from what was written.
   void RoundWeights();
+  // The weights as the next forward reads them, as ListParameters; those that are codes are decoded into the gradients'
+  // memory. Valid until the next step or call.
+  const model::NetworkTensors& DecodedWeights();
 
   // FailedPrecondition under NanPolicy::kFail, or after kMaxDroppedUpdates in a row under kSkip, if the loss or the
   // norm is not finite.
@@ -100,7 +109,10 @@ class Trainer {
 
   const TrainerOptions& options() const { return options_; }
   const std::vector<model::Parameter>& parameters() const { return parameters_; }
-  const model::NetworkTensors& weights() const { return weights_; }
+  // Those that are codes have no data.
+  const model::NetworkTensors& weights() const { return weights_.values; }
+  // What the optimizer tells of its last update.
+  void AddOptimizerMetrics(std::map<std::string, double>* metrics) const { optimizer_->AddMetrics(metrics); }
   const linear::LinearScheme& scheme() const { return *scheme_; }
   const model::Gradients& gradients() const { return gradients_; }
   const kernels::MemoryPlan& memory_plan() const { return arena_.plan(); }
@@ -117,6 +129,7 @@ class Trainer {
   Trainer(const TrainerOptions& options, kernels::Arena arena);
   absl::StatusOr<StepResult> StepFrom(data::Loader* loader);
   void Allocate();
+  void RoundMasters();
   double SumLosses() const;
   absl::Status CheckFinite(const StepResult& result);
 
@@ -126,8 +139,9 @@ class Trainer {
   const std::vector<model::Parameter> parameters_;
 
   std::unique_ptr<linear::LinearScheme> scheme_;
-  model::NetworkTensors weights_;
-  std::vector<kernels::TensorView> masters_;  // empty if weights are f32
+  TrainedWeights weights_;
+  std::vector<kernels::TensorView> leading_;
+  model::NetworkTensors decoded_;  // of the last DecodedWeights
   model::Gradients gradients_;
   std::unique_ptr<optim::Optimizer> optimizer_;
   std::unique_ptr<model::Network> network_;

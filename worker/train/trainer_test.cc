@@ -100,7 +100,7 @@ TEST(TrainerTest, LearnsFarBelowUnigramEntropy) {
     for (const uint64_t seed : {1, 2}) {
       TrainerOptions options = TinyOptions();
       options.dtype = dtype;
-      if (dtype == DType::kBF16) options.training.linear = spec::LinearBf16{};
+      if (dtype == DType::kBF16) options.training.linear.scheme = spec::LinearBf16{};
       options.seed = seed;
       options.training.steps = 120;
       options.training.micro_batch = 8;

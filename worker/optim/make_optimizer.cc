@@ -1,0 +1,36 @@
+#include "worker/optim/make_optimizer.h"
+
+#include <utility>
+
+#include "base/overloaded.h"
+#include "worker/optim/adamw_optimizer.h"
+#include "worker/optim/dct_adamw_optimizer.h"
+#include "worker/optim/eco_optimizer.h"
+#include "worker/optim/sgd_optimizer.h"
+#include "worker/optim/trion_optimizer.h"
+
+namespace trainyard::optim {
+
+std::unique_ptr<Optimizer> MakeOptimizer(const spec::OptimizerOptions& options,
+                                         std::vector<OptimizerParameter> parameters, kernels::Arena& arena) {
+  using Made = std::unique_ptr<Optimizer>;
+  return std::visit(
+      Overloaded{
+          [&](const spec::AdamWOptions& o) -> Made { return MakeAdamWOptimizer(o, std::move(parameters), arena); },
+          [&](const spec::SgdOptions& o) -> Made { return MakeSgdOptimizer(o, std::move(parameters), arena); },
+          [&](const spec::EcoOptions& o) -> Made { return MakeEcoOptimizer(o, std::move(parameters), arena); },
+          [&](const spec::DctAdamWOptions& o) -> Made {
+            return MakeDctAdamWOptimizer(o, std::move(parameters), arena);
+          },
+          [&](const spec::TrionOptions& o) -> Made { return MakeTrionOptimizer(o, std::move(parameters), arena); },
+          // ParseOptimizer refuses these.
+          [](const spec::ElsaOptions&) -> Made { return nullptr; },
+      },
+      options);
+}
+
+double PeakLearningRate(const spec::OptimizerOptions& options) {
+  return std::visit([](const auto& kind) { return kind.learning_rate; }, options);
+}
+
+}  // namespace trainyard::optim

@@ -1,0 +1,18 @@
+// The only switch over optimizers.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "proto/spec/training_options.h"
+#include "worker/optim/optimizer.h"
+
+namespace trainyard::optim {
+
+// State is booked under "moments", unless the optimizer's header says otherwise.
+std::unique_ptr<Optimizer> MakeOptimizer(const spec::OptimizerOptions& options,
+                                         std::vector<OptimizerParameter> parameters, kernels::Arena& arena);
+
+double PeakLearningRate(const spec::OptimizerOptions& options);
+
+}  // namespace trainyard::optim

@@ -1,0 +1,28 @@
+// Moments of optimizers: one zeroed tensor a parameter, in the arena and in the checkpoint.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/core/arena.h"
+#include "worker/optim/optimizer.h"
+
+namespace trainyard::optim {
+
+kernels::DType DTypeOf(spec::MomentType type);
+
+// A tensor of `elements`, booked under "moments" and added to `state` as "<kind>/<parameter>".
+kernels::TensorView AllocateMoment(const std::string& kind, const OptimizerParameter& parameter, kernels::DType dtype,
+                                   int64_t elements, kernels::Arena& arena, std::vector<NamedTensor>* state);
+
+// One for each parameter, of its size.
+std::vector<kernels::TensorView> AllocateMoments(const std::string& kind,
+                                                 const std::vector<OptimizerParameter>& parameters,
+                                                 kernels::DType dtype, kernels::Arena& arena,
+                                                 std::vector<NamedTensor>* state);
+
+// The random words of one parameter in one update; `purpose` is the op's.
+kernels::PhiloxKey RandomOf(const UpdateArgs& args, const OptimizerParameter& parameter);
+
+}  // namespace trainyard::optim
