@@ -71,6 +71,24 @@ TEST(E2M1Test, StochasticGoesUpWithTheRightProbability) {
   }
 }
 
+// Both ways to a level, bit for bit: on every border, around it, and beside the ordinary.
+TEST(E2M1Test, LevelsAreThoseOfTheCodes) {
+  std::vector<float> all = {0.0f, 0x1p-149f, 0x1p-127f, 7.0f, 8.0f, 1e30f, kInfinity, std::nanf("")};
+  for (float u = 0; u < 7; u += 0x1p-6f) {
+    all.insert(all.end(), {u, std::nextafter(u, 8.0f), std::nextafter(u, -1.0f)});
+  }
+  for (const float u : all) {
+    for (const float v : {u, -u}) {
+      ASSERT_EQ(__builtin_bit_cast(uint32_t, E2M1Level(v)), __builtin_bit_cast(uint32_t, E2M1Value(E2M1Code(v)))) << v;
+      for (uint32_t word = 0; word < 0xF0000000; word += 0x0FF00FF1) {
+        ASSERT_EQ(__builtin_bit_cast(uint32_t, E2M1Level(v, word)),
+                  __builtin_bit_cast(uint32_t, E2M1Value(E2M1Code(v, word))))
+            << v << " " << word;
+      }
+    }
+  }
+}
+
 // quartet.md 5.1.
 TEST(E2M1Test, MeanAndVarianceOfStochasticRounding) {
   double sum = 0;

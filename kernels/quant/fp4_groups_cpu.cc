@@ -11,37 +11,43 @@ namespace trainyard::kernels::internal {
 namespace {
 
 template <int64_t kGroup>
-TY_INLINE void ScaleGroups(const float* scales, int64_t count, float* values) {
+TY_INLINE void ScaleGroups(const float* levels, const float* scales, int64_t count, float* values) {
   for (int64_t first = 0; first < count; first += kGroup) {
     const float scale = scales[first / kGroup];
-    for (int64_t i = first; i < first + kGroup; ++i) values[i] *= scale;
+#pragma GCC ivdep
+    for (int64_t i = first; i < first + kGroup; ++i) values[i] = levels[i] * scale;
   }
 }
-TY_SIMD void ScaleGroupsOf16(const float* scales, int64_t count, float* values) {
-  ScaleGroups<kNvGroup>(scales, count, values);
+TY_SIMD void ScaleGroupsOf16(const float* levels, const float* scales, int64_t count, float* values) {
+  ScaleGroups<kNvGroup>(levels, scales, count, values);
 }
-TY_SIMD void ScaleGroupsOf32(const float* scales, int64_t count, float* values) {
-  ScaleGroups<kMxGroup>(scales, count, values);
+TY_SIMD void ScaleGroupsOf32(const float* levels, const float* scales, int64_t count, float* values) {
+  ScaleGroups<kMxGroup>(levels, scales, count, values);
+}
+
+TY_SIMD void LevelsOfCodes(const uint8_t* codes, int64_t count, float* levels) {
+  for (int64_t i = 0; i < count; ++i) levels[i] = E2M1Value(codes[i]);
 }
 
 }  // namespace
 
-TY_SIMD void Fp4Levels(const uint8_t* codes, int64_t count, float* levels) {
-  for (int64_t i = 0; i < count; ++i) levels[i] = E2M1Value(codes[i]);
+// In place is well: without the pragmas equal pointers would take the loop that is not vectorised.
+TY_SIMD void Fp4NearestLevels(const float* u, int64_t count, float* levels) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; ++i) levels[i] = E2M1Level(u[i]);
 }
 
-// Two loops: the short one over a group would be unrolled before it is vectorised, and bytes then widened one by one.
-void Fp4GroupValues(const uint8_t* codes, const float* scales, int64_t count, int64_t group, float* values) {
-  Fp4Levels(codes, count, values);
-  (group == kNvGroup ? ScaleGroupsOf16 : ScaleGroupsOf32)(scales, count, values);
+TY_SIMD void Fp4StochasticLevels(const float* u, const uint32_t* words, int64_t count, float* levels) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; ++i) levels[i] = E2M1Level(u[i], words[i]);
+}
+
+void Fp4ScaleLevels(const float* levels, const float* scales, int64_t count, int64_t group, float* values) {
+  (group == kNvGroup ? ScaleGroupsOf16 : ScaleGroupsOf32)(levels, scales, count, values);
 }
 
 TY_SIMD void Fp4NearestCodes(const float* u, int64_t count, uint8_t* codes) {
   for (int64_t i = 0; i < count; ++i) codes[i] = E2M1Code(u[i]);
-}
-
-TY_SIMD void Fp4StochasticCodes(const float* u, const uint32_t* words, int64_t count, uint8_t* codes) {
-  for (int64_t i = 0; i < count; ++i) codes[i] = E2M1Code(u[i], words[i]);
 }
 
 void Fp4GroupsDequantizeCpu(const Fp4GroupsDequantizeArgs& args, Stream& stream) {
@@ -60,7 +66,8 @@ void Fp4GroupsDequantizeCpu(const Fp4GroupsDequantizeArgs& args, Stream& stream)
         scales[g] = is_mx ? E8M0Value(args.scales.as<uint8_t>()[at]) : WidenToFloat(args.scales.as<Float8E4M3>()[at]);
       }
       float* values = FloatsOf(args.values, first, buffer);
-      Fp4GroupValues(codes, scales, count, group, values);
+      LevelsOfCodes(codes, count, values);
+      Fp4ScaleLevels(values, scales, count, group, values);
       StoreFloats(values, args.values, first, count);
     }
   });

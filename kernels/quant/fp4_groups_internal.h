@@ -6,14 +6,14 @@ namespace trainyard::kernels::internal {
 
 void Fp4GroupsDequantizeCpu(const Fp4GroupsDequantizeArgs& args, Stream& stream);
 
-// values[i] = E2M1(codes[i]) * scales[i / group], for codes in a byte each; group 16 or 32.
-void Fp4GroupValues(const uint8_t* codes, const float* scales, int64_t count, int64_t group, float* values);
+// levels[i] = E2M1(u[i]): nearest even, or stochastic with words[i]. levels may be u.
+void Fp4NearestLevels(const float* u, int64_t count, float* levels);
+void Fp4StochasticLevels(const float* u, const uint32_t* words, int64_t count, float* levels);
 
-// levels[i] = E2M1(codes[i]).
-void Fp4Levels(const uint8_t* codes, int64_t count, float* levels);
+// values[i] = levels[i] * scales[i / group]; group 16 or 32. values may be levels.
+void Fp4ScaleLevels(const float* levels, const float* scales, int64_t count, int64_t group, float* values);
 
-// codes[i] = E2M1 code of u[i]: nearest even, or stochastic with words[i].
+// codes[i] = E2M1 code of u[i], nearest even: of levels, their code.
 void Fp4NearestCodes(const float* u, int64_t count, uint8_t* codes);
-void Fp4StochasticCodes(const float* u, const uint32_t* words, int64_t count, uint8_t* codes);
 
 }  // namespace trainyard::kernels::internal

@@ -38,24 +38,28 @@ void QuantizeBlock(const MxQuantizeArgs& args, int64_t first, int64_t count) {
   const float* v = LoadFloats(args.v, first, count, loaded);
   ScaleCodes(v, groups, args.format, scales);
   InUnits(v, scales, groups, args.format.Range(), u);
+  if (args.mask) {
+    InsideMask(u, count, codes);
+    PackCodes(codes, count, 1, args.mask.as<uint8_t>() + first / 8);
+  }
+  float* levels = u;
   if (args.format.rounding == Rounding::kNearestEven) {
-    Fp4NearestCodes(u, count, codes);
+    Fp4NearestLevels(u, count, levels);
   } else {
     uint32_t words[RandomBufferWords(kFloatBlock)];
-    Fp4StochasticCodes(u, RandomWords(args.random, static_cast<uint64_t>(first), count, words), count, codes);
+    Fp4StochasticLevels(u, RandomWords(args.random, static_cast<uint64_t>(first), count, words), count, levels);
   }
   if (args.scales) std::memcpy(args.scales.as<uint8_t>() + first / kMxGroup, scales, static_cast<size_t>(groups));
-  if (args.packed) PackCodes(codes, count, 4, args.packed.as<uint8_t>() + first / 2);
+  if (args.packed) {
+    Fp4NearestCodes(levels, count, codes);
+    PackCodes(codes, count, 4, args.packed.as<uint8_t>() + first / 2);
+  }
   if (args.values) {
     float of_groups[kFloatBlock / kMxGroup];
     for (int64_t g = 0; g < groups; ++g) of_groups[g] = E8M0Value(scales[g]);
     float* values = FloatsOf(args.values, first, loaded);
-    Fp4GroupValues(codes, of_groups, count, kMxGroup, values);
+    Fp4ScaleLevels(levels, of_groups, count, kMxGroup, values);
     StoreFloats(values, args.values, first, count);
-  }
-  if (args.mask) {
-    InsideMask(u, count, codes);
-    PackCodes(codes, count, 1, args.mask.as<uint8_t>() + first / 8);
   }
 }
 

@@ -18,10 +18,11 @@
 // Blocks: k1x16, or k16x16 with one scale for 16 x 16 elements (stored in each of its rows), so that a transposed
 // matrix has the same values; with kNearest and kFourOverSix only.
 //
-// `values` holds code * s8, exact in bf16: s32 belongs behind the product. A tensor whose s32 would be below 2^-117,
-// zero included, has s32 = 1 and becomes zero. With an amax from elsewhere (that of the step before) scales saturate at
-// 448. A group with a NaN has a NaN scale and values; an infinite or NaN amax is an infinite or NaN s32. Sums are f32
-// in a fixed order: the same bits for any number of threads.
+// Quotients by s8 s32 are products with its reciprocal, rounded to f32. `values` holds code * s8, exact in bf16: s32
+// belongs behind the product. A tensor whose s32 would be below 2^-117, zero included, has s32 = 1 and becomes zero.
+// With an amax from elsewhere (that of the step before) scales saturate at 448. A group with a NaN has a NaN scale and
+// values; an infinite or NaN amax is an infinite or NaN s32. Sums are f32 in a fixed order: the same bits for any
+// number of threads.
 #pragma once
 
 #include "kernels/core/philox.h"

@@ -1,6 +1,4 @@
 #include <algorithm>
-#include <cstring>
-#include <vector>
 
 #include "kernels/codec/bit_packing.h"
 #include "kernels/codec/random_words.h"
@@ -22,17 +20,21 @@ struct Plan {
   float tensor_scale;
 };
 
-// s8 of every group; `times` 1.5 for the alternative that maps the largest magnitude to 4.
-TY_SIMD void ScaleCodes(const float* x, int64_t groups, Plan plan, float times, uint8_t* codes) {
+TY_SIMD void GroupLargest(const float* x, int64_t groups, float* largest) {
+  for (int64_t g = 0; g < groups; ++g) largest[g] = NvGroupLargest(x + g * kNvGroup);
+}
+
+// s8 of every group from its largest magnitude; `times` 1.5 for the alternative that maps it to 4.
+TY_SIMD void Scales(const float* largest, int64_t groups, Plan plan, float times, float* scales) {
   for (int64_t g = 0; g < groups; ++g) {
-    codes[g] = NvScaleCode(times * NvGroupLargest(x + g * kNvGroup) / plan.range.range / plan.tensor_scale);
+    scales[g] = NvScaleValue(NvScaleCode(times * largest[g] / plan.range.range / plan.tensor_scale));
   }
 }
 
 TY_SIMD void InUnits(const float* x, const float* scales, int64_t groups, float tensor_scale, float* u) {
   for (int64_t g = 0; g < groups; ++g) {
-    const float scale = scales[g] * tensor_scale;
-    for (int64_t i = g * kNvGroup; i < (g + 1) * kNvGroup; ++i) u[i] = x[i] / scale;
+    const float inverse = 1.0f / (scales[g] * tensor_scale);
+    for (int64_t i = g * kNvGroup; i < (g + 1) * kNvGroup; ++i) u[i] = x[i] * inverse;
   }
 }
 
@@ -46,53 +48,55 @@ TY_SIMD void SquaredErrors(const float* x, const float* levels, const float* sca
   }
 }
 
-// Sum of squared errors of every group with its s8, rounded to nearest. groups <= kBlockGroups.
-void GroupErrors(const float* x, int64_t groups, const Plan& plan, const uint8_t* scale_codes, float* sums) {
+// The elements and groups of one call to Encode and what they become.
+struct Block {
+  int64_t first = 0;   // element of the tensor
+  int64_t groups = 0;  // <= kBlockGroups
+  const float* x = nullptr;
+  float largest[kBlockGroups];
   float scales[kBlockGroups];
-  float u[kFloatBlock];
-  uint8_t codes[kFloatBlock];
-  for (int64_t g = 0; g < groups; ++g) scales[g] = NvScaleValue(scale_codes[g]);
-  InUnits(x, scales, groups, plan.tensor_scale, u);
-  Fp4NearestCodes(u, groups * kNvGroup, codes);
-  Fp4Levels(codes, groups * kNvGroup, u);
-  SquaredErrors(x, u, scales, groups, plan.tensor_scale, sums);
+  float levels[kFloatBlock];
+
+  int64_t count() const { return groups * kNvGroup; }
+};
+
+void NearestLevels(const float* x, const float* scales, int64_t groups, const Plan& plan, float* levels) {
+  InUnits(x, scales, groups, plan.tensor_scale, levels);
+  Fp4NearestLevels(levels, groups * kNvGroup, levels);
 }
 
-void FourOverSixScaleCodes(const float* x, int64_t groups, const Plan& plan, uint8_t* codes) {
-  uint8_t four[kBlockGroups];
-  float errors_of_four[kBlockGroups];
-  float errors_of_six[kBlockGroups];
-  ScaleCodes(x, groups, plan, 1.0f, codes);
-  ScaleCodes(x, groups, plan, 1.5f, four);
-  GroupErrors(x, groups, plan, codes, errors_of_six);
-  GroupErrors(x, groups, plan, four, errors_of_four);
-  for (int64_t g = 0; g < groups; ++g) codes[g] = errors_of_four[g] < errors_of_six[g] ? four[g] : codes[g];
+// `words_from`: the word of the tensor's first element.
+void StochasticLevels(const NvQuantizeArgs& args, const Plan& plan, const Block& block, const float* scales,
+                      int64_t words_from, float* levels) {
+  uint32_t words[RandomBufferWords(kFloatBlock)];
+  InUnits(block.x, scales, block.groups, plan.tensor_scale, levels);
+  Fp4StochasticLevels(levels,
+                      RandomWords(args.random, static_cast<uint64_t>(words_from + block.first), block.count(), words),
+                      block.count(), levels);
 }
 
-// s8 of 16 groups together.
-TY_SIMD uint8_t SquareCode(const float* x, Plan plan, float times) {
-  uint32_t bits = 0;
-  for (int64_t g = 0; g < kSquareRows; ++g) {
-    bits = std::max(bits, __builtin_bit_cast(uint32_t, NvGroupLargest(x + g * kNvGroup)));
-  }
-  return NvScaleCode(times * __builtin_bit_cast(float, bits) / plan.range.range / plan.tensor_scale);
-}
-
-// The code of a block of 16 x 16 whose rows are the groups of x.
-uint8_t SquareScaleCode(const float* x, const Plan& plan, bool four_over_six) {
-  const uint8_t six = SquareCode(x, plan, 1.0f);
-  if (!four_over_six) return six;
-  const uint8_t four = SquareCode(x, plan, 1.5f);
-  const auto error_of = [&](uint8_t code) {
-    uint8_t codes[kSquareRows];
-    float sums[kSquareRows];
-    std::memset(codes, code, kSquareRows);
-    GroupErrors(x, kSquareRows, plan, codes, sums);
-    float error = 0;
-    for (const float sum : sums) error += sum;
-    return error;
+// The other scale and levels where their error is smaller. Without branches: which one wins cannot be foretold.
+TY_SIMD void TakeSmallerError(const float* errors, const float* other_errors, int64_t groups, const float* other_scales,
+                              const float* other_levels, float* scales, float* levels) {
+  const auto choose = [](uint32_t takes_other, float other, float mine) TY_INLINE_LAMBDA {
+    return __builtin_bit_cast(float, (__builtin_bit_cast(uint32_t, other) & takes_other) |
+                                         (__builtin_bit_cast(uint32_t, mine) & ~takes_other));
   };
-  return error_of(four) < error_of(six) ? four : six;
+  for (int64_t g = 0; g < groups; ++g) {
+    const uint32_t takes_other = 0u - static_cast<uint32_t>(other_errors[g] < errors[g]);
+    scales[g] = choose(takes_other, other_scales[g], scales[g]);
+    for (int64_t i = g * kNvGroup; i < (g + 1) * kNvGroup; ++i) {
+      levels[i] = choose(takes_other, other_levels[i], levels[i]);
+    }
+  }
+}
+
+void TakeBetter(const float* other_scales, const float* other_levels, const Plan& plan, Block& block) {
+  float errors[kBlockGroups];
+  float other_errors[kBlockGroups];
+  SquaredErrors(block.x, block.levels, block.scales, block.groups, plan.tensor_scale, errors);
+  SquaredErrors(block.x, other_levels, other_scales, block.groups, plan.tensor_scale, other_errors);
+  TakeSmallerError(errors, other_errors, block.groups, other_scales, other_levels, block.scales, block.levels);
 }
 
 // Sums of u^2 and of u level for every group.
@@ -103,132 +107,151 @@ TY_SIMD void EdenSums(const float* u, const float* levels, int64_t groups, float
   }
 }
 
-// s8 -> SR_E4M3(S s8), in place.
-void EdenScales(const NvQuantizeArgs& args, const float* u, const uint8_t* codes, int64_t first_group, int64_t groups,
-                float* scales) {
+TY_SIMD void RoundScales(const uint32_t* words, int64_t groups, Overflow overflow, float* scales) {
+  for (int64_t g = 0; g < groups; ++g) {
+    scales[g] = WidenToFloat(RoundStochastic<Float8E4M3>(scales[g], words[g], overflow));
+  }
+}
+
+// Levels, and s8 -> SR_E4M3(S s8).
+void EncodeEden(const NvQuantizeArgs& args, const Plan& plan, Block& block) {
+  float u[kFloatBlock];
   float squares[kBlockGroups];
   float products[kBlockGroups];
-  float levels[kFloatBlock];
-  Fp4Levels(codes, groups * kNvGroup, levels);
-  EdenSums(u, levels, groups, squares, products);
+  InUnits(block.x, block.scales, block.groups, plan.tensor_scale, u);
+  Fp4NearestLevels(u, block.count(), block.levels);
+  EdenSums(u, block.levels, block.groups, squares, products);
   const int64_t span = args.format.eden_group / kNvGroup;
-  for (int64_t g = 0; g < groups; g += span) {
+  for (int64_t g = 0; g < block.groups; g += span) {
     for (int64_t other = g + 1; other < g + span; ++other) {
       squares[g] += squares[other];
       products[g] += products[other];
     }
     const float factor = EdenFactor(squares[g], products[g]);
-    for (int64_t member = g; member < g + span; ++member) scales[member] *= factor;
+    for (int64_t member = g; member < g + span; ++member) block.scales[member] *= factor;
   }
   uint32_t buffer[RandomBufferWords(kBlockGroups)];
-  const uint32_t* words = RandomWords(args.random, static_cast<uint64_t>(first_group), groups, buffer);
-  for (int64_t g = 0; g < groups; ++g) {
-    scales[g] = WidenToFloat(RoundStochastic<Float8E4M3>(scales[g], words[g], Overflow::kSaturate));
+  const auto first_group = static_cast<uint64_t>(block.first / kNvGroup);
+  RoundScales(RandomWords(args.random, first_group, block.groups, buffer), block.groups, Overflow::kSaturate,
+              block.scales);
+}
+
+// Scales and levels of a block of runs.
+void Encode(const NvQuantizeArgs& args, const Plan& plan, Block& block) {
+  float other_scales[kBlockGroups];
+  float other_levels[kFloatBlock];
+  GroupLargest(block.x, block.groups, block.largest);
+  Scales(block.largest, block.groups, plan, 1.0f, block.scales);
+  switch (args.format.method) {
+    case NvMethod::kNearest:
+      return NearestLevels(block.x, block.scales, block.groups, plan, block.levels);
+    case NvMethod::kFourOverSix:
+      NearestLevels(block.x, block.scales, block.groups, plan, block.levels);
+      Scales(block.largest, block.groups, plan, 1.5f, other_scales);
+      NearestLevels(block.x, other_scales, block.groups, plan, other_levels);
+      return TakeBetter(other_scales, other_levels, plan, block);
+    case NvMethod::kStochastic:
+      return StochasticLevels(args, plan, block, block.scales, /*words_from=*/0, block.levels);
+    case NvMethod::kStochasticFourOverSix:
+      StochasticLevels(args, plan, block, block.scales, /*words_from=*/0, block.levels);
+      Scales(block.largest, block.groups, plan, 1.5f, other_scales);
+      StochasticLevels(args, plan, block, other_scales, /*words_from=*/args.x.size(), other_levels);
+      return TakeBetter(other_scales, other_levels, plan, block);
+    case NvMethod::kMsEden:
+      return EncodeEden(args, plan, block);
   }
 }
 
-// u and codes of elements first .. first + count - 1 in units of the scales; `words_from`: the word of the tensor's
-// first element.
-void StochasticCodes(const NvQuantizeArgs& args, const Plan& plan, const float* x, const float* scales, int64_t first,
-                     int64_t count, int64_t words_from, float* u, uint8_t* codes) {
-  uint32_t words[RandomBufferWords(kFloatBlock)];
-  InUnits(x, scales, count / kNvGroup, plan.tensor_scale, u);
-  Fp4StochasticCodes(u, RandomWords(args.random, static_cast<uint64_t>(words_from + first), count, words), count,
-                     codes);
-}
-
-// kStochasticFourOverSix: `scales` and `codes` come in with the first choice.
-void TakeBetterOfTwo(const NvQuantizeArgs& args, const Plan& plan, const float* x, int64_t first, int64_t groups,
-                     float* scales, uint8_t* codes) {
-  float four[kBlockGroups];
-  float errors_of_four[kBlockGroups];
-  float errors_of_six[kBlockGroups];
-  float u[kFloatBlock];
-  uint8_t codes_of_four[kFloatBlock];
-  uint8_t scale_codes[kBlockGroups];
-  ScaleCodes(x, groups, plan, 1.5f, scale_codes);
-  for (int64_t g = 0; g < groups; ++g) four[g] = NvScaleValue(scale_codes[g]);
-  StochasticCodes(args, plan, x, four, first, groups * kNvGroup, args.x.size(), u, codes_of_four);
-  Fp4Levels(codes_of_four, groups * kNvGroup, u);
-  SquaredErrors(x, u, four, groups, plan.tensor_scale, errors_of_four);
-  Fp4Levels(codes, groups * kNvGroup, u);
-  SquaredErrors(x, u, scales, groups, plan.tensor_scale, errors_of_six);
-  for (int64_t g = 0; g < groups; ++g) {
-    if (!(errors_of_four[g] < errors_of_six[g])) continue;
-    scales[g] = four[g];
-    std::memcpy(codes + g * kNvGroup, codes_of_four + g * kNvGroup, kNvGroup);
+void Emit(const NvQuantizeArgs& args, const Block& block) {
+  if (args.packed) {
+    uint8_t codes[kFloatBlock];
+    Fp4NearestCodes(block.levels, block.count(), codes);
+    PackCodes(codes, block.count(), 4, args.packed.as<uint8_t>() + block.first / 2);
   }
-}
-
-// Elements first .. first + count - 1 with their s8; count <= kFloatBlock, whole groups (of eden_group).
-void EmitBlock(const NvQuantizeArgs& args, const Plan& plan, const float* x, const uint8_t* scale_codes, int64_t first,
-               int64_t count) {
-  const int64_t groups = count / kNvGroup;
-  float scales[kBlockGroups];
-  float u[kFloatBlock];
-  uint8_t codes[kFloatBlock];
-  for (int64_t g = 0; g < groups; ++g) scales[g] = NvScaleValue(scale_codes[g]);
-  if (args.format.method == NvMethod::kStochastic || args.format.method == NvMethod::kStochasticFourOverSix) {
-    StochasticCodes(args, plan, x, scales, first, count, /*words_from=*/0, u, codes);
-    if (args.format.method == NvMethod::kStochasticFourOverSix) {
-      TakeBetterOfTwo(args, plan, x, first, groups, scales, codes);
-    }
-  } else {
-    InUnits(x, scales, groups, plan.tensor_scale, u);
-    Fp4NearestCodes(u, count, codes);
-  }
-  if (args.format.method == NvMethod::kMsEden) EdenScales(args, u, codes, first / kNvGroup, groups, scales);
-  if (args.packed) PackCodes(codes, count, 4, args.packed.as<uint8_t>() + first / 2);
   if (args.scales) {
-    Float8E4M3* stored = args.scales.as<Float8E4M3>() + first / kNvGroup;
-    for (int64_t g = 0; g < groups; ++g) stored[g] = RoundNearest<Float8E4M3>(scales[g], Overflow::kSaturate);
+    Float8E4M3* stored = args.scales.as<Float8E4M3>() + block.first / kNvGroup;
+    for (int64_t g = 0; g < block.groups; ++g) {
+      stored[g] = RoundNearest<Float8E4M3>(block.scales[g], Overflow::kSaturate);
+    }
   }
   if (args.values) {
-    float* values = FloatsOf(args.values, first, u);
-    Fp4GroupValues(codes, scales, count, kNvGroup, values);
-    StoreFloats(values, args.values, first, count);
+    float buffer[kFloatBlock];
+    float* values = FloatsOf(args.values, block.first, buffer);
+    Fp4ScaleLevels(block.levels, block.scales, block.count(), kNvGroup, values);
+    StoreFloats(values, args.values, block.first, block.count());
   }
+}
+
+// s8 of a block of 16 x 16 whose rows are the groups of x, and its levels.
+float EncodeSquare(const float* x, const Plan& plan, bool four_over_six, float* levels) {
+  float of_rows[kSquareRows];
+  GroupLargest(x, kSquareRows, of_rows);
+  uint32_t bits = 0;  // NaN above all
+  for (const float row : of_rows) bits = std::max(bits, __builtin_bit_cast(uint32_t, row));
+  const float largest = __builtin_bit_cast(float, bits);
+  const auto encode = [&](float times, float* to, float* scale) {
+    float scales[kSquareRows];
+    float sums[kSquareRows];
+    Scales(&largest, 1, plan, times, scale);
+    std::fill_n(scales, kSquareRows, *scale);
+    NearestLevels(x, scales, kSquareRows, plan, to);
+    if (!four_over_six) return 0.0f;
+    SquaredErrors(x, to, scales, kSquareRows, plan.tensor_scale, sums);
+    float error = 0;
+    for (const float sum : sums) error += sum;
+    return error;
+  };
+  float six = 0;
+  const float error_of_six = encode(1.0f, levels, &six);
+  if (!four_over_six) return six;
+  float four = 0;
+  float levels_of_four[kSquareRows * kNvGroup];
+  if (!(encode(1.5f, levels_of_four, &four) < error_of_six)) return six;
+  std::copy_n(levels_of_four, kSquareRows * kNvGroup, levels);
+  return four;
 }
 
 void QuantizeRuns(const NvQuantizeArgs& args, const Plan& plan, Stream& stream) {
   stream.pool().ParallelFor(args.x.size(), 8 * kFloatBlock, [&](int64_t begin, int64_t end) {
     float loaded[kFloatBlock];
-    uint8_t scale_codes[kBlockGroups];
-    for (int64_t first = begin; first < end; first += kFloatBlock) {
-      const int64_t count = std::min(kFloatBlock, end - first);
-      const float* x = LoadFloats(args.x, first, count, loaded);
-      if (args.format.method == NvMethod::kFourOverSix) {
-        FourOverSixScaleCodes(x, count / kNvGroup, plan, scale_codes);
-      } else {
-        ScaleCodes(x, count / kNvGroup, plan, 1.0f, scale_codes);
-      }
-      EmitBlock(args, plan, x, scale_codes, first, count);
+    Block block;
+    for (block.first = begin; block.first < end; block.first += kFloatBlock) {
+      block.groups = std::min(kFloatBlock, end - block.first) / kNvGroup;
+      block.x = LoadFloats(args.x, block.first, block.count(), loaded);
+      Encode(args, plan, block);
+      Emit(args, block);
     }
   });
 }
 
+// A stripe of 16 rows at a time, kStripeSquares squares of it.
 void QuantizeSquares(const NvQuantizeArgs& args, const Plan& plan, Stream& stream) {
+  constexpr int64_t kStripeSquares = 8;
   const int64_t cols = args.x.dim(1);
   stream.pool().ParallelFor(args.x.dim(0) / kSquareRows, 1, [&](int64_t begin, int64_t end) {
-    std::vector<uint8_t> scale_codes(static_cast<size_t>(cols / kNvGroup));
-    float buffer[kFloatBlock];
+    Block block;
+    float buffer[kNvGroup];
     float square[kSquareRows * kNvGroup];
+    float scales[kStripeSquares];
+    float levels[kStripeSquares][kSquareRows * kNvGroup];
     for (int64_t stripe = begin; stripe < end; ++stripe) {
-      const int64_t top = stripe * kSquareRows * cols;
-      for (int64_t c = 0; c < cols; c += kNvGroup) {
-        for (int64_t r = 0; r < kSquareRows; ++r) {
-          const float* row = LoadFloats(args.x, top + r * cols + c, kNvGroup, buffer);
-          std::memcpy(square + r * kNvGroup, row, kNvGroup * sizeof(float));
+      for (int64_t first_col = 0; first_col < cols; first_col += kStripeSquares * kNvGroup) {
+        const int64_t top = stripe * kSquareRows * cols + first_col;
+        block.groups = std::min(kStripeSquares, (cols - first_col) / kNvGroup);
+        for (int64_t s = 0; s < block.groups; ++s) {
+          for (int64_t r = 0; r < kSquareRows; ++r) {
+            const float* row = LoadFloats(args.x, top + r * cols + s * kNvGroup, kNvGroup, buffer);
+            std::copy_n(row, kNvGroup, square + r * kNvGroup);
+          }
+          scales[s] = EncodeSquare(square, plan, args.format.method == NvMethod::kFourOverSix, levels[s]);
         }
-        scale_codes[static_cast<size_t>(c / kNvGroup)] =
-            SquareScaleCode(square, plan, args.format.method == NvMethod::kFourOverSix);
-      }
-      for (int64_t r = 0; r < kSquareRows; ++r) {
-        for (int64_t c = 0; c < cols; c += kFloatBlock) {
-          const int64_t count = std::min(kFloatBlock, cols - c);
-          const int64_t first = top + r * cols + c;
-          EmitBlock(args, plan, LoadFloats(args.x, first, count, buffer), scale_codes.data() + c / kNvGroup, first,
-                    count);
+        std::copy_n(scales, block.groups, block.scales);
+        for (int64_t r = 0; r < kSquareRows; ++r) {
+          for (int64_t s = 0; s < block.groups; ++s) {
+            std::copy_n(levels[s] + r * kNvGroup, kNvGroup, block.levels + s * kNvGroup);
+          }
+          block.first = top + r * cols;
+          Emit(args, block);
         }
       }
     }

@@ -46,20 +46,24 @@ TY_INLINE float NvScaleValue(uint8_t code) {
   return WidenToFloat(Float8E4M3{code});
 }
 
-// half[0] + ... + half[7], by halves.
-TY_INLINE float NvHalfSum(float* half) {
-  for (int width = kNvGroup / 4; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) half[i] += half[i + width];
-  }
-  return half[0];
-}
-
-// Sum of a[i] b[i] over a group.
+// Sum of a[i] b[i] over a group: h[i] = a[i] b[i] + a[i + 8] b[i + 8], and the eight by halves.
 TY_INLINE float NvGroupDot(const float* a, const float* b) {
   constexpr int kHalf = kNvGroup / 2;
   float half[kHalf];
   for (int i = 0; i < kHalf; ++i) half[i] = __builtin_fmaf(a[i], b[i], a[i + kHalf] * b[i + kHalf]);
-  return NvHalfSum(half);
+#if defined(__CUDACC__)
+  for (int width = kHalf / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) half[i] += half[i + width];
+  }
+  return half[0];
+#else  // the same in one register: of the loops the compiler makes loads and stores
+  using Vector = float __attribute__((vector_size(kHalf * sizeof(float))));
+  Vector sums;
+  __builtin_memcpy(&sums, half, sizeof(sums));
+  sums += __builtin_shufflevector(sums, sums, 4, 5, 6, 7, 0, 1, 2, 3);
+  sums += __builtin_shufflevector(sums, sums, 2, 3, 0, 1, 6, 7, 4, 5);
+  return sums[0] + sums[1];
+#endif
 }
 
 // What x loses when it becomes level * scale, scale = s8 s32.

@@ -30,7 +30,8 @@ TY_SIMD void GroupSteps(const float* x, int64_t groups, float clip, float* steps
 
 TY_SIMD void InUnits(const float* x, const float* steps, int64_t groups, float* u) {
   for (int64_t g = 0; g < groups; ++g) {
-    for (int64_t i = g * kNvGroup; i < (g + 1) * kNvGroup; ++i) u[i] = x[i] / steps[g];
+    const float inverse = 1.0f / steps[g];
+    for (int64_t i = g * kNvGroup; i < (g + 1) * kNvGroup; ++i) u[i] = x[i] * inverse;
   }
 }
 
@@ -51,27 +52,23 @@ uint32_t FirstPass(const NvPostHocArgs& args, int64_t first, int64_t count) {
   float u[kFloatBlock];
   float level_buffer[kFloatBlock];
   float steps[kBlockGroups];
-  uint8_t codes[kFloatBlock];
   const int64_t groups = count / kNvGroup;
   const float* x = LoadFloats(args.x, first, count, loaded);
   GroupSteps(x, groups, args.eden_clip, steps);
   InUnits(x, steps, groups, u);
-  Fp4NearestCodes(u, count, codes);
-  if (args.packed) PackCodes(codes, count, 4, args.packed.as<uint8_t>() + first / 2);
   float* levels = args.values ? FloatsOf(args.values, first, level_buffer) : level_buffer;
-  Fp4Levels(codes, count, levels);
+  Fp4NearestLevels(u, count, levels);
+  if (args.packed) {
+    uint8_t codes[kFloatBlock];
+    Fp4NearestCodes(levels, count, codes);
+    PackCodes(codes, count, 4, args.packed.as<uint8_t>() + first / 2);
+  }
   BFloat16* pseudo = args.pseudo_scales.as<BFloat16>() + first / kNvGroup;
   PseudoScales(u, levels, steps, groups, pseudo);
   if (args.values) StoreFloats(levels, args.values, first, count);
   uint32_t largest = 0;
   for (int64_t g = 0; g < groups; ++g) largest = std::max<uint32_t>(largest, pseudo[g].bits & 0x7FFF);
   return largest;
-}
-
-TY_SIMD void ScaleLevels(const float* levels, const float* scales, int64_t groups, float* values) {
-  for (int64_t g = 0; g < groups; ++g) {
-    for (int64_t i = g * kNvGroup; i < (g + 1) * kNvGroup; ++i) values[i] = levels[i] * scales[g];
-  }
 }
 
 // Scales of the groups of elements first .. first + count - 1, and with them values.
@@ -91,7 +88,7 @@ void SecondPass(const NvPostHocArgs& args, float tensor_scale, int64_t first, in
   float loaded[kFloatBlock];
   const float* levels = LoadFloats(args.values, first, count, loaded);
   float* values = FloatsOf(args.values, first, loaded);
-  ScaleLevels(levels, scales, groups, values);
+  Fp4ScaleLevels(levels, scales, count, kNvGroup, values);
   StoreFloats(values, args.values, first, count);
 }
 

@@ -350,8 +350,8 @@ TEST_P(NvCaseTest, MatchesTheFormula) {
       if (has_four && error_of(scale_of(1.5)) < error_of(expected)) expected = scale_of(1.5);
       matched += q.Scale(g) == expected ? 1 : 0;
       for (int64_t i = 16 * g; i < 16 * g + 16; ++i) {
-        const float u = static_cast<float>(v[static_cast<size_t>(i)]) /
-                        (static_cast<float>(q.Scale(g)) * q.tensor_scale.as<float>()[0]);
+        const float u = static_cast<float>(v[static_cast<size_t>(i)]) *
+                        (1.0f / (static_cast<float>(q.Scale(g)) * q.tensor_scale.as<float>()[0]));
         ASSERT_EQ(values[static_cast<size_t>(i)], E2M1Value(E2M1Code(u)) * q.Scale(g));
       }
     }
