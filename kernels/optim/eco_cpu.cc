@@ -122,7 +122,7 @@ class EcoStep {
   float Largest(int64_t begin, int64_t count) const {
     EcoBlock block;
     Advance(begin, count, block);
-    return LargestMagnitude(block.next, count);
+    return MagnitudeOfLargest(block.next, count);
   }
 
   // Adds to `statistics`, if there.
@@ -190,7 +190,7 @@ class EcoStep {
       const int64_t part = known != nullptr ? count : span_;
       for (int64_t at = 0; at < count; at += part) {
         float* const next = block.next + at;
-        const Scale scale = known != nullptr ? *known : MakeScale(args_.weights, LargestMagnitude(next, part));
+        const Scale scale = known != nullptr ? *known : MakeScale(args_.weights, MagnitudeOfLargest(next, part));
         if (known == nullptr) StoreScale(scale.value, args_.weights, (begin + at) / span_);
         internal::Encode(format_, next, scale, words == nullptr ? nullptr : words + at, part, block.codes + at);
         Decode(format_, block.codes + at, scale.value, part, block.weight + at);

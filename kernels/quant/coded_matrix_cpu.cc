@@ -123,7 +123,7 @@ void StoreScale(float scale, const CodedMatrix& matrix, int64_t index) {
 }
 
 // As bits, so that NaN is larger than all else.
-TY_SIMD float LargestMagnitude(const float* x, int64_t count) {
+TY_SIMD float MagnitudeOfLargest(const float* x, int64_t count) {
   uint32_t largest = 0;
   for (int64_t i = 0; i < count; ++i) {
     const uint32_t magnitude = __builtin_bit_cast(uint32_t, x[i]) & 0x7FFFFFFF;
@@ -170,7 +170,7 @@ void EncodeMatrixCpu(const EncodeMatrixArgs& args, Stream& stream) {
   const DType format = matrix.codes.dtype();
   const auto largest = [&](int64_t begin, int64_t count) {
     float buffer[kFloatBlock];
-    return LargestMagnitude(LoadFloats(args.x, begin, count, buffer), count);
+    return MagnitudeOfLargest(LoadFloats(args.x, begin, count, buffer), count);
   };
   ForCodeBlocks(matrix, stream, largest, [&](int64_t, int64_t begin, int64_t count, const Scale* known) {
     float loaded[kFloatBlock];
@@ -186,7 +186,7 @@ void EncodeMatrixCpu(const EncodeMatrixArgs& args, Stream& stream) {
     uint8_t bytes[kCodeBlock];
     const int64_t part = known != nullptr ? count : matrix.span();
     for (int64_t at = 0; at < count; at += part) {
-      const Scale scale = known != nullptr ? *known : MakeScale(matrix, LargestMagnitude(x + at, part));
+      const Scale scale = known != nullptr ? *known : MakeScale(matrix, MagnitudeOfLargest(x + at, part));
       if (known == nullptr) StoreScale(scale.value, matrix, (begin + at) / part);
       Encode(format, x + at, scale, words == nullptr ? nullptr : words + at, part, bytes + at);
     }

@@ -36,7 +36,7 @@ float LoadScale(const CodedMatrix& matrix, int64_t index);
 void StoreScale(float scale, const CodedMatrix& matrix, int64_t index);
 
 // NaN if there is one.
-float LargestMagnitude(const float* x, int64_t count);
+float MagnitudeOfLargest(const float* x, int64_t count);
 
 // Elements [begin, begin + count) as bytes, an INT4 code as an int8_t. E4M3: the matrix's own memory. begin is even.
 const uint8_t* LoadCodes(const CodedMatrix& matrix, int64_t begin, int64_t count, uint8_t* buffer);
