@@ -1,0 +1,165 @@
+// Training with the linear schemes that compute in FP8 and FP4: that it learns, and that its bits are those promised
+// for every training.
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/testing/status_matchers.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "worker/train/testing/tiny_dataset.h"
+#include "worker/train/trainer.h"
+
+namespace trainyard::train {
+namespace {
+
+using kernels::DType;
+using ::testing::HasSubstr;
+using Quartet = spec::LinearQuartet;
+using Quartet2 = spec::LinearQuartet2;
+
+// Rows, widths and heads that the groups of all schemes divide.
+TrainerOptions TinyOptions(const spec::LinearOptions& linear) {
+  TrainerOptions options;
+  options.config.vocab_size = 257;
+  options.config.hidden_size = 128;
+  options.config.intermediate_size = 128;
+  options.config.layers = 2;
+  options.config.q_heads = 4;
+  options.config.kv_heads = 2;
+  options.config.head_dim = 16;
+  options.sequence_length = 32;
+  options.seed = 11;
+  options.training.steps = 60;
+  options.training.micro_batch = 4;
+  options.training.linear = linear;
+  spec::AdamWOptions adamw;
+  adamw.learning_rate = 0.004;
+  options.training.optimizer = adamw;
+  return options;
+}
+
+struct TinyRun {
+  TinyRun(const testing::TinyDataset& dataset, const TrainerOptions& options) {
+    data::LoaderOptions loading;
+    loading.directory = dataset.path();
+    loading.sequence_length = static_cast<int>(options.sequence_length);
+    loading.rank = 0;
+    loading.world_size = 1;
+    loading.seed = 7;
+    loading.vocab_size = 257;
+    absl::StatusOr<data::Loader> opened = data::Loader::Open(loading);
+    TY_CHECK_OK(opened);
+    loader = std::make_unique<data::Loader>(*std::move(opened));
+    absl::StatusOr<std::unique_ptr<Trainer>> made = Trainer::Create(options);
+    TY_CHECK_OK(made);
+    trainer = *std::move(made);
+    trainer->Initialize();
+  }
+  std::vector<double> Losses(int steps) const {
+    std::vector<double> losses;
+    for (int i = 0; i < steps; ++i) {
+      absl::StatusOr<StepResult> result = trainer->Step(*loader);
+      TY_CHECK_OK(result);
+      losses.push_back(result->loss);
+    }
+    return losses;
+  }
+  std::vector<float> Weights() const {
+    std::vector<float> values;
+    for (const kernels::TensorView& tensor : trainer->leading_weights()) {
+      values.insert(values.end(), tensor.as<float>(), tensor.as<float>() + tensor.size());
+    }
+    return values;
+  }
+  std::unique_ptr<data::Loader> loader;
+  std::unique_ptr<Trainer> trainer;
+};
+
+absl::StatusOr<bool> Never() {
+  return false;
+}
+
+struct Case {
+  std::string name;
+  spec::LinearOptions linear;
+};
+std::vector<Case> Cases() {
+  const Quartet stochastic{.backward_rounding = Quartet::Rounding::kStochastic,
+                           .forward_method = Quartet::ForwardMethod::kAbsMaxStochastic};
+  const Quartet2 nvidia{.recipe = Quartet2::Recipe::kNvidia, .four_over_six = false};
+  const Quartet2 tetrajet{.recipe = Quartet2::Recipe::kTetraJetV2, .four_over_six = false};
+  return {{"fp8", {spec::LinearFp8{}, {}}}, {"quartet", {Quartet{}, {}}}, {"quartet_stochastic", {stochastic, {}}},
+          {"quartet2", {Quartet2{}, {}}},   {"nvidia", {nvidia, {}}},     {"tetrajet_v2", {tetrajet, {}}}};
+}
+
+class LowPrecisionTest : public ::testing::TestWithParam<Case> {
+ protected:
+  const testing::TinyDataset dataset_;
+};
+INSTANTIATE_TEST_SUITE_P(All, LowPrecisionTest, ::testing::ValuesIn(Cases()),
+                         [](const auto& info) { return info.param.name; });
+
+// Near what f32 reaches, which a gradient with the wrong factor, sign or transpose does not; evaluated through the same
+// quantizers, in a batch of another size of rows where the scheme allows it.
+TEST_P(LowPrecisionTest, Learns) {
+  const TinyRun dense(dataset_, TinyOptions({spec::LinearFp32{}, {}})), run(dataset_, TinyOptions(GetParam().linear));
+  const double reached = dense.Losses(60).back();
+  const std::vector<double> losses = run.Losses(60);
+  RecordProperty("fp32", std::to_string(reached));
+  RecordProperty("last", std::to_string(losses.back()));
+  EXPECT_GT(losses.front(), 5.4);
+  EXPECT_LT(losses.back(), reached + 0.5);
+  ASSERT_OK_AND_ASSIGN(const double validation, run.trainer->Evaluate(*run.loader, 2, Never));
+  EXPECT_LT(validation, reached + 1);
+}
+
+TEST_P(LowPrecisionTest, SameBitsForAnyThreadsAndMemoryOptions) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    TrainerOptions options = TinyOptions(GetParam().linear);
+    options.dtype = dtype;
+    options.training.accumulation = 2;
+    const TinyRun plain(dataset_, options);
+    const std::vector<double> losses = plain.Losses(3);
+    options.threads = 2;
+    options.training.recompute = spec::Recompute::kBlock;
+    const TinyRun saving(dataset_, options);
+    EXPECT_EQ(saving.Losses(3), losses);
+    EXPECT_EQ(saving.Weights(), plain.Weights());
+  }
+}
+
+// Random numbers come from the step, not from what has been drawn before.
+TEST_P(LowPrecisionTest, ResumedRunEqualsUndisturbedRunBitForBit) {
+  const TrainerOptions options = TinyOptions(GetParam().linear);
+  const TinyRun undisturbed(dataset_, options), first(dataset_, options), second(dataset_, options);
+  const std::vector<double> expected = undisturbed.Losses(6);
+  first.Losses(4);
+  for (size_t i = 0; i < first.trainer->state().size(); ++i) {
+    const kernels::TensorView& from = first.trainer->state()[i].tensor;
+    std::memcpy(second.trainer->state()[i].tensor.data(), from.data(), static_cast<size_t>(from.bytes()));
+  }
+  ASSERT_OK(second.trainer->RestoreState(first.trainer->StateText()));
+  ASSERT_OK(second.loader->Restore(first.loader->position()));
+  EXPECT_EQ(second.Losses(2), std::vector<double>(expected.begin() + 4, expected.end()));
+  EXPECT_EQ(second.Weights(), undisturbed.Weights());
+}
+
+// Sizes that groups do not divide are refused by name before any memory is taken.
+TEST(LowPrecisionRefusalTest, NamesTheSiteTheSizeAndTheGroup) {
+  const auto refused = [](const TrainerOptions& options, const std::string& text) {
+    EXPECT_THAT(Trainer::Create(options), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(text)));
+  };
+  TrainerOptions odd = TinyOptions({Quartet{}, {}});
+  odd.config.intermediate_size = 48;
+  refused(odd, "layers.0.down: 48 is not a multiple of 32");
+  TrainerOptions rows = TinyOptions({Quartet2{}, {}});
+  rows.training.micro_batch = 3;
+  refused(rows, "96 is not a multiple of 128");
+  rows.training.linear = {Quartet2{.backward_enabled = false}, {}};
+  EXPECT_OK(Trainer::Create(rows));
+}
+
+}  // namespace
+}  // namespace trainyard::train
