@@ -251,6 +251,33 @@ void CheckLinear(const JobOptions& options, const LlamaShape* shape, FieldErrors
   }
 }
 
+// Codes in groups, and pairs of codes in a byte, must end with a row.
+void CheckEco(const EcoOptions& eco, const LlamaShape* shape, FieldErrors& errors) {
+  if (shape == nullptr || shape->vocab_size == 0) return;
+  using Granularity = EcoOptions::Granularity;
+  const bool has_groups =
+      eco.scale_granularity == Granularity::kGroup32 || eco.scale_granularity == Granularity::kGroup128;
+  const int64_t group = eco.scale_granularity == Granularity::kGroup32 ? 32 : 128;
+  bool has_any = false;
+  for (const LinearLayerShape& layer : LinearLayersOf(*shape)) {
+    bool is_used = eco.quantize.empty();
+    for (int32_t i = 0; i < shape->num_hidden_layers; ++i) {
+      is_used |= MatchesAny(eco.quantize, absl::StrCat("layers.", i, ".", layer.name, ".weight"));
+    }
+    if (!is_used) continue;
+    has_any = true;
+    if (has_groups && layer.in % group != 0) {
+      errors.Add("training.optimizer.eco.scale_granularity",
+                 absl::StrCat("groups of ", group, " do not divide the inputs of ", layer.name, ", ", layer.in));
+    }
+    if (eco.weight_format == EcoOptions::WeightFormat::kInt4 && layer.in % 2 != 0) {
+      errors.Add("training.optimizer.eco.weight_format",
+                 absl::StrCat("int4 needs the inputs of ", layer.name, " to be even, which ", layer.in, " is not"));
+    }
+  }
+  if (!has_any) errors.Add("training.optimizer.eco.quantize", "no pattern matches a matrix of a block");
+}
+
 // What depends on more than one section.
 void CheckRelations(const v1::JobSpec& spec, const JobOptions& options, FieldErrors& errors) {
   const LlamaShape* shape = ShapeOf(options.model);
@@ -266,6 +293,7 @@ void CheckRelations(const v1::JobSpec& spec, const JobOptions& options, FieldErr
                             options.training.micro_batch, " * ", options.data.sequence_length));
   }
   CheckLinear(options, shape, errors);
+  if (const auto* const eco = std::get_if<EcoOptions>(&options.training.optimizer)) CheckEco(*eco, shape, errors);
   if (const auto* const elsa = std::get_if<ElsaOptions>(&options.training.optimizer)) {
     if (options.training.steps > 0 && elsa->interval > options.training.steps) {
       errors.Add("training.optimizer.elsa.interval",

@@ -424,6 +424,26 @@ TEST(ParseJob, SizesThatTheLinearSchemeDoesNotDefine) {
               testing::Contains(HasSubstr("needs micro_batch * sequence_length = 1 * 24 to be a multiple of 32")));
 }
 
+TEST(ParseJob, SizesThatTheCodesOfEcoDoNotFit) {
+  const auto problems = [](const std::string& shape, const std::string& eco) {
+    v1::JobSpec spec = ShapeSpec(shape);
+    EXPECT_TRUE(
+        google::protobuf::TextFormat::MergeFromString("optimizer { eco { " + eco + " } }", spec.mutable_training()));
+    return Problems(spec);
+  };
+  const std::string shape = "intermediate_size: 95";
+  EXPECT_THAT(problems(shape, ""), IsEmpty());  // rows of any length
+  EXPECT_THAT(
+      problems(shape, "scale_granularity: SCALE_GRANULARITY_GROUP32"),
+      ElementsAre("training.optimizer.eco.scale_granularity: groups of 32 do not divide the inputs of down, 95"));
+  EXPECT_THAT(problems(shape, "weight_format: WEIGHT_FORMAT_INT4 scale_granularity: SCALE_GRANULARITY_ROW"),
+              ElementsAre("training.optimizer.eco.weight_format: int4 needs the inputs of down to be even, which 95 is "
+                          "not"));
+  EXPECT_THAT(problems(shape, "scale_granularity: SCALE_GRANULARITY_GROUP32 quantize: '*.qkv.weight'"), IsEmpty());
+  EXPECT_THAT(problems(shape, "quantize: 'embedding.weight'"),
+              ElementsAre("training.optimizer.eco.quantize: no pattern matches a matrix of a block"));
+}
+
 TEST(ParseJob, RelationsNameBothSides) {
   EXPECT_THAT(Problems("world { min: 2 max: 4 }"),
               ElementsAre("world.max: 4 differs from world.min 2: jobs that change their size are not supported yet"));

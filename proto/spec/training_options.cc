@@ -117,7 +117,8 @@ ScheduleOptions ParseSchedule(const v1::Schedule& spec, int64_t steps, FieldErro
 
 // Methods that no worker has: linear schemes, and what of the optimizers FieldOf names.
 constexpr absl::string_view kNotYet[] = {
-    "quest", "adamw.first_moment", "eco", "elsa",
+    "quest",
+    "elsa",
 };
 
 void RefuseNotYet(absl::string_view field, FieldErrors& errors) {
@@ -128,11 +129,7 @@ void RefuseNotYet(absl::string_view field, FieldErrors& errors) {
 
 std::string FieldOf(const OptimizerOptions& options) {
   return std::visit(Overloaded{
-                        [](const AdamWOptions& adamw) {
-                          const bool is_plain =
-                              adamw.first_moment == MomentType::kFp32 && adamw.second_moment == MomentType::kFp32;
-                          return is_plain ? "adamw" : "adamw.first_moment";
-                        },
+                        [](const AdamWOptions&) { return "adamw"; },
                         [](const SgdOptions&) { return "sgd"; },
                         [](const EcoOptions&) { return "eco"; },
                         [](const DctAdamWOptions&) { return "dct_adamw"; },

@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "kernels/pointwise/elementwise.h"
+#include "kernels/quant/coded_matrix.h"
 #include "worker/ckpt/checkpoint.h"
 #include "worker/model/hugging_face.h"
 #include "worker/model/packed_config.h"
@@ -20,6 +21,23 @@ absl::Status AllocateWeights(LoadedModel* model) {
   TY_ASSIGN_OR_RETURN(kernels::Arena arena, kernels::Arena::Reserve(counting.used_bytes()));
   model->arena = std::make_unique<kernels::Arena>(std::move(arena));
   model->weights = AllocateWeights(model->config, model->dtype, "weights", *model->arena);
+  return absl::OkStatus();
+}
+
+// Of a weight that its training kept as codes (worker/train/coded_weights.h).
+absl::Status DecodeWeight(const ckpt::CheckpointReader& reader, const std::string& name, const kernels::TensorView& out,
+                          kernels::Stream& stream) {
+  kernels::CodedMatrix coded;
+  TY_ASSIGN_OR_RETURN(coded.codes, reader.Tensor(absl::StrCat("weight.codes/", name)));
+  TY_ASSIGN_OR_RETURN(coded.scales, reader.Tensor(absl::StrCat("weight.scales/", name)));
+  const kernels::DType format = coded.codes.dtype(), scale = coded.scales.dtype();
+  const bool is_known = (format == kernels::DType::kF8E4M3 || format == kernels::DType::kU8) &&
+                        (scale == kernels::DType::kF32 || scale == kernels::DType::kF16);
+  if (!is_known || coded.size() != out.size() || coded.scales.size() == 0 || coded.size() % coded.scales.size() != 0 ||
+      (format == kernels::DType::kU8 && coded.span() % 2 != 0)) {
+    return absl::DataLossError(absl::StrCat(name, ": codes or scales do not fit the config"));
+  }
+  DecodeMatrix({.matrix = coded, .y = out}, stream);
   return absl::OkStatus();
 }
 
@@ -38,6 +56,10 @@ absl::StatusOr<LoadedModel> LoadCheckpoint(const std::string& directory, kernels
   TY_RETURN_IF_ERROR(AllocateWeights(&model));
   const std::vector<model::Parameter> parameters = ListParameters(model.config);
   for (size_t i = 0; i < parameters.size(); ++i) {
+    if (reader->Has(absl::StrCat("weight.codes/", parameters[i].name))) {
+      TY_RETURN_IF_ERROR(DecodeWeight(*reader, parameters[i].name, model.weights.all[i], stream));
+      continue;
+    }
     TY_ASSIGN_OR_RETURN(const kernels::TensorView stored, reader->Tensor(absl::StrCat("weight/", parameters[i].name)));
     if (stored.size() != model.weights.all[i].size() || stored.dtype() != kernels::DType::kF32) {
       return absl::DataLossError(absl::StrCat(directory, ": ", parameters[i].name, " does not fit its config"));
