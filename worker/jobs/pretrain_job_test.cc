@@ -94,15 +94,20 @@ TEST(PretrainJobTest, TrainsEvaluatesExportsAndSamples) {
   EXPECT_LT(second.Units(1)[0].metrics.at("loss"), units[2].metrics.at("loss"));
 }
 
-TEST(PretrainJobTest, ResumeFromACheckpointEqualsTheUndisturbedRun) {
+// DCT-AdamW has indices and codes in its state beside floats.
+class ResumeTest : public ::testing::TestWithParam<spec::OptimizerOptions> {};
+
+TEST_P(ResumeTest, FromACheckpointEqualsTheUndisturbedRun) {
   train::testing::TinyDataset data;
+  spec::JobOptions job = TinyJob(data.path());
+  job.training.optimizer = GetParam();
   TempDir root;
-  JobRank undisturbed(TinyJob(data.path()), root.path());
+  JobRank undisturbed(job, root.path());
   ASSERT_OK(undisturbed.job->Prepare(undisturbed.context));
   ASSERT_OK(undisturbed.job->Initialize());
   const std::vector<UnitResult> expected = undisturbed.Units(6);
 
-  JobRank first(TinyJob(data.path()), root.path());
+  JobRank first(job, root.path());
   ASSERT_OK(first.job->Prepare(first.context));
   ASSERT_OK(first.job->Initialize());
   first.Units(4);
@@ -120,7 +125,7 @@ TEST(PretrainJobTest, ResumeFromACheckpointEqualsTheUndisturbedRun) {
     ASSERT_OK(checkpointer->Snapshot(4, [&](ckpt::CheckpointWriter& writer) { return first.job->Save(writer); }));
     ASSERT_OK(checkpointer->Wait().status);
   }
-  JobRank second(TinyJob(data.path()), root.path());
+  JobRank second(job, root.path());
   ASSERT_OK(second.job->Prepare(second.context));
   ASSERT_OK(second.job->Initialize());
   ASSERT_OK_AND_ASSIGN(const std::unique_ptr<ckpt::CheckpointReader> reader,
@@ -141,6 +146,13 @@ TEST(PretrainJobTest, ResumeFromACheckpointEqualsTheUndisturbedRun) {
   EXPECT_THAT(third.job->Restore(*reader),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("not the data set")));
 }
+
+spec::OptimizerOptions DctAdamWOfRankFour() {
+  spec::DctAdamWOptions options;
+  options.subspace.rank = 4;
+  return options;
+}
+INSTANTIATE_TEST_SUITE_P(Optimizers, ResumeTest, ::testing::Values(spec::AdamWOptions(), DctAdamWOfRankFour()));
 
 TEST(PretrainJobTest, RanksAgreeAndTheFirstHasTheResult) {
   train::testing::TinyDataset data;

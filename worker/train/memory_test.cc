@@ -117,11 +117,13 @@ TEST(MemoryTest, PlanEqualsTheFormulasToTheByte) {
   }
 }
 
-TEST(MemoryTest, ASteadyStepAllocatesNothing) {
+class SteadyStepTest : public ::testing::TestWithParam<spec::OptimizerOptions> {};
+
+TEST_P(SteadyStepTest, AllocatesNothing) {
   testing::TinyDataset dataset;
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     for (const int threads : {1, 3}) {
-      TrainerOptions options = Options(dtype, spec::Recompute::kBlock, 2, spec::AdamWOptions{});
+      TrainerOptions options = Options(dtype, spec::Recompute::kBlock, 2, GetParam());
       options.threads = threads;
       options.training.accumulation = 2;
       data::LoaderOptions loading;
@@ -143,6 +145,16 @@ TEST(MemoryTest, ASteadyStepAllocatesNothing) {
     }
   }
 }
+
+template <typename Options>
+spec::OptimizerOptions OfRankFive() {
+  Options options;
+  options.subspace.rank = 5;
+  return options;
+}
+INSTANTIATE_TEST_SUITE_P(Optimizers, SteadyStepTest,
+                         ::testing::Values(spec::AdamWOptions(), OfRankFive<spec::DctAdamWOptions>(),
+                                           OfRankFive<spec::TrionOptions>()));
 
 }  // namespace
 }  // namespace trainyard::train
