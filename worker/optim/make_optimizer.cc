@@ -6,10 +6,16 @@
 #include "worker/optim/adamw_optimizer.h"
 #include "worker/optim/dct_adamw_optimizer.h"
 #include "worker/optim/eco_optimizer.h"
+#include "worker/optim/elsa/elsa_optimizer.h"
 #include "worker/optim/sgd_optimizer.h"
 #include "worker/optim/trion_optimizer.h"
 
 namespace trainyard::optim {
+
+absl::Status CheckOptimizer(const spec::OptimizerOptions& options, const std::vector<OptimizerParameter>& parameters) {
+  if (const auto* const elsa = std::get_if<spec::ElsaOptions>(&options)) return CheckElsa(*elsa, parameters);
+  return absl::OkStatus();
+}
 
 std::unique_ptr<Optimizer> MakeOptimizer(const spec::OptimizerOptions& options,
                                          std::vector<OptimizerParameter> parameters, kernels::Arena& arena) {
@@ -23,8 +29,7 @@ std::unique_ptr<Optimizer> MakeOptimizer(const spec::OptimizerOptions& options,
             return MakeDctAdamWOptimizer(o, std::move(parameters), arena);
           },
           [&](const spec::TrionOptions& o) -> Made { return MakeTrionOptimizer(o, std::move(parameters), arena); },
-          // ParseOptimizer refuses these.
-          [](const spec::ElsaOptions&) -> Made { return nullptr; },
+          [&](const spec::ElsaOptions& o) -> Made { return MakeElsaOptimizer(o, std::move(parameters), arena); },
       },
       options);
 }

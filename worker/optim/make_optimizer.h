@@ -4,12 +4,17 @@
 #include <memory>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "proto/spec/training_options.h"
 #include "worker/optim/optimizer.h"
 
 namespace trainyard::optim {
 
-// State is booked under "moments", unless the optimizer's header says otherwise.
+// InvalidArgument if the optimizer does not fit these parameters. They may be without memory.
+absl::Status CheckOptimizer(const spec::OptimizerOptions& options, const std::vector<OptimizerParameter>& parameters);
+
+// Of parameters that CheckOptimizer accepts. State is booked under "moments", unless the optimizer's header says
+// otherwise.
 std::unique_ptr<Optimizer> MakeOptimizer(const spec::OptimizerOptions& options,
                                          std::vector<OptimizerParameter> parameters, kernels::Arena& arena);
 

@@ -31,6 +31,34 @@ absl::Status CheckSites(const TrainerOptions& options) {
   return status;
 }
 
+// All of a run's weights as the optimizer takes them.
+std::vector<optim::OptimizerParameter> ListUpdated(const std::vector<model::Parameter>& parameters,
+                                                   const TrainedWeights& weights, const model::Gradients& gradients) {
+  std::vector<optim::OptimizerParameter> updated;
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    updated.push_back({.name = parameters[i].name,
+                       .weight = weights.values.all[i],
+                       .master = weights.masters[i],
+                       .gradient = gradients.tensors.all[i],
+                       .decays = parameters[i].is_matrix(),
+                       .index = static_cast<uint32_t>(i),
+                       .coded = weights.coded[i]});
+    for (const model::HuggingFacePart& part : parameters[i].parts) {
+      updated.back().parts.push_back({part.name, part.row_begin, part.rows});
+    }
+  }
+  return updated;
+}
+
+absl::Status CheckUpdated(const TrainerOptions& options) {
+  Arena arena = Arena::CountOnly();
+  const TrainedWeights weights =
+      AllocateTrainedWeights(options.config, options.dtype, options.training.optimizer, arena);
+  const model::Gradients gradients = AllocateGradients(options.config, arena);
+  return CheckOptimizer(options.training.optimizer,
+                        ListUpdated(model::ListParameters(options.config), weights, gradients));
+}
+
 }  // namespace
 
 Trainer::Trainer(const TrainerOptions& options, Arena arena)
@@ -45,22 +73,14 @@ void Trainer::Allocate() {
   weights_ = AllocateTrainedWeights(options_.config, options_.dtype, options_.training.optimizer, arena_);
   gradients_ = AllocateGradients(options_.config, arena_);
 
-  std::vector<optim::OptimizerParameter> updated;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const TensorView &value = weights_.values.all[i], &master = weights_.masters[i];
     const TensorView& gradient = gradients_.tensors.all[i];
-    updated.push_back({.name = parameters_[i].name,
-                       .weight = value,
-                       .master = master,
-                       .gradient = gradient,
-                       .decays = parameters_[i].is_matrix(),
-                       .index = static_cast<uint32_t>(i),
-                       .coded = weights_.coded[i]});
     AppendWeightState(weights_, i, parameters_[i].name, &state_);
     // Of a coded weight numbers exist between steps only, in memory that the next step's gradient overwrites.
     leading_.push_back(weights_.coded[i] ? gradient : master ? master : value);
   }
-  optimizer_ = MakeOptimizer(options_.training.optimizer, std::move(updated), arena_);
+  optimizer_ = MakeOptimizer(options_.training.optimizer, ListUpdated(parameters_, weights_, gradients_), arena_);
   state_.insert(state_.end(), optimizer_->state().begin(), optimizer_->state().end());
 
   scheme_ = linear::MakeLinearScheme(options_.training.linear);
@@ -101,7 +121,8 @@ absl::Status Trainer::Check(const TrainerOptions& options) {
                      " is more than the model's max_position_embeddings: ", options.config.max_positions));
   }
   TY_RETURN_IF_ERROR(CheckSites(options));
-  return CheckCodedWeights(options.training.optimizer, model::ListParameters(options.config));
+  TY_RETURN_IF_ERROR(CheckCodedWeights(options.training.optimizer, model::ListParameters(options.config)));
+  return CheckUpdated(options);
 }
 
 absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const TrainerOptions& options) {
