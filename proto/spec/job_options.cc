@@ -24,7 +24,6 @@ constexpr size_t kMaxLabels = 64;
 constexpr size_t kMaxLabelLength = 63;
 constexpr size_t kMaxAnnotationLength = 4096;
 constexpr int kMaxCounter = 1'000'000;
-constexpr bool kQatIsNotYet = true;  // no worker has the kind
 const absl::Duration kTenYears = absl::Hours(10 * 365 * 24);
 
 void CheckLabel(FieldErrors& errors, absl::string_view name, absl::string_view value) {
@@ -385,7 +384,6 @@ absl::StatusOr<JobOptions> ParseJob(const v1::JobSpec& spec) {
       break;
     case v1::JobSpec::kQat:
       options.kind = QatOptions{ParseSamples(spec.qat(), errors.In("qat"))};
-      if (kQatIsNotYet) errors.Add("qat", "is not available in this version");
       break;
     case v1::JobSpec::kQodaGan: {
       FieldErrors qoda_gan = errors.In("qoda_gan");

@@ -117,7 +117,7 @@ ScheduleOptions ParseSchedule(const v1::Schedule& spec, int64_t steps, FieldErro
 
 // Methods that no worker has: linear schemes, and what of the optimizers FieldOf names.
 constexpr absl::string_view kNotYet[] = {
-    "quest",
+    "quest.projection",
     "elsa",
 };
 
@@ -125,6 +125,12 @@ void RefuseNotYet(absl::string_view field, FieldErrors& errors) {
   if (std::find(std::begin(kNotYet), std::end(kNotYet), field) != std::end(kNotYet)) {
     errors.Add(field, "is not available in this version");
   }
+}
+
+std::string FieldOf(const LinearOptions& options) {
+  const auto* const quest = std::get_if<LinearQuest>(&options.scheme);
+  const bool is_lsq = quest != nullptr && quest->projection == LinearQuest::Projection::kLsq;
+  return is_lsq ? "quest.projection" : SchemeName(options);
 }
 
 std::string FieldOf(const OptimizerOptions& options) {
@@ -219,7 +225,7 @@ TrainingOptions ParseTraining(const v1::TrainingSpec& spec, FieldErrors& errors)
   if (spec.has_accumulation()) options.accumulation = errors.InRange("accumulation", spec.accumulation(), 1, 65'536);
   FieldErrors linear = errors.In("linear");
   options.linear = ParseLinear(spec.linear(), linear);
-  RefuseNotYet(SchemeName(options.linear), linear);
+  RefuseNotYet(FieldOf(options.linear), linear);
 
   FieldErrors optimizer = errors.In("optimizer");
   options.optimizer = ParseOptimizer(spec.optimizer(), optimizer);

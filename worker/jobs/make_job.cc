@@ -4,6 +4,7 @@
 
 #include "base/overloaded.h"
 #include "worker/jobs/pretrain_job.h"
+#include "worker/jobs/qat_job.h"
 #include "worker/jobs/qoda_gan_job.h"
 
 namespace trainyard::jobs {
@@ -13,7 +14,7 @@ std::unique_ptr<Job> MakeJob(const spec::JobOptions& options) {
   return std::visit(Overloaded{
                         // a kind without a line here does not compile
                         [&](const spec::PretrainOptions&) -> Made { return MakePretrainJob(options); },
-                        [&](const spec::QatOptions&) -> Made { return nullptr; },  // ParseJob refuses it
+                        [&](const spec::QatOptions&) -> Made { return MakeQatJob(options); },
                         [&](const spec::QodaGanOptions&) -> Made { return MakeQodaGanJob(options); },
                     },
                     options.kind);

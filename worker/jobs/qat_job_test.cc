@@ -1,0 +1,151 @@
+#include "worker/jobs/qat_job.h"
+
+#include <filesystem>
+
+#include "base/file.h"
+#include "base/testing/status_matchers.h"
+#include "base/testing/temp_dir.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "worker/data/loader.h"
+#include "worker/jobs/testing/job_rank.h"
+#include "worker/model/hugging_face.h"
+#include "worker/model/network.h"
+#include "worker/model/packed_model.h"
+#include "worker/train/testing/tiny_dataset.h"
+
+namespace trainyard::jobs {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+spec::JobOptions TinyJob(const std::string& data) {
+  spec::JobOptions options;
+  spec::ShapeModel model;
+  model.shape = {.vocab_size = 257,
+                 .hidden_size = 32,
+                 .intermediate_size = 64,
+                 .num_hidden_layers = 2,
+                 .num_attention_heads = 4,
+                 .num_key_value_heads = 2,
+                 .head_dim = 8};
+  options.model.source = model;
+  options.data.path = data;
+  options.data.sequence_length = 32;
+  options.seed = 4;
+  options.training.steps = 16;
+  options.training.micro_batch = 4;
+  options.training.optimizer = spec::AdamWOptions{.learning_rate = 5e-3};
+  options.training.evaluation = {.interval_steps = 0, .batches = 2};
+  options.training.linear.scheme = spec::LinearQuest{.hadamard_dim = 32};
+  options.kind = spec::QatOptions{{.prompts = {"The yard"}, .tokens = 12}};
+  return options;
+}
+
+v1::JobResult RunJob(const spec::JobOptions& options, const std::string& attempt_dir) {
+  JobRank rank(options, attempt_dir);
+  TY_CHECK_OK(rank.job->Prepare(rank.context));
+  TY_CHECK_OK(rank.job->Initialize());
+  rank.Units(static_cast<int>(options.training.steps));
+  absl::StatusOr<v1::JobResult> result = rank.job->Finish();
+  TY_CHECK_OK(result);
+  return *std::move(result);
+}
+
+// The mean loss of the job's evaluation windows through the packed folder alone.
+double PackedLoss(const std::string& directory, const spec::JobOptions& options) {
+  kernels::Stream stream(1);
+  absl::StatusOr<model::PackedModel> packed = model::LoadPackedModel(directory, kernels::DType::kF32, stream);
+  TY_CHECK_OK(packed);
+  data::LoaderOptions loading;
+  loading.directory = options.data.path;
+  loading.sequence_length = options.data.sequence_length;
+  loading.vocab_size = 257;
+  absl::StatusOr<data::Loader> loader = data::Loader::Open(loading);
+  TY_CHECK_OK(loader);
+  const int64_t rows = options.training.micro_batch;
+  const model::NetworkOptions shape{.batch = rows, .seq = options.data.sequence_length};
+  kernels::Arena counting = kernels::Arena::CountOnly();
+  model::Network(packed->config, shape, packed->scheme.get(), &packed->weights, nullptr, counting);
+  kernels::Arena arena = *kernels::Arena::Reserve(counting.used_bytes());
+  model::Network network(packed->config, shape, packed->scheme.get(), &packed->weights, nullptr, arena);
+  network.Prepare(stream);
+  double sum = 0;
+  double tokens = 0;
+  for (int64_t batch = 0; batch < options.training.evaluation.batches; ++batch) {
+    absl::StatusOr<int64_t> real = loader->Validation(batch * rows, network.tokens(), network.targets());
+    TY_CHECK_OK(real);
+    network.Forward(stream);
+    for (int64_t i = 0; i < network.losses().size(); ++i) sum += network.losses().as<float>()[i];
+    tokens += static_cast<double>(*real * options.data.sequence_length);
+  }
+  return sum / tokens;
+}
+
+TEST(QatJobTest, ExportsTheFloatModelAndItsCodes) {
+  train::testing::TinyDataset data;
+  TempDir attempt;
+  const spec::JobOptions options = TinyJob(data.path());
+  const v1::JobResult result = RunJob(options, attempt.path());
+  ASSERT_EQ(result.artifacts_size(), 2);
+  EXPECT_EQ(result.artifacts(0).name(), "model");
+  EXPECT_EQ(result.artifacts(1).name(), "packed");
+  EXPECT_EQ(result.artifacts(1).path(), attempt.Join("packed"));
+  int64_t bytes = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(attempt.Join("packed"))) {
+    bytes += static_cast<int64_t>(entry.file_size());
+  }
+  EXPECT_EQ(result.artifacts(1).bytes(), bytes);
+  EXPECT_TRUE(FileExists(attempt.Join("packed/tokenizer.json")));
+  ASSERT_EQ(result.samples_size(), 1);
+  EXPECT_THAT(result.samples(0), StartsWith("The yard"));
+
+  // The quantizers are active in the reported evaluation, and the codes alone give the same.
+  const double reported = result.values().at("evaluation_loss");
+  EXPECT_NEAR(PackedLoss(attempt.Join("packed"), options), reported, 1e-4);
+  spec::JobOptions dense = options;
+  dense.training.linear.scheme = spec::LinearFp32{};
+  TempDir other;
+  EXPECT_GT(std::abs(RunJob(dense, other.path()).values().at("evaluation_loss") - reported), 1e-3);
+}
+
+TEST(QatJobTest, StartsFromAModelFolder) {
+  train::testing::TinyDataset data;
+  TempDir first, second;
+  spec::JobOptions options = TinyJob(data.path());
+  RunJob(options, first.path());
+  options.model.source = spec::PathModel{first.Join("model"), false};
+  JobRank rank(options, second.path());
+  ASSERT_OK(rank.job->Prepare(rank.context));
+  ASSERT_OK(rank.job->Initialize());
+  EXPECT_LT(rank.Units(1)[0].metrics.at("loss"), 5.3) << "ln 257 = 5.55 is where initial weights begin";
+
+  options.model.source = spec::PathModel{first.Join("packed"), false};
+  JobRank codes(options, second.path());
+  ASSERT_OK(codes.job->Prepare(codes.context));
+  EXPECT_THAT(codes.job->Initialize(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("quantization_config")));
+}
+
+TEST(QatJobTest, WithoutWeightCodesThereIsNoPackedModel) {
+  train::testing::TinyDataset data;
+  TempDir attempt;
+  spec::JobOptions options = TinyJob(data.path());
+  options.training.steps = 1;
+  options.training.linear.scheme = spec::LinearQuest{.weight_grid = spec::LinearQuest::Grid::kNone, .hadamard_dim = 32};
+  EXPECT_EQ(RunJob(options, attempt.path()).artifacts_size(), 1);
+  EXPECT_FALSE(FileExists(attempt.Join("packed")));
+}
+
+// A layer that the rotation does not fit is refused before anything is trained.
+TEST(QatJobTest, NamesTheLayerThatDoesNotFit) {
+  train::testing::TinyDataset data;
+  TempDir attempt;
+  spec::JobOptions options = TinyJob(data.path());
+  options.training.linear.scheme = spec::LinearQuest{.hadamard_dim = 64};
+  JobRank rank(options, attempt.path());
+  EXPECT_THAT(rank.job->Prepare(rank.context), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("layers.0.qkv")));
+}
+
+}  // namespace
+}  // namespace trainyard::jobs
