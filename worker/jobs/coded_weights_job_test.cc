@@ -1,0 +1,137 @@
+// A job whose weights are codes only (ECO), from the spec to the exported model.
+#include <cmath>
+#include <cstring>
+
+#include "base/file.h"
+#include "base/testing/status_matchers.h"
+#include "base/testing/temp_dir.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "worker/ckpt/checkpoint.h"
+#include "worker/ckpt/checkpointer.h"
+#include "worker/jobs/testing/job_rank.h"
+#include "worker/train/testing/tiny_dataset.h"
+
+namespace trainyard::jobs {
+namespace {
+
+using ::testing::StartsWith;
+
+spec::JobOptions EcoJob(const std::string& data, spec::FloatType dtype) {
+  spec::JobOptions options;
+  spec::ShapeModel model;
+  model.shape = {.vocab_size = 257,
+                 .hidden_size = 32,
+                 .intermediate_size = 64,
+                 .num_hidden_layers = 2,
+                 .num_attention_heads = 4,
+                 .num_key_value_heads = 2,
+                 .head_dim = 8};
+  options.model.source = model;
+  options.model.dtype = dtype;
+  options.data.path = data;
+  options.data.sequence_length = 32;
+  options.seed = 4;
+  options.training.steps = 8;
+  options.training.micro_batch = 4;
+  options.training.evaluation = {.interval_steps = 0, .batches = 2};
+  if (dtype == spec::FloatType::kBf16) options.training.linear.scheme = spec::LinearBf16{};
+  spec::EcoOptions eco;
+  eco.learning_rate = 0.02;
+  eco.first_moment = spec::MomentType::kBf16;
+  options.training.optimizer = eco;
+  spec::PretrainOptions pretrain;
+  pretrain.samples.prompts = {"The yard"};
+  pretrain.samples.tokens = 12;
+  options.kind = pretrain;
+  return options;
+}
+
+std::string Weights(const v1::JobResult& result) {
+  absl::StatusOr<std::string> text = ReadFile(JoinPath(result.artifacts(0).path(), "model.safetensors"));
+  TY_CHECK_OK(text);
+  return *text;
+}
+
+// A rank that dies between two steps costs nothing but time; the model, its samples and what it tells are those of a
+// run that was not disturbed.
+TEST(CodedWeightsJobTest, ARestoredRunExportsTheBitsOfAnUndisturbedOne) {
+  train::testing::TinyDataset data;
+  for (const spec::FloatType dtype : {spec::FloatType::kFp32, spec::FloatType::kBf16}) {
+    TempDir root, other;
+    JobRank undisturbed(EcoJob(data.path(), dtype), root.path());
+    ASSERT_OK(undisturbed.job->Prepare(undisturbed.context));
+    ASSERT_OK(undisturbed.job->Initialize());
+    const std::vector<UnitResult> units = undisturbed.Units(8);
+    EXPECT_LT(units.back().metrics.at("loss"), units.front().metrics.at("loss") - 0.5);
+    for (const UnitResult& unit : units) {
+      EXPECT_GT(unit.metrics.at("eco_changed_share"), 0);
+      EXPECT_GT(unit.metrics.at("eco_injection_ratio"), 0);
+      EXPECT_EQ(unit.metrics.at("eco_clipped_share"), 0);
+    }
+    ASSERT_OK_AND_ASSIGN(const v1::JobResult expected, undisturbed.job->Finish());
+    ASSERT_EQ(expected.samples_size(), 1);
+    EXPECT_THAT(expected.samples(0), StartsWith("The yard"));
+
+    JobRank first(EcoJob(data.path(), dtype), other.path());
+    ASSERT_OK(first.job->Prepare(first.context));
+    ASSERT_OK(first.job->Initialize());
+    first.Units(5);
+    ckpt::CheckpointerOptions options;
+    options.job_root = other.path();
+    options.attempt = 1;
+    options.fence = 1;
+    v1::CheckpointManifest committed;
+    const auto commit = [&](const v1::CheckpointManifest& manifest) {
+      committed = manifest;
+      return absl::OkStatus();
+    };
+    {
+      const std::unique_ptr<ckpt::Checkpointer> checkpointer = ckpt::Checkpointer::Create(options, nullptr, commit);
+      ASSERT_OK(checkpointer->Snapshot(5, [&](ckpt::CheckpointWriter& writer) { return first.job->Save(writer); }));
+      ASSERT_OK(checkpointer->Wait().status);
+    }
+    ASSERT_OK_AND_ASSIGN(const std::unique_ptr<ckpt::CheckpointReader> reader,
+                         ckpt::CheckpointReader::Open(other.path(), committed, 0));
+    EXPECT_TRUE(reader->Has("weight.codes/layers.0.qkv.weight"));
+    EXPECT_TRUE(reader->Has("weight.scales/layers.0.qkv.weight"));
+    EXPECT_FALSE(reader->Has("weight/layers.0.qkv.weight"));
+    EXPECT_TRUE(reader->Has("weight/embedding.weight"));
+    JobRank second(EcoJob(data.path(), dtype), other.path());
+    ASSERT_OK(second.job->Prepare(second.context));
+    ASSERT_OK(second.job->Initialize());
+    ASSERT_OK(second.job->Restore(*reader));
+    const std::vector<UnitResult> rest = second.Units(3);
+    for (size_t i = 0; i < 3; ++i) {
+      for (const char* name : {"loss", "gradient_norm", "eco_changed_share", "eco_injection_ratio"}) {
+        EXPECT_EQ(rest[i].metrics.at(name), units[5 + i].metrics.at(name)) << name;
+      }
+    }
+    ASSERT_OK_AND_ASSIGN(const v1::JobResult result, second.job->Finish());
+    EXPECT_EQ(Weights(result), Weights(expected));
+    EXPECT_EQ(result.samples(0), expected.samples(0));
+    EXPECT_EQ(result.values().at("evaluation_loss"), expected.values().at("evaluation_loss"));
+  }
+}
+
+// The export is numbers, and a run that starts from it rounds them to codes again: to where they were.
+TEST(CodedWeightsJobTest, ARunStartsFromAnExportedModel) {
+  train::testing::TinyDataset data;
+  TempDir root, other;
+  JobRank first(EcoJob(data.path(), spec::FloatType::kFp32), root.path());
+  ASSERT_OK(first.job->Prepare(first.context));
+  ASSERT_OK(first.job->Initialize());
+  first.Units(8);
+  ASSERT_OK_AND_ASSIGN(const v1::JobResult trained, first.job->Finish());
+
+  spec::JobOptions options = EcoJob(data.path(), spec::FloatType::kFp32);
+  options.model.source = spec::PathModel{.path = trained.artifacts(0).path()};
+  JobRank second(options, other.path());
+  ASSERT_OK(second.job->Prepare(second.context));
+  ASSERT_OK(second.job->Initialize());
+  ASSERT_OK_AND_ASSIGN(const v1::JobResult imported, second.job->Finish());
+  EXPECT_NEAR(imported.values().at("evaluation_loss"), trained.values().at("evaluation_loss"), 1e-4);
+}
+
+}  // namespace
+}  // namespace trainyard::jobs
