@@ -118,7 +118,6 @@ ScheduleOptions ParseSchedule(const v1::Schedule& spec, int64_t steps, FieldErro
 // Methods that no worker has: linear schemes, and what of the optimizers FieldOf names.
 constexpr absl::string_view kNotYet[] = {
     "quest.projection",
-    "elsa",
 };
 
 void RefuseNotYet(absl::string_view field, FieldErrors& errors) {
