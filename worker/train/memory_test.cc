@@ -152,9 +152,15 @@ spec::OptimizerOptions OfRankFive() {
   options.subspace.rank = 5;
   return options;
 }
+spec::AdamWOptions OfSmallMoments() {
+  spec::AdamWOptions options;
+  options.first_moment = spec::MomentType::kE4M3;
+  options.second_moment = spec::MomentType::kBf16;
+  return options;
+}
 INSTANTIATE_TEST_SUITE_P(Optimizers, SteadyStepTest,
-                         ::testing::Values(spec::AdamWOptions(), OfRankFive<spec::DctAdamWOptions>(),
-                                           OfRankFive<spec::TrionOptions>()));
+                         ::testing::Values(spec::AdamWOptions(), OfSmallMoments(), spec::EcoOptions(),
+                                           OfRankFive<spec::DctAdamWOptions>(), OfRankFive<spec::TrionOptions>()));
 
 }  // namespace
 }  // namespace trainyard::train
