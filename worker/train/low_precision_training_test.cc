@@ -102,7 +102,7 @@ INSTANTIATE_TEST_SUITE_P(All, LowPrecisionTest, ::testing::ValuesIn(Cases()),
                          [](const auto& info) { return info.param.name; });
 
 // Near what f32 reaches, which a gradient with the wrong factor, sign or transpose does not; evaluated through the same
-// quantizers, in a batch of another size of rows where the scheme allows it.
+// quantizers.
 TEST_P(LowPrecisionTest, Learns) {
   const TinyRun dense(dataset_, TinyOptions({spec::LinearFp32{}, {}})), run(dataset_, TinyOptions(GetParam().linear));
   const double reached = dense.Losses(60).back();
