@@ -11,7 +11,7 @@ namespace {
 using benchmark::Counter;
 using testing::HostTensor;
 
-constexpr int64_t kRows = 2048, kCols = 4096, kCount = kRows * kCols;
+constexpr int64_t kRows = 512, kCols = 4096, kCount = kRows * kCols;
 
 void SetRates(benchmark::State& state) {
   state.counters["elements/s"] = Counter(static_cast<double>(kCount), Counter::kIsIterationInvariantRate);
@@ -37,7 +37,7 @@ void BM_Eco(benchmark::State& state, EcoForm form, DType format, int64_t span, D
   SetRates(state);
 }
 void Options(benchmark::internal::Benchmark* bench) {
-  bench->UseRealTime()->Unit(benchmark::kMillisecond)->MinTime(0.2);
+  bench->UseRealTime()->Unit(benchmark::kMillisecond)->MinTime(0.5);
 }
 constexpr Rounding kNearest = Rounding::kNearestEven, kStochastic = Rounding::kStochastic;
 BENCHMARK_CAPTURE(BM_Eco, adamw_e4m3_rows_nearest, EcoForm::kAdamW, DType::kF8E4M3, kCols, DType::kF32, kNearest)

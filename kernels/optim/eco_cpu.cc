@@ -74,16 +74,18 @@ TY_SIMD void InjectExact(const EcoConstants<float>& constants, int64_t count, Ec
 
 // sum (after - before)^2 and sum before^2, in kLanes partial sums added in order.
 TY_SIMD void AddSquares(const float* before, const float* after, int64_t count, float* statistics) {
-  float injection[kLanes] = {}, momentum[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
+  alignas(64) float injection[kLanes] = {}, momentum[kLanes] = {};
+  const int64_t whole = count / kLanes * kLanes;
+  for (int64_t i = 0; i < whole; i += kLanes) {
     for (int lane = 0; lane < kLanes; ++lane) {
       const float difference = after[i + lane] - before[i + lane];
       injection[lane] += difference * difference;
-      momentum[lane] += before[i + lane] * before[i + lane];
     }
   }
-  for (; i < count; ++i) {
+  for (int64_t i = 0; i < whole; i += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) momentum[lane] += before[i + lane] * before[i + lane];
+  }
+  for (int64_t i = whole; i < count; ++i) {
     injection[0] += (after[i] - before[i]) * (after[i] - before[i]);
     momentum[0] += before[i] * before[i];
   }
