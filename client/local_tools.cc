@@ -14,6 +14,7 @@ const std::vector<std::pair<std::string, std::string>>& LocalCommands() {
       {"data", "Make data sets: trainyard data tokenize"},
       {"generate", "Sample text from a trained model"},
       {"eval", "Loss of a model on a data set"},
+      {"prune", "Prune a model without training it: magnitude, Wanda, SparseGPT"},
       {"run", "Run a job on this machine, coordinator and workers included"},
   };
   return *kCommands;

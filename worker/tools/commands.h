@@ -14,6 +14,8 @@ void AddPlanCommand(CLI::App& app, int* exit_code);
 void AddGenerateCommand(CLI::App& app, int* exit_code);
 // `eval --model DIR --data DIR`: loss and perplexity on the validation split.
 void AddEvalCommand(CLI::App& app, int* exit_code);
+// `prune MODEL --out DIR`: one-shot pruning by magnitude, Wanda or SparseGPT.
+void AddPruneCommand(CLI::App& app, int* exit_code);
 // `run JOB.yaml`: coordinator, workers and job as one process tree.
 void AddRunCommand(CLI::App& app, int* exit_code);
 

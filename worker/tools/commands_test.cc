@@ -12,6 +12,7 @@
 #include "gtest/gtest.h"
 #include "worker/data/loader.h"
 #include "worker/model/hugging_face.h"
+#include "worker/model/safetensors.h"
 #include "worker/model/testing/test_network.h"
 #include "worker/tools/tool.h"
 #include "worker/train/testing/tiny_dataset.h"
@@ -32,6 +33,7 @@ Outcome Call(const std::vector<std::string>& arguments) {
   AddPlanCommand(app, &outcome.exit_code);
   AddGenerateCommand(app, &outcome.exit_code);
   AddEvalCommand(app, &outcome.exit_code);
+  AddPruneCommand(app, &outcome.exit_code);
   AddRunCommand(app, &outcome.exit_code);
   ::testing::internal::CaptureStdout();
   ::testing::internal::CaptureStderr();
@@ -183,6 +185,45 @@ TEST_F(ModelCommandTest, EvalIsTheMeanLossOverTheValidationWindows) {
   EXPECT_NEAR(found["loss"].get<double>(), sum / 96, 1e-6);
   EXPECT_NEAR(found["perplexity"].get<double>(), std::exp(sum / 96), 1e-3);
   EXPECT_EQ(Call({"eval", "--model", model_.path(), "--data", data_.path(), "--sequence_length", "129"}).exit_code, 2);
+}
+
+TEST_F(ModelCommandTest, PruneWritesAModelAndItsMasks) {
+  for (const std::string method : {"magnitude", "wanda", "sparsegpt"}) {
+    TempDir out;
+    const Outcome outcome =
+        Call({"prune", model_.path(), "--method", method, "--pattern", "2:4", "--data", data_.path(), "--samples", "8",
+              "--sequence_length", "32", "--out", out.path(), "-o", "json"});
+    ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
+    const nlohmann::json found = nlohmann::json::parse(outcome.out);
+    EXPECT_EQ(found["matrices"], 14);
+    EXPECT_EQ(found["elements"], 2 * found["pruned"].get<int64_t>());
+    ASSERT_OK_AND_ASSIGN(const model::SafetensorsReader weights,
+                         model::SafetensorsReader::Open(out.Join("model.safetensors")));
+    ASSERT_OK_AND_ASSIGN(const model::SafetensorsReader masks,
+                         model::SafetensorsReader::Open(out.Join("masks.safetensors")));
+    EXPECT_EQ(masks.metadata().at("method"), method);
+    EXPECT_EQ(masks.entries().size(), 14u);
+    for (const auto& [name, entry] : masks.entries()) {
+      ASSERT_OK_AND_ASSIGN(const kernels::TensorView bits, masks.Tensor(name));
+      ASSERT_OK_AND_ASSIGN(const kernels::TensorView weight, weights.Tensor(name));
+      for (int64_t i = 0; i < weight.size(); ++i) {
+        ASSERT_EQ((bits.as<uint8_t>()[i / 8] >> (i % 8)) & 1, weight.as<float>()[i] != 0) << name;
+      }
+    }
+    EXPECT_EQ(Call({"eval", "--model", out.path(), "--data", data_.path(), "--sequence_length", "32"}).exit_code, 0);
+  }
+  const auto fails = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"prune", model_.path(), "--out", model_.Join("out")};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Outcome outcome = Call(arguments);
+    EXPECT_EQ(outcome.exit_code, 2);
+    return outcome.err;
+  };
+  EXPECT_THAT(fails({"--method", "obd"}), HasSubstr("'obd' is not magnitude, wanda or sparsegpt"));
+  EXPECT_THAT(fails({"--sparsity", "1"}), HasSubstr("1 not in [0, 1)"));
+  EXPECT_THAT(fails({"--pattern", "1:4"}), HasSubstr("'1:4' is not 2:4 or 4:8"));
+  EXPECT_THAT(fails({"--method", "wanda"}), HasSubstr("--data: wanda needs a data set"));
+  EXPECT_THAT(fails({"--data", data_.path(), "--sequence_length", "129"}), HasSubstr("129 not in [1, 128]"));
 }
 
 TEST(NumbersTest, AreShort) {

@@ -18,6 +18,7 @@ int main(int argc, char** argv) {
   trainyard::tools::AddPlanCommand(app, &exit_code);
   trainyard::tools::AddGenerateCommand(app, &exit_code);
   trainyard::tools::AddEvalCommand(app, &exit_code);
+  trainyard::tools::AddPruneCommand(app, &exit_code);
   trainyard::tools::AddRunCommand(app, &exit_code);
   try {
     app.parse(argc, argv);
