@@ -10,6 +10,7 @@
 #include "worker/ckpt/checkpoint.h"
 #include "worker/ckpt/checkpointer.h"
 #include "worker/jobs/testing/job_rank.h"
+#include "worker/tools/loaded_model.h"
 #include "worker/train/testing/tiny_dataset.h"
 
 namespace trainyard::jobs {
@@ -97,6 +98,20 @@ TEST(CodedWeightsJobTest, ARestoredRunExportsTheBitsOfAnUndisturbedOne) {
     EXPECT_TRUE(reader->Has("weight.scales/layers.0.qkv.weight"));
     EXPECT_FALSE(reader->Has("weight/layers.0.qkv.weight"));
     EXPECT_TRUE(reader->Has("weight/embedding.weight"));
+    // `trainyard eval` and `generate` read it as the model that an export of this step is.
+    ASSERT_OK_AND_ASSIGN(const v1::JobResult early, first.job->Finish());
+    kernels::Stream stream(1);
+    const auto storage = dtype == spec::FloatType::kFp32 ? kernels::DType::kF32 : kernels::DType::kBF16;
+    ASSERT_OK_AND_ASSIGN(const tools::LoadedModel from_export,
+                         tools::LoadModel(early.artifacts(0).path(), storage, stream));
+    ASSERT_OK_AND_ASSIGN(
+        const tools::LoadedModel from_checkpoint,
+        tools::LoadModel(JoinPath(other.path(), "attempt-1-fence-1/checkpoints/step-00000005"), storage, stream));
+    for (size_t i = 0; i < from_export.weights.all.size(); ++i) {
+      const kernels::TensorView &a = from_export.weights.all[i], &b = from_checkpoint.weights.all[i];
+      EXPECT_EQ(std::memcmp(a.data(), b.data(), static_cast<size_t>(a.bytes())), 0) << i;
+    }
+
     JobRank second(EcoJob(data.path(), dtype), other.path());
     ASSERT_OK(second.job->Prepare(second.context));
     ASSERT_OK(second.job->Initialize());

@@ -8,6 +8,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "worker/comm/local/local_communicator.h"
+#include "worker/linear/make_linear_scheme.h"
 #include "worker/train/testing/tiny_dataset.h"
 #include "worker/train/trainer.h"
 
@@ -272,6 +273,45 @@ TEST(CodedTrainingTest, DecodedWeightsAreThoseOfTheForward) {
     const TinyRun undisturbed = MakeRun(dataset, options);
     Losses(undisturbed, 3);
     EXPECT_EQ(Losses(run, 2), Losses(undisturbed, 2));
+  }
+}
+
+// Under every linear scheme: what it computes from codes is what it computes from the decoded numbers.
+TEST(CodedTrainingTest, EveryLinearSchemeReadsTheCodes) {
+  testing::TinyDataset dataset;
+  using Schemes = decltype(spec::LinearOptions::scheme);
+  for (const Schemes& scheme :
+       {Schemes(spec::LinearFp32()), Schemes(spec::LinearBf16()), Schemes(spec::LinearFp8()),
+        Schemes(spec::LinearQuest()), Schemes(spec::LinearQuartet()), Schemes(spec::LinearQuartet2())}) {
+    TrainerOptions options = TinyOptions(Eco(Format::kE4M3, Granularity::kGroup32));
+    options.config.hidden_size = options.config.intermediate_size = 128;
+    options.config.head_dim = 32;
+    options.training.micro_batch = 4;  // 128 rows
+    options.training.linear.scheme = scheme;
+    const TinyRun run = MakeRun(dataset, options);
+    Losses(run, 3);
+    ASSERT_OK_AND_ASSIGN(const double coded, run.trainer->Evaluate(*run.loader, 1, Never));
+
+    const auto dense = linear::MakeLinearScheme(options.training.linear);
+    const model::NetworkTensors& decoded = run.trainer->DecodedWeights();
+    const model::NetworkOptions shape{.batch = 4, .seq = 32, .dtype = options.dtype};
+    kernels::Arena counting = kernels::Arena::CountOnly();
+    model::Network(options.config, shape, dense.get(), &decoded, nullptr, counting);
+    kernels::Arena arena = *kernels::Arena::Reserve(counting.used_bytes());
+    model::Network network(options.config, shape, dense.get(), &decoded, nullptr, arena);
+    kernels::Stream stream(1);
+    network.Prepare(stream);
+    ASSERT_OK(run.loader->Validation(0, network.tokens(), network.targets()).status());
+    network.Forward(stream);
+    double sum = 0;
+    for (int64_t i = 0; i < network.losses().size(); ++i) sum += network.losses().as<float>()[i];
+    EXPECT_EQ(coded, sum / static_cast<double>(network.losses().size())) << scheme.index();
+
+    options.threads = 3;
+    options.training.recompute = spec::Recompute::kBlock;
+    const TinyRun saving = MakeRun(dataset, options);
+    Losses(saving, 3);
+    EXPECT_EQ(StateBytes(*saving.trainer), StateBytes(*run.trainer)) << scheme.index();
   }
 }
 
