@@ -22,9 +22,8 @@ struct LoadedModel {
   std::string tokenizer_directory;
 };
 
-// `directory` has a config.json, of floats or of codes (a packed model), or a manifest.json (a checkpoint; its tokenizer
-// is that of the job's data set).
-// NotFound if it has neither.
+// `directory` has a config.json, of floats or of codes (a packed model), or a manifest.json (a checkpoint; its
+// tokenizer is that of the job's data set). NotFound if it has neither.
 absl::StatusOr<LoadedModel> LoadModel(const std::string& directory, kernels::DType dtype, kernels::Stream& stream);
 
 // "fp32" or "bf16".
