@@ -1,4 +1,4 @@
-// sparsity_runs --data DATASET [--seeds 3] [--dense_steps 600] [--steps 600] [--sparsity 0.5,0.7,0.9]
+// sparsity_runs --data DATASET [--first_seed 1] [--seeds 3] [--dense_steps 600] [--steps 600] [--sparsity 0.5,0.7,0.9]
 //
 // Perplexity of a small Llama on real text, pruned in several ways (shared/methods/elsa.md, check 7): one line a seed
 // and sparsity, then the means over the seeds. From one dense model each:
@@ -29,6 +29,7 @@ namespace {
 
 struct Flags {
   std::string data;
+  int first_seed = 1;
   int seeds = 3;
   int64_t dense_steps = 600;
   int64_t steps = 600;
@@ -81,7 +82,7 @@ void CopyWeights(const train::Trainer& from, train::Trainer* to) {
   }
 }
 
-// Holds what is 0 in `masked` at 0, if it is given.
+// After each step what `zeros` marks, parameter by parameter, is 0 again; empty: nothing.
 absl::Status Train(train::Trainer* trainer, data::Loader* loader, const std::vector<std::vector<uint8_t>>& zeros) {
   for (int64_t step = 0; step < trainer->options().training.steps; ++step) {
     TY_RETURN_IF_ERROR(trainer->Step(*loader).status());
@@ -133,6 +134,13 @@ absl::Status Measure(const Flags& flags, const train::Trainer& dense, uint64_t s
   const auto load = [&](const kernels::TensorView& tokens, const kernels::TensorView& targets) {
     return loader->Next(tokens, targets);
   };
+  TY_ASSIGN_OR_RETURN(const spec::ElsaOptions elsa, Elsa(flags, sparsity));
+  TY_ASSIGN_OR_RETURN(const auto sparse, MakeTrainer(*loader, seed, flags.steps, 0, elsa));
+  CopyWeights(dense, sparse.get());
+  TY_RETURN_IF_ERROR(Train(sparse.get(), loader, {}));
+  sparse->Finalize();
+  TY_RETURN_IF_ERROR(loader->Restore(first));
+  TY_ASSIGN_OR_RETURN((*figures)["elsa"], Perplexity(flags, sparse.get(), loader));
   const std::pair<const char*, prune::Method> methods[] = {{"magnitude", prune::Method::kMagnitude},
                                                            {"wanda", prune::Method::kWanda},
                                                            {"sparsegpt", prune::Method::kSparseGpt}};
@@ -159,13 +167,6 @@ absl::Status Measure(const Flags& flags, const train::Trainer& dense, uint64_t s
     TY_RETURN_IF_ERROR(loader->Restore(first));
     TY_ASSIGN_OR_RETURN((*figures)["magnitude+tuned"], Perplexity(flags, trainer.get(), loader));
   }
-  TY_ASSIGN_OR_RETURN(const spec::ElsaOptions elsa, Elsa(flags, sparsity));
-  TY_ASSIGN_OR_RETURN(const auto trainer, MakeTrainer(*loader, seed, flags.steps, 0, elsa));
-  CopyWeights(dense, trainer.get());
-  TY_RETURN_IF_ERROR(Train(trainer.get(), loader, {}));
-  trainer->Finalize();
-  TY_RETURN_IF_ERROR(loader->Restore(first));
-  TY_ASSIGN_OR_RETURN((*figures)["elsa"], Perplexity(flags, trainer.get(), loader));
   return absl::OkStatus();
 }
 
@@ -177,7 +178,7 @@ void Print(const std::string& title, const Figures& figures) {
 
 absl::Status Run(const Flags& flags) {
   std::map<double, Figures> means;
-  for (int seed = 1; seed <= flags.seeds; ++seed) {
+  for (int seed = flags.first_seed; seed < flags.first_seed + flags.seeds; ++seed) {
     TY_ASSIGN_OR_RETURN(data::Loader loader, OpenData(flags, static_cast<uint64_t>(seed)));
     spec::AdamWOptions adamw;
     adamw.learning_rate = 3e-3;
@@ -212,6 +213,7 @@ int main(int argc, char** argv) {
   trainyard::Flags flags;
   CLI::App app("Perplexity of a small Llama, pruned in several ways", "sparsity_runs");
   app.add_option("--data", flags.data, "Data set folder made by `trainyard data tokenize`")->required();
+  app.add_option("--first_seed", flags.first_seed)->capture_default_str();
   app.add_option("--seeds", flags.seeds, "Dense models")->capture_default_str();
   app.add_option("--dense_steps", flags.dense_steps)->capture_default_str();
   app.add_option("--steps", flags.steps, "Steps of the runs that train on")->capture_default_str();
