@@ -1,4 +1,5 @@
 // fake_quantization [--width 1024] [--layers 2] [--batch 4] [--sequence_length 256] [--steps 7] [--threads 1,2]
+// [--only NAME,...]
 //
 // What the quantizers of a linear scheme add to a training step: steps of a network with the scheme and of the same
 // network in f32 in turns, in CPU time of all threads, so that other load matters little. The products cost the same in
@@ -10,6 +11,7 @@
 #include <iostream>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_format.h"
@@ -27,6 +29,7 @@ struct Flags {
   int sequence_length = 256;
   int steps = 7;
   std::vector<int> threads = {1, 2};
+  std::vector<std::string> only;
 };
 
 std::unique_ptr<train::Trainer> MakeTrainer(const Flags& flags, int threads, const spec::LinearOptions& linear) {
@@ -67,8 +70,8 @@ double Median(std::vector<double>& values) {
   return values[values.size() / 2];
 }
 
-void Measure(const Flags& flags, int threads, const std::string& name, const spec::LinearQuest& quest) {
-  const auto quantized = MakeTrainer(flags, threads, {.scheme = quest, .exclude = {}});
+void Measure(const Flags& flags, int threads, const std::string& name, const spec::LinearOptions& linear) {
+  const auto quantized = MakeTrainer(flags, threads, linear);
   const auto dense = MakeTrainer(flags, threads, {});
   Milliseconds(*quantized);
   Milliseconds(*dense);
@@ -87,12 +90,24 @@ void Measure(const Flags& flags, int threads, const std::string& name, const spe
 
 void MeasureAll(const Flags& flags) {
   using Grid = spec::LinearQuest::Grid;
+  using Recipe = spec::LinearQuartet2::Recipe;
+  const std::vector<std::pair<std::string, spec::LinearOptions>> all = {
+      {"quest W4A4", {spec::LinearQuest{}, {}}},
+      {"quest FP4", {spec::LinearQuest{.weight_grid = Grid::kFp4, .activation_grid = Grid::kFp4}, {}}},
+      {"quest 2:4 INT4", {spec::LinearQuest{.weight_grid = Grid::kInt24}, {}}},
+      {"fp8", {spec::LinearFp8{}, {}}},
+      {"quartet", {spec::LinearQuartet{}, {}}},
+      {"quartet2", {spec::LinearQuartet2{}, {}}},
+      {"nvidia", {spec::LinearQuartet2{.recipe = Recipe::kNvidia, .four_over_six = false}, {}}},
+      {"tetrajet_v2", {spec::LinearQuartet2{.recipe = Recipe::kTetraJetV2, .four_over_six = false}, {}}}};
   std::cout << absl::StrFormat("width %d, %d layers, %d x %d tokens a step, medians of %d steps\n", flags.width,
                                flags.layers, flags.batch, flags.sequence_length, flags.steps);
   for (const int threads : flags.threads) {
-    Measure(flags, threads, "quest W4A4", {});
-    Measure(flags, threads, "quest FP4", {.weight_grid = Grid::kFp4, .activation_grid = Grid::kFp4});
-    Measure(flags, threads, "quest 2:4 INT4", {.weight_grid = Grid::kInt24});
+    for (const auto& [name, linear] : all) {
+      const bool is_wanted =
+          flags.only.empty() || std::find(flags.only.begin(), flags.only.end(), name) != flags.only.end();
+      if (is_wanted) Measure(flags, threads, name, linear);
+    }
   }
 }
 
@@ -108,6 +123,7 @@ int main(int argc, char** argv) {
   app.add_option("--sequence_length", flags.sequence_length)->capture_default_str();
   app.add_option("--steps", flags.steps, "Steps measured, after one that is not")->capture_default_str();
   app.add_option("--threads", flags.threads, "Thread counts")->delimiter(',');
+  app.add_option("--only", flags.only, "Names of the rows to measure")->delimiter(',');
   CLI11_PARSE(app, argc, argv);
   trainyard::MeasureAll(flags);
   return 0;
