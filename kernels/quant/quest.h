@@ -3,6 +3,7 @@
 //   v = x H                     H of `rotate_group` columns (kernels/transform/hadamard.h), or v = x with group 0
 //   r = sqrt(mean_k v_k^2)      clip = alpha r + 1e-8      alpha minimises the squared error on N(0, 1)
 //                               kAbsMax instead: clip = max_k |v_k| + 1e-8 (the paper's straight-through baseline)
+//                               kGiven: `steps` is given, and clip follows from it
 //   INT b: step = 2 clip / (2^b - 1), q = clamp(round_half_even(v / step + 1/2), -2^(b-1) + 1, 2^(b-1)),
 //          value = (q - 1/2) step, code = q - 1: 2^b levels, evenly spaced, none of them zero
 //   FP4:   step = clip / 6, code = E2M1(v / step), ties to even, value = E2M1 level * step
@@ -30,7 +31,7 @@
 namespace trainyard::kernels {
 
 enum class QuestGrid { kInt, kFp4 };
-enum class QuestClip { kMse, kAbsMax };
+enum class QuestClip { kMse, kAbsMax, kGiven };
 enum class QuestMask { kTrust, kClip, kStraightThrough };
 
 struct QuestFormat {
@@ -50,7 +51,7 @@ struct QuestQuantizeArgs {
   QuestFormat format;
   int64_t rotate_group = 0;  // 0, or a power of two from 16 to 1024 that divides the columns
   // Results, each overwritten. All but `steps` may be absent.
-  TensorView steps;        // f32 (rows)
+  TensorView steps;        // f32 (rows); an input with kGiven
   TensorView values = {};  // f32 or bf16 (rows, cols); may be v
   TensorView codes = {};   // u8 (rows, cols): INT codes as signed bytes, FP4 codes in the low half; 0 where 2:4 drops
   TensorView code_sums = {};  // i32 (rows): sum of the INT codes, for the product of codes; not with 2:4

@@ -133,6 +133,10 @@ const float* LoadRotated(const QuestQuantizeArgs& args, int64_t at, int64_t coun
 }
 
 QuestRow RowOf(const QuestQuantizeArgs& args, int64_t row, const Grid& grid) {
+  if (args.format.clip == QuestClip::kGiven) {
+    const float step = args.steps.as<float>()[row];
+    return {step * grid.steps_per_clip, step};
+  }
   const int64_t cols = args.v.dim(1);
   float sums[kWidth] = {};
   uint32_t largest = 0;

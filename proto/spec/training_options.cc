@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iterator>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -115,35 +114,6 @@ ScheduleOptions ParseSchedule(const v1::Schedule& spec, int64_t steps, FieldErro
   return options;
 }
 
-// Methods that no worker has: linear schemes, and what of the optimizers FieldOf names.
-constexpr absl::string_view kNotYet[] = {
-    "quest.projection",
-};
-
-void RefuseNotYet(absl::string_view field, FieldErrors& errors) {
-  if (std::find(std::begin(kNotYet), std::end(kNotYet), field) != std::end(kNotYet)) {
-    errors.Add(field, "is not available in this version");
-  }
-}
-
-std::string FieldOf(const LinearOptions& options) {
-  const auto* const quest = std::get_if<LinearQuest>(&options.scheme);
-  const bool is_lsq = quest != nullptr && quest->projection == LinearQuest::Projection::kLsq;
-  return is_lsq ? "quest.projection" : SchemeName(options);
-}
-
-std::string FieldOf(const OptimizerOptions& options) {
-  return std::visit(Overloaded{
-                        [](const AdamWOptions&) { return "adamw"; },
-                        [](const SgdOptions&) { return "sgd"; },
-                        [](const EcoOptions&) { return "eco"; },
-                        [](const DctAdamWOptions&) { return "dct_adamw"; },
-                        [](const TrionOptions&) { return "trion"; },
-                        [](const ElsaOptions&) { return "elsa"; },
-                    },
-                    options);
-}
-
 }  // namespace
 
 const LlamaShape* ShapeOf(const ModelOptions& options) {
@@ -224,11 +194,9 @@ TrainingOptions ParseTraining(const v1::TrainingSpec& spec, FieldErrors& errors)
   if (spec.has_accumulation()) options.accumulation = errors.InRange("accumulation", spec.accumulation(), 1, 65'536);
   FieldErrors linear = errors.In("linear");
   options.linear = ParseLinear(spec.linear(), linear);
-  RefuseNotYet(FieldOf(options.linear), linear);
 
   FieldErrors optimizer = errors.In("optimizer");
   options.optimizer = ParseOptimizer(spec.optimizer(), optimizer);
-  RefuseNotYet(FieldOf(options.optimizer), optimizer);
   FieldErrors schedule = errors.In("schedule");
   options.schedule = ParseSchedule(spec.schedule(), valid_steps, schedule);
 

@@ -38,8 +38,8 @@ absl::Status LanguageModelJob::Prepare(JobContext& context) {
                " tokens: there will be no evaluation");
   }
   weights_directory_ = std::move(setup.weights_directory);
-  config_ = setup.trainer.config;
   TY_ASSIGN_OR_RETURN(trainer_, train::Trainer::Create(setup.trainer));
+  config_ = trainer_->options().config;
   if (place.world_size > 1) {
     comm::ExchangeOptions exchange;
     exchange.communication = options_.communication;

@@ -17,6 +17,7 @@ class CodedWeightsScheme final : public LinearScheme {
       : scheme_(std::move(scheme)), weights_(std::move(weights)) {}
 
   absl::string_view name() const override { return scheme_->name(); }
+  int64_t ParameterCount() const override { return scheme_->ParameterCount(); }
 
   int64_t WorkspaceBytes(const LinearSite& site) const override {
     const int64_t decoded = IsCoded(site) ? Scratch::Bytes(site.storage, site.in * site.out) : 0;

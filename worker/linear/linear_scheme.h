@@ -37,6 +37,8 @@ struct LinearRandom {
 struct LinearCall {
   const LinearSite& site;
   LinearRandom random = {};
+  kernels::TensorView parameters = {};  // what the scheme learns at the site: storage dtype (ParameterCount), or absent
+  bool calibrates = false;              // a forward that first sets `parameters` from its operands
 
   // The stream of one of a site's kLinearRoles uses of random numbers. Micro-batches 65,536 apart share it.
   kernels::PhiloxKey Key(uint16_t purpose, uint32_t role) const {
@@ -52,10 +54,11 @@ inline constexpr uint32_t kLinearRoles = 16;
 // dy, x, w as in the forward; all of the gradient at once, so that a scheme can share work between its products.
 struct LinearBackwardArgs {
   kernels::TensorView dy, x, w;
-  kernels::TensorView dx;       // dtype of x, overwritten
-  kernels::TensorView dw;       // f32
-  kernels::TensorView db = {};  // f32, optional
-  bool accumulate = false;      // add to dw and db instead of overwriting them
+  kernels::TensorView dx;                // dtype of x, overwritten
+  kernels::TensorView dw;                // f32
+  kernels::TensorView db = {};           // f32, optional
+  kernels::TensorView dparameters = {};  // f32, of LinearCall::parameters
+  bool accumulate = false;               // add to dw, db and dparameters instead of overwriting them
   kernels::TensorView workspace = {};
 };
 
@@ -65,6 +68,9 @@ class LinearScheme {
  public:
   virtual ~LinearScheme() = default;
   virtual absl::string_view name() const = 0;
+
+  // Numbers that the scheme learns at each layer, beside the weights.
+  virtual int64_t ParameterCount() const { return 0; }
 
   // Scratch that is enough for each of the two calls.
   virtual int64_t WorkspaceBytes(const LinearSite& site) const = 0;

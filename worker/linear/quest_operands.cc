@@ -22,13 +22,25 @@ kernels::QuestMask MaskOf(GradientMask mask) {
   return {};
 }
 
+kernels::QuestClip ClipOf(spec::LinearQuest::Projection projection) {
+  switch (projection) {
+    case spec::LinearQuest::Projection::kMseClip:
+      return kernels::QuestClip::kMse;
+    case spec::LinearQuest::Projection::kAbsMax:
+      return kernels::QuestClip::kAbsMax;
+    case spec::LinearQuest::Projection::kLsq:
+      return kernels::QuestClip::kGiven;
+  }
+  TY_CHECK(false);
+  return {};
+}
+
 kernels::QuestFormat FormatOf(const spec::LinearQuest& options, Grid grid, int bits) {
   kernels::QuestFormat format;
   format.grid = grid == Grid::kFp4 ? kernels::QuestGrid::kFp4 : kernels::QuestGrid::kInt;
   format.bits = grid == Grid::kInt24 ? 4 : bits;
   format.is_2_4_sparse = grid == Grid::kInt24;
-  format.clip = options.projection == spec::LinearQuest::Projection::kAbsMax ? kernels::QuestClip::kAbsMax
-                                                                             : kernels::QuestClip::kMse;
+  format.clip = ClipOf(options.projection);
   format.mask = MaskOf(options.gradient_mask);
   format.trust_factor = static_cast<float>(options.trust_factor);
   format.one_bit_outer_scale = static_cast<float>(options.one_bit_outer_scale);

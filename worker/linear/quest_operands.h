@@ -22,6 +22,7 @@ struct QuestOperand {
   std::optional<kernels::QuestFormat> format;  // none: not quantized
 
   bool is_as_stored() const { return rotate_group == 0 && !format.has_value(); }
+  bool learns_step() const { return format.has_value() && format->clip == kernels::QuestClip::kGiven; }
   // Whether the gradient of the operand must pass a mask.
   bool has_mask() const { return format.has_value() && format->mask != kernels::QuestMask::kStraightThrough; }
 };
@@ -30,8 +31,8 @@ struct QuestOperands {
 };
 QuestOperands OperandsOf(const spec::LinearQuest& options);
 
-// x_hat: f32 or bf16, of the shape of x. steps: f32 (rows). mask: u8 (rows, PackedBytes(cols, 1)), or absent. An
-// operand that is as stored is not to be asked for.
+// x_hat: f32 or bf16, of the shape of x. steps: f32 (rows), an input if learns_step(). mask: u8 (rows,
+// PackedBytes(cols, 1)), or absent. An operand that is as stored is not to be asked for.
 struct QuestValuesArgs {
   kernels::TensorView x;
   kernels::TensorView values, steps;

@@ -4,9 +4,10 @@
 //   backward   dx = (M_x o (dy w_hat_h)) H,  dw = (M_w o (dy^T x_hat_h)) H,  db = sum of dy
 //
 // H: block Hadamard along the inputs, or none. M: the mask of kernels/quant/quest.h. What is not quantized has no mask,
-// and what is not rotated is not rotated back (quest_operands.h). The products are emulated: their operands are
-// dequantized values in the storage dtype (in f32 the value itself, in bf16 that rounded), sums are f32, and gradients
-// stay f32 until they are rotated back. Stateless: the backward quantizes again, which costs a pass over x and w.
+// and what is not rotated is not rotated back (quest_operands.h). With projection lsq, two learned steps a layer, of
+// the weights and of the activations (kernels/quant/lsq.h). The products are emulated: their operands are dequantized
+// values in the storage dtype (in f32 the value itself, in bf16 that rounded), sums are f32, and gradients stay f32
+// until they are rotated back. Stateless: the backward quantizes again, which costs a pass over x and w.
 #pragma once
 
 #include <memory>

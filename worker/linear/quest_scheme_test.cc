@@ -434,6 +434,85 @@ TEST(QuestSchemeTest, AbsMaxProjection) {
   for (const double value : layer.dx.ToDoubles()) EXPECT_EQ(value, 1);
 }
 
+// LSQ: both operands by the steps of the call, whose gradients are those of kernels/quant/lsq.h. Fails if the steps of
+// weights and activations, or their scales, are mixed up.
+TEST(QuestSchemeTest, LearnedSteps) {
+  Stream stream(2);
+  const Inputs inputs(DType::kF32);
+  spec::LinearQuest options = Options(Grid::kInt, Grid::kInt, 0);
+  options.projection = Projection::kLsq;
+  options.gradient_mask = GradientMask::kClip;
+  options.weight_bits = 3;
+  const std::unique_ptr<LinearScheme> scheme = MakeQuestScheme(options);
+  EXPECT_EQ(scheme->ParameterCount(), 2);
+  EXPECT_EQ(MakeQuestScheme({})->ParameterCount(), 0);
+  const LinearSite site{.name = "layers.0.qkv", .rows = kRows, .in = kIn, .out = kOut};
+  const HostTensor workspace(DType::kU8, {scheme->WorkspaceBytes(site)});
+  const HostTensor steps(DType::kF32, {2}), dsteps = HostTensor::Filled(DType::kF32, {2}, 9);
+  const HostTensor y(DType::kF32, {kRows, kOut}), dx(DType::kF32, {kRows, kIn}), dw(DType::kF32, {kOut, kIn});
+  const auto forward = [&](bool calibrates) {
+    scheme->Forward({.site = site, .parameters = steps, .calibrates = calibrates},
+                    {.x = inputs.x, .w = inputs.w, .y = y, .workspace = workspace}, stream);
+  };
+  forward(/*calibrates=*/true);
+  const auto mean_magnitude = [](const HostTensor& tensor) {
+    double sum = 0;
+    for (const double value : tensor.ToDoubles()) sum += std::abs(value);
+    return sum / static_cast<double>(tensor.view().size());
+  };
+  EXPECT_NEAR(steps.as<float>()[0], 2 * mean_magnitude(inputs.w) / std::sqrt(3.5), 1e-6);
+  EXPECT_NEAR(steps.as<float>()[1], 2 * mean_magnitude(inputs.x) / std::sqrt(7.5), 1e-6);
+  const std::vector<double> calibrated = y.ToDoubles();
+  forward(/*calibrates=*/false);
+  EXPECT_EQ(y.ToDoubles(), calibrated);
+  scheme->Backward({.site = site, .parameters = steps},
+                   {.dy = inputs.dy,
+                    .x = inputs.x,
+                    .w = inputs.w,
+                    .dx = dx,
+                    .dw = dw,
+                    .dparameters = dsteps,
+                    .workspace = workspace},
+                   stream);
+
+  // In double.
+  struct Operand {
+    Matrix values, derivative, passes;
+  };
+  const auto quantize = [](const Matrix& v, double step, double half) {
+    Operand operand{v, v, v};
+    for (size_t r = 0; r < v.size(); ++r) {
+      for (size_t c = 0; c < v[r].size(); ++c) {
+        const bool is_inside = std::abs(v[r][c]) <= half * step;
+        const double value = std::clamp((std::nearbyint(v[r][c] / step + 0.5) - 0.5) * step, -half * step, half * step);
+        operand.values[r][c] = value;
+        operand.derivative[r][c] = is_inside ? (value - v[r][c]) / step : v[r][c] > 0 ? half : -half;
+        operand.passes[r][c] = is_inside ? 1 : 0;
+      }
+    }
+    return operand;
+  };
+  const Operand w = quantize(Of(inputs.w), steps.as<float>()[0], 3.5);
+  const Operand x = quantize(Of(inputs.x), steps.as<float>()[1], 7.5);
+  const Matrix dy = Of(inputs.dy);
+  double expected[2] = {0, 0};
+  Matrix expected_dx(kRows, std::vector<double>(kIn)), expected_y(kRows, std::vector<double>(kOut));
+  for (size_t r = 0; r < kRows; ++r) {
+    for (size_t o = 0; o < kOut; ++o) {
+      for (size_t c = 0; c < kIn; ++c) {
+        expected_y[r][o] += x.values[r][c] * w.values[o][c];
+        expected_dx[r][c] += dy[r][o] * w.values[o][c] * x.passes[r][c];
+        expected[0] += dy[r][o] * x.values[r][c] * w.derivative[o][c] / std::sqrt(3.5 * kOut * kIn);
+        expected[1] += dy[r][o] * w.values[o][c] * x.derivative[r][c] / std::sqrt(7.5 * kIn);
+      }
+    }
+  }
+  EXPECT_THAT(calibrated, AllNear(Flat(expected_y), {.absolute = 3e-6 * Scale(expected_y)}));
+  EXPECT_THAT(dx.ToDoubles(), AllNear(Flat(expected_dx), {.absolute = 3e-6 * Scale(expected_dx)}));
+  EXPECT_NEAR(dsteps.as<float>()[0], expected[0], 1e-3 * std::abs(expected[0]) + 1e-5);
+  EXPECT_NEAR(dsteps.as<float>()[1], expected[1], 1e-3 * std::abs(expected[1]) + 1e-5);
+}
+
 TEST(QuestSchemeTest, FewerRowsAreThoseRows) {
   Stream stream(1);
   const Inputs inputs(DType::kF32);

@@ -29,6 +29,10 @@ struct ModelConfig {
   bool tied_head = false;        // the LM head is the embedding table
   std::vector<int64_t> eos_ids;  // empty: none
 
+  // Numbers that a linear scheme learns at each linear layer of a block (LinearScheme::ParameterCount). They are no
+  // part of config.json or of an exported model.
+  int64_t site_parameters = 0;
+
   int64_t attention_width() const { return q_heads * head_dim; }
   int64_t qkv_width() const { return (q_heads + 2 * kv_heads) * head_dim; }
 };

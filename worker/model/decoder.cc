@@ -106,8 +106,8 @@ void Decoder::Run(absl::Span<const int32_t> tokens, kernels::Stream& stream) {
                       .eps = eps},
                      stream);
     }
-    scheme_->Forward({sites.qkv}, {.x = normed, .w = w.qkv, .bias = w.qkv_bias, .y = qkv, .workspace = workspace_},
-                     stream);
+    scheme_->Forward({sites.qkv, {}, w.qkv_scheme},
+                     {.x = normed, .w = w.qkv, .bias = w.qkv_bias, .y = qkv, .workspace = workspace_}, stream);
     RopeForward({.qkv = qkv,
                  .table = rope_table_,
                  .batch = 1,
@@ -131,14 +131,16 @@ void Decoder::Run(absl::Span<const int32_t> tokens, kernels::Stream& stream) {
                        .o = attention},
                       stream);
     }
-    scheme_->Forward({sites.output},
+    scheme_->Forward({sites.output, {}, w.output_scheme},
                      {.x = attention, .w = w.output, .bias = w.output_bias, .y = out, .workspace = workspace_}, stream);
     RmsNormForward(
         {.x = out, .residual = residual, .sum = residual, .w = w.mlp_norm, .y = normed, .inv_rms = inv_rms, .eps = eps},
         stream);
-    scheme_->Forward({sites.gate_up}, {.x = normed, .w = w.gate_up, .y = gate_up, .workspace = workspace_}, stream);
+    scheme_->Forward({sites.gate_up, {}, w.gate_up_scheme},
+                     {.x = normed, .w = w.gate_up, .y = gate_up, .workspace = workspace_}, stream);
     SwigluForward({.gate_up = gate_up, .y = activated}, stream);
-    scheme_->Forward({sites.down}, {.x = activated, .w = w.down, .y = out, .workspace = workspace_}, stream);
+    scheme_->Forward({sites.down, {}, w.down_scheme}, {.x = activated, .w = w.down, .y = out, .workspace = workspace_},
+                     stream);
   }
   RmsNormForward({.x = out,
                   .residual = residual,

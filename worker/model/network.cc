@@ -119,6 +119,12 @@ void Network::Forward(Stream& stream) {
   ForwardHead(/*with_gradients=*/false, {}, stream);
 }
 
+void Network::CalibrateScheme(Stream& stream) {
+  calibrates_ = true;
+  ForwardTrunk(stream);
+  calibrates_ = false;
+}
+
 void Network::ForwardLogits(const TensorView& logits, Stream& stream) {
   random_ = {};
   ForwardTrunk(stream);
@@ -151,7 +157,7 @@ void Network::ForwardTrunk(Stream& stream) {
                      stream);
     }
     ForwardBlockInner(layer, stream);
-    scheme_->Forward({sites_[static_cast<size_t>(layer)].down, random_},
+    scheme_->Forward({sites_[index].down, random_, w.down_scheme, calibrates_},
                      {.x = a.activated, .w = w.down, .y = out, .workspace = workspace_}, stream);
   }
   RmsNormForward({.x = out,
@@ -170,7 +176,7 @@ void Network::ForwardBlockInner(int64_t layer, Stream& stream) {
   const BlockActivations& a = block(layer);
   const TensorView out = Part(narrow_, rows_, config_.hidden_size);
   const BlockSites& sites = sites_[index];
-  scheme_->Forward({sites.qkv, random_},
+  scheme_->Forward({sites.qkv, random_, w.qkv_scheme, calibrates_},
                    {.x = a.attention_normed, .w = w.qkv, .bias = w.qkv_bias, .y = a.qkv, .workspace = workspace_},
                    stream);
   RopeForward({.qkv = a.qkv,
@@ -182,7 +188,7 @@ void Network::ForwardBlockInner(int64_t layer, Stream& stream) {
               stream);
   AttentionForward({.shape = attention_shape_, .qkv = a.qkv, .o = a.attention, .lse = a.lse, .workspace = workspace_},
                    stream);
-  scheme_->Forward({sites.output, random_},
+  scheme_->Forward({sites.output, random_, w.output_scheme, calibrates_},
                    {.x = a.attention, .w = w.output, .bias = w.output_bias, .y = out, .workspace = workspace_}, stream);
   RmsNormForward({.x = out,
                   .residual = residual_[index],
@@ -192,7 +198,7 @@ void Network::ForwardBlockInner(int64_t layer, Stream& stream) {
                   .inv_rms = a.mlp_inv_rms,
                   .eps = static_cast<float>(config_.norm_eps)},
                  stream);
-  scheme_->Forward({sites.gate_up, random_},
+  scheme_->Forward({sites.gate_up, random_, w.gate_up_scheme, calibrates_},
                    {.x = a.mlp_normed, .w = w.gate_up, .y = a.gate_up, .workspace = workspace_}, stream);
   SwigluForward({.gate_up = a.gate_up, .y = a.activated}, stream);
 }
@@ -303,22 +309,24 @@ void Network::BackwardBlock(int64_t layer, bool accumulate, Stream& stream) {
   const TensorView activated_grad = Part(wide_, rows_, config_.intermediate_size);
   const TensorView normed_grad = Part(narrow_, rows_, config_.hidden_size);
   const BlockSites& sites = sites_[index];
-  scheme_->Backward({sites.down, random_},
+  scheme_->Backward({sites.down, random_, w.down_scheme},
                     {.dy = residual_grad_,
                      .x = a.activated,
                      .w = w.down,
                      .dx = activated_grad,
                      .dw = g.down,
+                     .dparameters = g.down_scheme,
                      .accumulate = accumulate,
                      .workspace = workspace},
                     stream);
   SwigluBackward({.gate_up = a.gate_up, .dy = activated_grad, .dgate_up = a.gate_up}, stream);
-  scheme_->Backward({sites.gate_up, random_},
+  scheme_->Backward({sites.gate_up, random_, w.gate_up_scheme},
                     {.dy = a.gate_up,
                      .x = a.mlp_normed,
                      .w = w.gate_up,
                      .dx = normed_grad,
                      .dw = g.gate_up,
+                     .dparameters = g.gate_up_scheme,
                      .accumulate = accumulate,
                      .workspace = workspace},
                     stream);
@@ -334,13 +342,14 @@ void Network::BackwardBlock(int64_t layer, bool accumulate, Stream& stream) {
 
   const TensorView attention_grad = Part(narrow_, rows_, config_.attention_width());
   const TensorView qkv_grad = Part(wide_, rows_, config_.qkv_width());
-  scheme_->Backward({sites.output, random_},
+  scheme_->Backward({sites.output, random_, w.output_scheme},
                     {.dy = residual_grad_,
                      .x = a.attention,
                      .w = w.output,
                      .dx = attention_grad,
                      .dw = g.output,
                      .db = g.output_bias,
+                     .dparameters = g.output_scheme,
                      .accumulate = accumulate,
                      .workspace = workspace},
                     stream);
@@ -359,13 +368,14 @@ void Network::BackwardBlock(int64_t layer, bool accumulate, Stream& stream) {
                 .kv_heads = config_.kv_heads,
                 .head_dim = config_.head_dim},
                stream);
-  scheme_->Backward({sites.qkv, random_},
+  scheme_->Backward({sites.qkv, random_, w.qkv_scheme},
                     {.dy = qkv_grad,
                      .x = a.attention_normed,
                      .w = w.qkv,
                      .dx = normed_grad,
                      .dw = g.qkv,
                      .db = g.qkv_bias,
+                     .dparameters = g.qkv_scheme,
                      .accumulate = accumulate,
                      .workspace = workspace},
                     stream);

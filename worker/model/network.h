@@ -74,6 +74,10 @@ class Network {
   // Losses only.
   void Forward(kernels::Stream& stream);
 
+  // A forward of what tokens() holds that sets the parameters of the linear scheme (ModelConfig::site_parameters),
+  // which live in the weights, layer by layer from the operands that come by.
+  void CalibrateScheme(kernels::Stream& stream);
+
   // The forward up to logits (batch * seq, vocab_size) f32 or bf16 as the network, in memory of the caller. For checks.
   void ForwardLogits(const kernels::TensorView& logits, kernels::Stream& stream);
 
@@ -106,6 +110,7 @@ class Network {
   const int64_t rows_;
   const std::vector<BlockSites> sites_;
   linear::LinearRandom random_;  // of the call in progress
+  bool calibrates_ = false;      // the call in progress sets the scheme's parameters
 
   kernels::AttentionShape attention_shape_;
   kernels::TensorView tokens_, targets_, losses_;

@@ -44,6 +44,11 @@ std::vector<Parameter> ListParameters(const ModelConfig& config) {
   using Init = Parameter::Init;
 
   std::vector<Parameter> list;
+  const auto add_scheme = [&](const std::string& site, int layer) {
+    if (config.site_parameters == 0) return;
+    list.push_back(Vector(site + ".scheme", layer, config.site_parameters, Init::kZeros, {}));
+    list.back().belongs_to_scheme = true;
+  };
   list.push_back(
       Matrix("embedding.weight", 0, config.vocab_size, hidden, {{"model.embed_tokens.weight", 0, config.vocab_size}}));
   for (int layer = 1; layer <= config.layers; ++layer) {
@@ -56,6 +61,7 @@ std::vector<Parameter> ListParameters(const ModelConfig& config) {
       list.push_back(
           Vector(name + "qkv.bias", layer, config.qkv_width(), Init::kZeros, QkvParts(config, theirs, "bias")));
     }
+    add_scheme(name + "qkv", layer);
     list.push_back(Matrix(name + "output.weight", layer, hidden, config.attention_width(),
                           {{theirs + "self_attn.o_proj.weight", 0, hidden}}));
     list.back().init_std = residual_std;
@@ -63,12 +69,15 @@ std::vector<Parameter> ListParameters(const ModelConfig& config) {
       list.push_back(
           Vector(name + "output.bias", layer, hidden, Init::kZeros, {{theirs + "self_attn.o_proj.bias", 0, hidden}}));
     }
+    add_scheme(name + "output", layer);
     list.push_back(Vector(name + "mlp_norm.weight", layer, hidden, Init::kOnes,
                           {{theirs + "post_attention_layernorm.weight", 0, hidden}}));
     list.push_back(Matrix(name + "gate_up.weight", layer, 2 * wide, hidden,
                           {{theirs + "mlp.gate_proj.weight", 0, wide}, {theirs + "mlp.up_proj.weight", wide, wide}}));
+    add_scheme(name + "gate_up", layer);
     list.push_back(Matrix(name + "down.weight", layer, hidden, wide, {{theirs + "mlp.down_proj.weight", 0, hidden}}));
     list.back().init_std = residual_std;
+    add_scheme(name + "down", layer);
   }
   const int last = static_cast<int>(config.layers) + 1;
   list.push_back(Vector("final_norm.weight", last, hidden, Init::kOnes, {{"model.norm.weight", 0, hidden}}));
@@ -98,11 +107,15 @@ NetworkTensors BindTensors(const ModelConfig& config, std::vector<TensorView> al
     block.attention_norm = take();
     block.qkv = take();
     if (config.qkv_bias) block.qkv_bias = take();
+    if (config.site_parameters > 0) block.qkv_scheme = take();
     block.output = take();
     if (config.output_bias) block.output_bias = take();
+    if (config.site_parameters > 0) block.output_scheme = take();
     block.mlp_norm = take();
     block.gate_up = take();
+    if (config.site_parameters > 0) block.gate_up_scheme = take();
     block.down = take();
+    if (config.site_parameters > 0) block.down_scheme = take();
     tensors.blocks.push_back(block);
   }
   tensors.final_norm = take();

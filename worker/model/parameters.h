@@ -28,10 +28,12 @@ struct Parameter {
   int layer = 0;               // 0: embedding; 1 .. L: blocks; L + 1: final norm and head
   Init init = Init::kNormal;
   float init_std = 0.0f;
-  std::vector<HuggingFacePart> parts;
+  std::vector<HuggingFacePart> parts;  // none: what a linear scheme learns
+  bool belongs_to_scheme = false;
 
   int64_t size() const { return shape.size() == 2 ? shape[0] * shape[1] : shape[0]; }
-  bool is_matrix() const { return shape.size() == 2; }  // what weight decay and lossy codecs apply to
+  bool is_matrix() const { return shape.size() == 2; }  // what lossy codecs apply to
+  bool decays() const { return is_matrix() || belongs_to_scheme; }
 };
 
 // In forward order, which is the order of memory, of gradient buckets and of Philox tensor numbers. A tied head is not
@@ -43,6 +45,7 @@ int64_t ParameterCount(const ModelConfig& config);
 // The tensors of one kind (weights or gradients) by their place in the network. Absent ones have no data.
 struct BlockTensors {
   kernels::TensorView attention_norm, qkv, qkv_bias, output, output_bias, mlp_norm, gate_up, down;
+  kernels::TensorView qkv_scheme, output_scheme, gate_up_scheme, down_scheme;  // ModelConfig::site_parameters
 };
 struct NetworkTensors {
   std::vector<kernels::TensorView> all;  // as ListParameters

@@ -18,6 +18,7 @@ using kernels::DType;
 using ::testing::HasSubstr;
 using Quartet = spec::LinearQuartet;
 using Quartet2 = spec::LinearQuartet2;
+using Quest = spec::LinearQuest;
 
 // Rows, widths and heads that the groups of all schemes divide.
 TrainerOptions TinyOptions(const spec::LinearOptions& linear) {
@@ -89,9 +90,18 @@ std::vector<Case> Cases() {
   const Quartet stochastic{.backward_rounding = Quartet::Rounding::kStochastic,
                            .forward_method = Quartet::ForwardMethod::kAbsMaxStochastic};
   const Quartet2 nvidia{.recipe = Quartet2::Recipe::kNvidia, .four_over_six = false};
+  const Quest quest{.hadamard_dim = 64};
+  const Quest lsq{
+      .hadamard_dim = 0, .projection = Quest::Projection::kLsq, .gradient_mask = Quest::GradientMask::kClip};
   const Quartet2 tetrajet{.recipe = Quartet2::Recipe::kTetraJetV2, .four_over_six = false};
-  return {{"fp8", {spec::LinearFp8{}, {}}}, {"quartet", {Quartet{}, {}}}, {"quartet_stochastic", {stochastic, {}}},
-          {"quartet2", {Quartet2{}, {}}},   {"nvidia", {nvidia, {}}},     {"tetrajet_v2", {tetrajet, {}}}};
+  return {{"quest", {quest, {}}},
+          {"lsq", {lsq, {}}},
+          {"fp8", {spec::LinearFp8{}, {}}},
+          {"quartet", {Quartet{}, {}}},
+          {"quartet_stochastic", {stochastic, {}}},
+          {"quartet2", {Quartet2{}, {}}},
+          {"nvidia", {nvidia, {}}},
+          {"tetrajet_v2", {tetrajet, {}}}};
 }
 
 class LowPrecisionTest : public ::testing::TestWithParam<Case> {
@@ -144,6 +154,39 @@ TEST_P(LowPrecisionTest, ResumedRunEqualsUndisturbedRunBitForBit) {
   ASSERT_OK(second.loader->Restore(first.loader->position()));
   EXPECT_EQ(second.Losses(2), std::vector<double>(expected.begin() + 4, expected.end()));
   EXPECT_EQ(second.Weights(), undisturbed.Weights());
+}
+
+// What a scheme learns is trained with the weights: its steps begin as they are calibrated, the same on all ranks, and
+// move; nothing of them is exported.
+TEST(LearnedStepsTest, StepsAreParametersLikeOthers) {
+  const testing::TinyDataset dataset;
+  const TinyRun run(
+      dataset,
+      TinyOptions(
+          {Quest{.hadamard_dim = 0, .projection = Quest::Projection::kLsq, .gradient_mask = Quest::GradientMask::kClip},
+           {}}));
+  run.Losses(1);
+  std::vector<float> before;
+  int64_t found = 0;
+  const std::vector<model::Parameter>& parameters = run.trainer->parameters();
+  const auto steps = [&] {
+    std::vector<float> values;
+    found = 0;
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      if (!parameters[i].belongs_to_scheme) continue;
+      ++found;
+      EXPECT_TRUE(parameters[i].parts.empty());
+      EXPECT_EQ(parameters[i].size(), 2);
+      for (int k = 0; k < 2; ++k) values.push_back(run.trainer->leading_weights()[i].as<float>()[k]);
+    }
+    return values;
+  };
+  before = steps();
+  EXPECT_EQ(found, 2 * 4);
+  for (const float step : before) EXPECT_GT(step, 1e-4f);
+  run.Losses(5);
+  const std::vector<float> after = steps();
+  for (size_t i = 0; i < before.size(); ++i) EXPECT_NE(after[i], before[i]) << i;
 }
 
 // Sizes that groups do not divide are refused by name before any memory is taken.

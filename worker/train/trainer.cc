@@ -8,6 +8,7 @@
 #include "absl/strings/str_split.h"
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "kernels/core/philox.h"
 #include "kernels/optim/global_norm.h"
 #include "kernels/pointwise/elementwise.h"
 #include "worker/linear/coded_weights_scheme.h"
@@ -31,6 +32,11 @@ absl::Status CheckSites(const TrainerOptions& options) {
   return status;
 }
 
+TrainerOptions WithSchemeParameters(TrainerOptions options) {
+  options.config.site_parameters = linear::MakeLinearScheme(options.training.linear)->ParameterCount();
+  return options;
+}
+
 // All of a run's weights as the optimizer takes them.
 std::vector<optim::OptimizerParameter> ListUpdated(const std::vector<model::Parameter>& parameters,
                                                    const TrainedWeights& weights, const model::Gradients& gradients) {
@@ -40,7 +46,7 @@ std::vector<optim::OptimizerParameter> ListUpdated(const std::vector<model::Para
                        .weight = weights.values.all[i],
                        .master = weights.masters[i],
                        .gradient = gradients.tensors.all[i],
-                       .decays = parameters[i].is_matrix(),
+                       .decays = parameters[i].decays(),
                        .index = static_cast<uint32_t>(i),
                        .coded = weights.coded[i]});
     for (const model::HuggingFacePart& part : parameters[i].parts) {
@@ -62,10 +68,10 @@ absl::Status CheckUpdated(const TrainerOptions& options) {
 }  // namespace
 
 Trainer::Trainer(const TrainerOptions& options, Arena arena)
-    : options_(options),
+    : options_(WithSchemeParameters(options)),
       arena_(std::move(arena)),
       stream_(arena_.counts_only() ? 1 : options.threads),
-      parameters_(model::ListParameters(options.config)) {
+      parameters_(model::ListParameters(options_.config)) {
   Allocate();
 }
 
@@ -214,6 +220,7 @@ absl::StatusOr<StepResult> Trainer::StepFrom(data::Loader* loader) {
   const int64_t tokens = network_->losses().size() * training.accumulation;  // of this rank in this step
   const int rank = communicator_ == nullptr ? 0 : communicator_->rank();
   const int ranks = communicator_ == nullptr ? 1 : communicator_->size();
+  if (step_ == 0 && options_.config.site_parameters > 0) CalibrateScheme(loader != nullptr);
   double loss_sum = 0;
   for (int micro = 0; micro < training.accumulation; ++micro) {
     if (loader != nullptr) TY_RETURN_IF_ERROR(loader->Next(network_->tokens(), network_->targets()));
@@ -261,6 +268,24 @@ absl::StatusOr<StepResult> Trainer::StepFrom(data::Loader* loader) {
   ++step_;
   TY_RETURN_IF_ERROR(stream_.Synchronize());
   return result;
+}
+
+// Before the first step, so that it sees weights that were imported. Tokens that follow from the seed give all ranks
+// the same bits.
+void Trainer::CalibrateScheme(bool draws_tokens) {
+  const TensorView& tokens = network_->tokens();
+  const kernels::PhiloxKey key{.seed = options_.seed,
+                               .purpose = kernels::kRandomInit,
+                               .tensor = static_cast<uint32_t>(parameters_.size())};  // behind those of the weights
+  for (int64_t i = 0; draws_tokens && i < tokens.size(); ++i) {
+    const uint32_t word = RandomWord(key, static_cast<uint64_t>(i));
+    tokens.as<int32_t>()[i] = static_cast<int32_t>(word % static_cast<uint64_t>(options_.config.vocab_size));
+  }
+  network_->CalibrateScheme(stream_);
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    if (!parameters_[i].belongs_to_scheme || !weights_.masters[i]) continue;
+    Convert({.x = weights_.values.all[i], .y = weights_.masters[i]}, stream_);
+  }
 }
 
 absl::Status Trainer::CheckFinite(const StepResult& result) {

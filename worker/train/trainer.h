@@ -135,6 +135,7 @@ class Trainer {
   void RoundMasters();
   double SumLosses() const;
   absl::Status CheckFinite(const StepResult& result);
+  void CalibrateScheme(bool draws_tokens);
 
   const TrainerOptions options_;
   kernels::Arena arena_;

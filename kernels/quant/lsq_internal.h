@@ -1,0 +1,11 @@
+#pragma once
+
+#include "kernels/quant/lsq.h"
+
+namespace trainyard::kernels::internal {
+
+void LsqFirstStepCpu(const LsqFirstStepArgs& args, Stream& stream);
+void LsqRowStepsCpu(const LsqRowStepsArgs& args, Stream& stream);
+void LsqStepGradientCpu(const LsqStepGradientArgs& args, Stream& stream);
+
+}  // namespace trainyard::kernels::internal
