@@ -10,6 +10,7 @@
 #include "worker/ckpt/checkpoint.h"
 #include "worker/ckpt/checkpointer.h"
 #include "worker/jobs/testing/job_rank.h"
+#include "worker/jobs/testing/tiny_job.h"
 #include "worker/tools/loaded_model.h"
 #include "worker/train/testing/tiny_dataset.h"
 
@@ -19,32 +20,14 @@ namespace {
 using ::testing::StartsWith;
 
 spec::JobOptions EcoJob(const std::string& data, spec::FloatType dtype) {
-  spec::JobOptions options;
-  spec::ShapeModel model;
-  model.shape = {.vocab_size = 257,
-                 .hidden_size = 32,
-                 .intermediate_size = 64,
-                 .num_hidden_layers = 2,
-                 .num_attention_heads = 4,
-                 .num_key_value_heads = 2,
-                 .head_dim = 8};
-  options.model.source = model;
-  options.model.dtype = dtype;
-  options.data.path = data;
-  options.data.sequence_length = 32;
-  options.seed = 4;
+  spec::JobOptions options = TinyLanguageModelJob(data);
   options.training.steps = 8;
-  options.training.micro_batch = 4;
-  options.training.evaluation = {.interval_steps = 0, .batches = 2};
+  options.model.dtype = dtype;
   if (dtype == spec::FloatType::kBf16) options.training.linear.scheme = spec::LinearBf16{};
   spec::EcoOptions eco;
   eco.learning_rate = 0.02;
   eco.first_moment = spec::MomentType::kBf16;
   options.training.optimizer = eco;
-  spec::PretrainOptions pretrain;
-  pretrain.samples.prompts = {"The yard"};
-  pretrain.samples.tokens = 12;
-  options.kind = pretrain;
   return options;
 }
 

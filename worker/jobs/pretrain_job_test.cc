@@ -12,6 +12,7 @@
 #include "worker/ckpt/checkpointer.h"
 #include "worker/comm/local/local_communicator.h"
 #include "worker/jobs/testing/job_rank.h"
+#include "worker/jobs/testing/tiny_job.h"
 #include "worker/model/hugging_face.h"
 #include "worker/train/testing/tiny_dataset.h"
 
@@ -22,26 +23,8 @@ using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
 spec::JobOptions TinyJob(const std::string& data) {
-  spec::JobOptions options;
-  spec::ShapeModel model;
-  model.shape = {.vocab_size = 257,
-                 .hidden_size = 32,
-                 .intermediate_size = 64,
-                 .num_hidden_layers = 2,
-                 .num_attention_heads = 4,
-                 .num_key_value_heads = 2,
-                 .head_dim = 8};
-  options.model.source = model;
-  options.data.path = data;
-  options.data.sequence_length = 32;
-  options.seed = 4;
-  options.training.steps = 6;
-  options.training.micro_batch = 4;
-  options.training.evaluation = {.interval_steps = 3, .batches = 2};
-  spec::PretrainOptions pretrain;
-  pretrain.samples.prompts = {"The yard"};
-  pretrain.samples.tokens = 12;
-  options.kind = pretrain;
+  spec::JobOptions options = TinyLanguageModelJob(data);
+  options.training.evaluation.interval_steps = 3;
   return options;
 }
 

@@ -9,6 +9,7 @@
 #include "gtest/gtest.h"
 #include "worker/data/loader.h"
 #include "worker/jobs/testing/job_rank.h"
+#include "worker/jobs/testing/tiny_job.h"
 #include "worker/model/hugging_face.h"
 #include "worker/model/network.h"
 #include "worker/model/packed_model.h"
@@ -21,23 +22,9 @@ using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
 spec::JobOptions TinyJob(const std::string& data) {
-  spec::JobOptions options;
-  spec::ShapeModel model;
-  model.shape = {.vocab_size = 257,
-                 .hidden_size = 32,
-                 .intermediate_size = 64,
-                 .num_hidden_layers = 2,
-                 .num_attention_heads = 4,
-                 .num_key_value_heads = 2,
-                 .head_dim = 8};
-  options.model.source = model;
-  options.data.path = data;
-  options.data.sequence_length = 32;
-  options.seed = 4;
+  spec::JobOptions options = TinyLanguageModelJob(data);
   options.training.steps = 16;
-  options.training.micro_batch = 4;
   options.training.optimizer = spec::AdamWOptions{.learning_rate = 5e-3};
-  options.training.evaluation = {.interval_steps = 0, .batches = 2};
   options.training.linear.scheme = spec::LinearQuest{.hadamard_dim = 32};
   options.kind = spec::QatOptions{{.prompts = {"The yard"}, .tokens = 12}};
   return options;

@@ -9,7 +9,7 @@
 #include "gtest/gtest.h"
 #include "worker/comm/local/local_communicator.h"
 #include "worker/linear/make_linear_scheme.h"
-#include "worker/train/testing/tiny_dataset.h"
+#include "worker/train/testing/tiny_run.h"
 #include "worker/train/trainer.h"
 
 namespace trainyard::train {
@@ -18,26 +18,10 @@ namespace {
 using kernels::DType;
 using kernels::TensorView;
 using ::testing::HasSubstr;
+using testing::TinyTrainerOptions;
+using testing::TinyTraining;
 using Format = spec::EcoOptions::WeightFormat;
 using Granularity = spec::EcoOptions::Granularity;
-
-TrainerOptions TinyOptions(const spec::OptimizerOptions& optimizer) {
-  TrainerOptions options;
-  options.config.vocab_size = 257;
-  options.config.hidden_size = 32;
-  options.config.intermediate_size = 64;
-  options.config.layers = 2;
-  options.config.q_heads = 4;
-  options.config.kv_heads = 2;
-  options.config.head_dim = 8;
-  options.sequence_length = 32;
-  options.seed = 11;
-  options.training.steps = 20;
-  options.training.micro_batch = 2;
-  options.training.optimizer = optimizer;
-  options.training.schedule.warmup_steps = 3;
-  return options;
-}
 
 spec::EcoOptions Eco(Format format, Granularity granularity) {
   spec::EcoOptions eco;
@@ -68,37 +52,6 @@ std::vector<spec::OptimizerOptions> Optimizers() {
   return optimizers;
 }
 
-struct TinyRun {
-  std::unique_ptr<data::Loader> loader;
-  std::unique_ptr<Trainer> trainer;
-};
-
-TinyRun MakeRun(const testing::TinyDataset& dataset, const TrainerOptions& options, int rank = 0, int ranks = 1) {
-  data::LoaderOptions loading;
-  loading.directory = dataset.path();
-  loading.sequence_length = static_cast<int>(options.sequence_length);
-  loading.rank = rank;
-  loading.world_size = ranks;
-  loading.seed = 7;
-  loading.vocab_size = 257;
-  absl::StatusOr<data::Loader> loader = data::Loader::Open(loading);
-  TY_CHECK_OK(loader);
-  absl::StatusOr<std::unique_ptr<Trainer>> trainer = Trainer::Create(options);
-  TY_CHECK_OK(trainer);
-  (*trainer)->Initialize();
-  return {std::make_unique<data::Loader>(*std::move(loader)), *std::move(trainer)};
-}
-
-std::vector<double> Losses(const TinyRun& run, int steps) {
-  std::vector<double> losses;
-  for (int i = 0; i < steps; ++i) {
-    absl::StatusOr<StepResult> result = run.trainer->Step(*run.loader);
-    TY_CHECK_OK(result);
-    losses.push_back(result->loss);
-  }
-  return losses;
-}
-
 // All that is in a checkpoint.
 std::vector<uint8_t> StateBytes(const Trainer& trainer) {
   std::vector<uint8_t> bytes;
@@ -123,12 +76,12 @@ TEST(CodedTrainingTest, LearnsFarBelowTheEntropyOfLetters) {
   for (const spec::OptimizerOptions& optimizer :
        {spec::OptimizerOptions(Eco(Format::kE4M3, Granularity::kRow)),
         spec::OptimizerOptions(Eco(Format::kInt4, Granularity::kGroup32)), spec::OptimizerOptions(small_moments)}) {
-    TrainerOptions options = TinyOptions(optimizer);
+    TrainerOptions options = TinyTrainerOptions(optimizer);
     options.training.steps = 120;
     options.training.micro_batch = 8;
     options.training.schedule.warmup_steps = 5;
-    const TinyRun run = MakeRun(dataset, options);
-    const std::vector<double> losses = Losses(run, 120);
+    const TinyTraining run(dataset, options);
+    const std::vector<double> losses = run.Steps(120);
     EXPECT_GT(losses.front(), 5.4);
     EXPECT_LT(losses.back(), 1.4);  // half the entropy of the letters
     ASSERT_OK_AND_ASSIGN(const double validation, run.trainer->Evaluate(*run.loader, 2, Never));
@@ -142,12 +95,12 @@ TEST(CodedTrainingTest, LearnsFarBelowTheEntropyOfLetters) {
 TEST(CodedTrainingTest, StochasticRoundingWithInjectionIsNearTheMaster) {
   testing::TinyDataset dataset;
   const auto loss_of = [&](const spec::OptimizerOptions& optimizer, uint64_t seed) {
-    TrainerOptions options = TinyOptions(optimizer);
+    TrainerOptions options = TinyTrainerOptions(optimizer);
     options.seed = seed;
     options.training.steps = 150;
     options.training.micro_batch = 8;
-    const TinyRun run = MakeRun(dataset, options);
-    const std::vector<double> losses = Losses(run, 150);
+    const TinyTraining run(dataset, options);
+    const std::vector<double> losses = run.Steps(150);
     double mean = 0;
     for (size_t i = 140; i < 150; ++i) mean += losses[i] / 10;
     return mean;
@@ -174,14 +127,14 @@ TEST(CodedTrainingTest, StochasticRoundingWithInjectionIsNearTheMaster) {
 TEST(CodedTrainingTest, SameBitsForAnyThreadsAndMemoryOptions) {
   testing::TinyDataset dataset;
   for (const spec::OptimizerOptions& optimizer : Optimizers()) {
-    TrainerOptions options = TinyOptions(optimizer);
+    TrainerOptions options = TinyTrainerOptions(optimizer);
     options.training.accumulation = 2;
-    const TinyRun plain = MakeRun(dataset, options);
-    const std::vector<double> losses = Losses(plain, 4);
+    const TinyTraining plain(dataset, options);
+    const std::vector<double> losses = plain.Steps(4);
     options.threads = 3;
     options.training.recompute = spec::Recompute::kBlock;
-    const TinyRun saving = MakeRun(dataset, options);
-    EXPECT_EQ(Losses(saving, 4), losses);
+    const TinyTraining saving(dataset, options);
+    EXPECT_EQ(saving.Steps(4), losses);
     EXPECT_EQ(StateBytes(*saving.trainer), StateBytes(*plain.trainer));
   }
 }
@@ -190,16 +143,16 @@ TEST(CodedTrainingTest, ResumedRunEqualsUndisturbedRunBitForBit) {
   testing::TinyDataset dataset;
   for (const spec::OptimizerOptions& optimizer : Optimizers()) {
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
-      TrainerOptions options = TinyOptions(optimizer);
+      TrainerOptions options = TinyTrainerOptions(optimizer);
       options.dtype = dtype;
       if (dtype == DType::kBF16) options.training.linear.scheme = spec::LinearBf16{};
-      const TinyRun undisturbed = MakeRun(dataset, options);
-      const std::vector<double> expected = Losses(undisturbed, 8);
+      const TinyTraining undisturbed(dataset, options);
+      const std::vector<double> expected = undisturbed.Steps(8);
 
-      const TinyRun first = MakeRun(dataset, options);
-      Losses(first, 5);
-      const TinyRun second = MakeRun(dataset, options);
-      Losses(second, 1);  // what is in its memory must not show
+      const TinyTraining first(dataset, options);
+      first.Steps(5);
+      const TinyTraining second(dataset, options);
+      second.Steps(1);  // what is in its memory must not show
       for (size_t i = 0; i < first.trainer->state().size(); ++i) {
         const TensorView& from = first.trainer->state()[i].tensor;
         EXPECT_EQ(second.trainer->state()[i].name, first.trainer->state()[i].name);
@@ -207,7 +160,7 @@ TEST(CodedTrainingTest, ResumedRunEqualsUndisturbedRunBitForBit) {
       }
       ASSERT_OK(second.trainer->RestoreState(first.trainer->StateText()));
       ASSERT_OK(second.loader->Restore(first.loader->position()));
-      EXPECT_EQ(Losses(second, 3), std::vector<double>(expected.begin() + 5, expected.end()));
+      EXPECT_EQ(second.Steps(3), std::vector<double>(expected.begin() + 5, expected.end()));
       EXPECT_EQ(StateBytes(*second.trainer), StateBytes(*undisturbed.trainer));
     }
   }
@@ -223,9 +176,9 @@ TEST(CodedTrainingTest, RanksKeepEqualCodes) {
     for (int rank = 0; rank < 2; ++rank) {
       threads.emplace_back([&, rank] {
         const auto r = static_cast<size_t>(rank);
-        const TinyRun run = MakeRun(dataset, TinyOptions(optimizer), rank, 2);
+        const TinyTraining run(dataset, TinyTrainerOptions(optimizer), rank, 2);
         TY_CHECK_OK(run.trainer->Connect(comm::ExchangeOptions(), communicators[r].get()));
-        Losses(run, 4);
+        run.Steps(4);
         states[r] = StateBytes(*run.trainer);
       });
     }
@@ -238,11 +191,11 @@ TEST(CodedTrainingTest, RanksKeepEqualCodes) {
 TEST(CodedTrainingTest, DecodedWeightsAreThoseOfTheForward) {
   testing::TinyDataset dataset;
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    TrainerOptions options = TinyOptions(Eco(Format::kInt4, Granularity::kGroup32));
+    TrainerOptions options = TinyTrainerOptions(Eco(Format::kInt4, Granularity::kGroup32));
     options.dtype = dtype;
     if (dtype == DType::kBF16) options.training.linear.scheme = spec::LinearBf16{};
-    const TinyRun run = MakeRun(dataset, options);
-    Losses(run, 3);
+    const TinyTraining run(dataset, options);
+    run.Steps(3);
     ASSERT_OK_AND_ASSIGN(const double before, run.trainer->Evaluate(*run.loader, 2, Never));
     const model::NetworkTensors& decoded = run.trainer->DecodedWeights();
     int64_t coded = 0;
@@ -270,9 +223,9 @@ TEST(CodedTrainingTest, DecodedWeightsAreThoseOfTheForward) {
       for (int64_t i = 0; i < network.losses().size(); ++i, ++count) sum += network.losses().as<float>()[i];
     }
     EXPECT_EQ(before, sum / static_cast<double>(count));
-    const TinyRun undisturbed = MakeRun(dataset, options);
-    Losses(undisturbed, 3);
-    EXPECT_EQ(Losses(run, 2), Losses(undisturbed, 2));
+    const TinyTraining undisturbed(dataset, options);
+    undisturbed.Steps(3);
+    EXPECT_EQ(run.Steps(2), undisturbed.Steps(2));
   }
 }
 
@@ -283,13 +236,13 @@ TEST(CodedTrainingTest, EveryLinearSchemeReadsTheCodes) {
   for (const Schemes& scheme :
        {Schemes(spec::LinearFp32()), Schemes(spec::LinearBf16()), Schemes(spec::LinearFp8()),
         Schemes(spec::LinearQuest()), Schemes(spec::LinearQuartet()), Schemes(spec::LinearQuartet2())}) {
-    TrainerOptions options = TinyOptions(Eco(Format::kE4M3, Granularity::kGroup32));
+    TrainerOptions options = TinyTrainerOptions(Eco(Format::kE4M3, Granularity::kGroup32));
     options.config.hidden_size = options.config.intermediate_size = 128;
     options.config.head_dim = 32;
     options.training.micro_batch = 4;  // 128 rows
     options.training.linear.scheme = scheme;
-    const TinyRun run = MakeRun(dataset, options);
-    Losses(run, 3);
+    const TinyTraining run(dataset, options);
+    run.Steps(3);
     ASSERT_OK_AND_ASSIGN(const double coded, run.trainer->Evaluate(*run.loader, 1, Never));
 
     const auto dense = linear::MakeLinearScheme(options.training.linear);
@@ -309,8 +262,8 @@ TEST(CodedTrainingTest, EveryLinearSchemeReadsTheCodes) {
 
     options.threads = 3;
     options.training.recompute = spec::Recompute::kBlock;
-    const TinyRun saving = MakeRun(dataset, options);
-    Losses(saving, 3);
+    const TinyTraining saving(dataset, options);
+    saving.Steps(3);
     EXPECT_EQ(StateBytes(*saving.trainer), StateBytes(*run.trainer)) << scheme.index();
   }
 }
@@ -318,8 +271,8 @@ TEST(CodedTrainingTest, EveryLinearSchemeReadsTheCodes) {
 // Import writes floats, which RoundWeights turns into the nearest codes.
 TEST(CodedTrainingTest, WrittenWeightsBecomeTheNearestCodes) {
   testing::TinyDataset dataset;
-  const TinyRun run = MakeRun(dataset, TinyOptions(Eco(Format::kE4M3, Granularity::kRow)));
-  Losses(run, 2);
+  const TinyTraining run(dataset, TinyTrainerOptions(Eco(Format::kE4M3, Granularity::kRow)));
+  run.Steps(2);
   const std::vector<TensorView>& leading = run.trainer->leading_weights();
   for (size_t i = 0; i < leading.size(); ++i) {
     for (int64_t j = 0; j < leading[i].size(); ++j) {
@@ -357,7 +310,7 @@ TEST(CodedTrainingTest, BytesAParameterAreThoseOfTheTable) {
       spec::EcoOptions eco = Eco(row.format, row.granularity);
       eco.first_moment = row.first;
       eco.second_moment = row.second;
-      TrainerOptions options = TinyOptions(eco);
+      TrainerOptions options = TinyTrainerOptions(eco);
       options.dtype = dtype;
       options.config.hidden_size = options.config.intermediate_size = 128;
       options.config.q_heads = options.config.kv_heads = 2;
@@ -378,21 +331,21 @@ TEST(CodedTrainingTest, BytesAParameterAreThoseOfTheTable) {
 }
 
 TEST(CodedTrainingTest, RefusesWhatTheFormatsDoNotFit) {
-  TrainerOptions options = TinyOptions(Eco(Format::kE4M3, Granularity::kGroup128));
+  TrainerOptions options = TinyTrainerOptions(Eco(Format::kE4M3, Granularity::kGroup128));
   EXPECT_THAT(Trainer::Create(options),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        HasSubstr("scale_granularity: layers.0.qkv.weight has rows of 32, which groups of 128")));
-  options = TinyOptions(Eco(Format::kInt4, Granularity::kRow));
+  options = TinyTrainerOptions(Eco(Format::kInt4, Granularity::kRow));
   options.config.intermediate_size = 65;
   EXPECT_THAT(Trainer::Create(options),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("layers.0.down.weight has rows of 65; int4")));
   spec::EcoOptions eco = Eco(Format::kE4M3, Granularity::kRow);
   eco.quantize = {"embedding.*", "layer.*"};
-  EXPECT_THAT(Trainer::Create(TinyOptions(eco)),
+  EXPECT_THAT(Trainer::Create(TinyTrainerOptions(eco)),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("no pattern matches")));
   // Only what the patterns name.
   eco.quantize = {"*.down.weight", "embedding.*"};
-  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Trainer> trainer, Trainer::Create(TinyOptions(eco)));
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Trainer> trainer, Trainer::Create(TinyTrainerOptions(eco)));
   int64_t coded = 0;
   for (const TensorView& view : trainer->weights().all) coded += view ? 0 : 1;
   EXPECT_EQ(coded, 2);

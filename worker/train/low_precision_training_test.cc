@@ -1,82 +1,37 @@
 // Training with the linear schemes that compute in FP8 and FP4: that it learns, and that its bits are those promised
 // for every training.
-#include <cstring>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "base/testing/status_matchers.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "worker/train/testing/tiny_dataset.h"
-#include "worker/train/trainer.h"
+#include "worker/train/testing/tiny_run.h"
 
 namespace trainyard::train {
 namespace {
 
 using kernels::DType;
 using ::testing::HasSubstr;
+using testing::TinyTraining;
 using Quartet = spec::LinearQuartet;
 using Quartet2 = spec::LinearQuartet2;
 using Quest = spec::LinearQuest;
 
 // Rows, widths and heads that the groups of all schemes divide.
 TrainerOptions TinyOptions(const spec::LinearOptions& linear) {
-  TrainerOptions options;
-  options.config.vocab_size = 257;
-  options.config.hidden_size = 128;
-  options.config.intermediate_size = 128;
-  options.config.layers = 2;
-  options.config.q_heads = 4;
-  options.config.kv_heads = 2;
-  options.config.head_dim = 16;
-  options.sequence_length = 32;
-  options.seed = 11;
-  options.training.steps = 60;
-  options.training.micro_batch = 4;
-  options.training.linear = linear;
   spec::AdamWOptions adamw;
   adamw.learning_rate = 0.004;
-  options.training.optimizer = adamw;
+  TrainerOptions options = testing::TinyTrainerOptions(adamw);
+  options.config.hidden_size = 128;
+  options.config.intermediate_size = 128;
+  options.config.head_dim = 16;
+  options.training.steps = 60;
+  options.training.micro_batch = 4;
+  options.training.schedule.warmup_steps = 0;
+  options.training.linear = linear;
   return options;
 }
-
-struct TinyRun {
-  TinyRun(const testing::TinyDataset& dataset, const TrainerOptions& options) {
-    data::LoaderOptions loading;
-    loading.directory = dataset.path();
-    loading.sequence_length = static_cast<int>(options.sequence_length);
-    loading.rank = 0;
-    loading.world_size = 1;
-    loading.seed = 7;
-    loading.vocab_size = 257;
-    absl::StatusOr<data::Loader> opened = data::Loader::Open(loading);
-    TY_CHECK_OK(opened);
-    loader = std::make_unique<data::Loader>(*std::move(opened));
-    absl::StatusOr<std::unique_ptr<Trainer>> made = Trainer::Create(options);
-    TY_CHECK_OK(made);
-    trainer = *std::move(made);
-    trainer->Initialize();
-  }
-  std::vector<double> Losses(int steps) const {
-    std::vector<double> losses;
-    for (int i = 0; i < steps; ++i) {
-      absl::StatusOr<StepResult> result = trainer->Step(*loader);
-      TY_CHECK_OK(result);
-      losses.push_back(result->loss);
-    }
-    return losses;
-  }
-  std::vector<float> Weights() const {
-    std::vector<float> values;
-    for (const kernels::TensorView& tensor : trainer->leading_weights()) {
-      values.insert(values.end(), tensor.as<float>(), tensor.as<float>() + tensor.size());
-    }
-    return values;
-  }
-  std::unique_ptr<data::Loader> loader;
-  std::unique_ptr<Trainer> trainer;
-};
 
 absl::StatusOr<bool> Never() {
   return false;
@@ -114,9 +69,10 @@ INSTANTIATE_TEST_SUITE_P(All, LowPrecisionTest, ::testing::ValuesIn(Cases()),
 // Near what f32 reaches, which a gradient with the wrong factor, sign or transpose does not; evaluated through the same
 // quantizers.
 TEST_P(LowPrecisionTest, Learns) {
-  const TinyRun dense(dataset_, TinyOptions({spec::LinearFp32{}, {}})), run(dataset_, TinyOptions(GetParam().linear));
-  const double reached = dense.Losses(60).back();
-  const std::vector<double> losses = run.Losses(60);
+  const TinyTraining dense(dataset_, TinyOptions({spec::LinearFp32{}, {}})),
+      run(dataset_, TinyOptions(GetParam().linear));
+  const double reached = dense.Steps(60).back();
+  const std::vector<double> losses = run.Steps(60);
   RecordProperty("fp32", std::to_string(reached));
   RecordProperty("last", std::to_string(losses.back()));
   EXPECT_GT(losses.front(), 5.4);
@@ -130,42 +86,37 @@ TEST_P(LowPrecisionTest, SameBitsForAnyThreadsAndMemoryOptions) {
     TrainerOptions options = TinyOptions(GetParam().linear);
     options.dtype = dtype;
     options.training.accumulation = 2;
-    const TinyRun plain(dataset_, options);
-    const std::vector<double> losses = plain.Losses(3);
+    const TinyTraining plain(dataset_, options);
+    const std::vector<double> losses = plain.Steps(3);
     options.threads = 2;
     options.training.recompute = spec::Recompute::kBlock;
-    const TinyRun saving(dataset_, options);
-    EXPECT_EQ(saving.Losses(3), losses);
-    EXPECT_EQ(saving.Weights(), plain.Weights());
+    const TinyTraining saving(dataset_, options);
+    EXPECT_EQ(saving.Steps(3), losses);
+    EXPECT_EQ(saving.StateBytes(), plain.StateBytes());
   }
 }
 
 // Random numbers come from the step, not from what has been drawn before.
 TEST_P(LowPrecisionTest, ResumedRunEqualsUndisturbedRunBitForBit) {
   const TrainerOptions options = TinyOptions(GetParam().linear);
-  const TinyRun undisturbed(dataset_, options), first(dataset_, options), second(dataset_, options);
-  const std::vector<double> expected = undisturbed.Losses(6);
-  first.Losses(4);
-  for (size_t i = 0; i < first.trainer->state().size(); ++i) {
-    const kernels::TensorView& from = first.trainer->state()[i].tensor;
-    std::memcpy(second.trainer->state()[i].tensor.data(), from.data(), static_cast<size_t>(from.bytes()));
-  }
-  ASSERT_OK(second.trainer->RestoreState(first.trainer->StateText()));
-  ASSERT_OK(second.loader->Restore(first.loader->position()));
-  EXPECT_EQ(second.Losses(2), std::vector<double>(expected.begin() + 4, expected.end()));
-  EXPECT_EQ(second.Weights(), undisturbed.Weights());
+  const TinyTraining undisturbed(dataset_, options), first(dataset_, options), second(dataset_, options);
+  const std::vector<double> expected = undisturbed.Steps(6);
+  first.Steps(4);
+  second.RestoreFrom(first);
+  EXPECT_EQ(second.Steps(2), std::vector<double>(expected.begin() + 4, expected.end()));
+  EXPECT_EQ(second.StateBytes(), undisturbed.StateBytes());
 }
 
 // What a scheme learns is trained with the weights: its steps begin as they are calibrated, the same on all ranks, and
 // move; nothing of them is exported.
 TEST(LearnedStepsTest, StepsAreParametersLikeOthers) {
   const testing::TinyDataset dataset;
-  const TinyRun run(
+  const TinyTraining run(
       dataset,
       TinyOptions(
           {Quest{.hadamard_dim = 0, .projection = Quest::Projection::kLsq, .gradient_mask = Quest::GradientMask::kClip},
            {}}));
-  run.Losses(1);
+  run.Steps(1);
   std::vector<float> before;
   int64_t found = 0;
   const std::vector<model::Parameter>& parameters = run.trainer->parameters();
@@ -184,7 +135,7 @@ TEST(LearnedStepsTest, StepsAreParametersLikeOthers) {
   before = steps();
   EXPECT_EQ(found, 2 * 4);
   for (const float step : before) EXPECT_GT(step, 1e-4f);
-  run.Losses(5);
+  run.Steps(5);
   const std::vector<float> after = steps();
   for (size_t i = 0; i < before.size(); ++i) EXPECT_NE(after[i], before[i]) << i;
 }

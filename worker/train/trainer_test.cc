@@ -10,68 +10,21 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "worker/comm/local/local_communicator.h"
-#include "worker/train/testing/tiny_dataset.h"
+#include "worker/train/testing/tiny_run.h"
 
 namespace trainyard::train {
 namespace {
 
 using kernels::DType;
 using ::testing::HasSubstr;
+using testing::TinyTraining;
 
 TrainerOptions TinyOptions() {
-  TrainerOptions options;
-  options.config.vocab_size = 257;
-  options.config.hidden_size = 32;
-  options.config.intermediate_size = 64;
-  options.config.layers = 2;
-  options.config.q_heads = 4;
-  options.config.kv_heads = 2;
-  options.config.head_dim = 8;
-  options.sequence_length = 32;
-  options.seed = 11;
-  options.training.steps = 20;
-  options.training.micro_batch = 2;
   spec::AdamWOptions adamw;
   adamw.learning_rate = 0.01;
-  options.training.optimizer = adamw;
+  TrainerOptions options = testing::TinyTrainerOptions(adamw);
+  options.training.schedule.warmup_steps = 0;
   return options;
-}
-
-struct TinyRun {
-  std::unique_ptr<data::Loader> loader;
-  std::unique_ptr<Trainer> trainer;
-};
-
-TinyRun MakeRun(const testing::TinyDataset& dataset, const TrainerOptions& options, int rank = 0, int ranks = 1) {
-  data::LoaderOptions loading;
-  loading.directory = dataset.path();
-  loading.sequence_length = static_cast<int>(options.sequence_length);
-  loading.rank = rank;
-  loading.world_size = ranks;
-  loading.seed = 7;
-  loading.vocab_size = 257;
-  absl::StatusOr<data::Loader> loader = data::Loader::Open(loading);
-  TY_CHECK_OK(loader);
-  absl::StatusOr<std::unique_ptr<Trainer>> trainer = Trainer::Create(options);
-  TY_CHECK_OK(trainer);
-  (*trainer)->Initialize();
-  return {std::make_unique<data::Loader>(*std::move(loader)), *std::move(trainer)};
-}
-
-std::vector<StepResult> Steps(const TinyRun& run, int count) {
-  std::vector<StepResult> results;
-  for (int i = 0; i < count; ++i) {
-    absl::StatusOr<StepResult> result = run.trainer->Step(*run.loader);
-    TY_CHECK_OK(result);
-    results.push_back(*result);
-  }
-  return results;
-}
-
-std::vector<double> Losses(const std::vector<StepResult>& results) {
-  std::vector<double> losses;
-  for (const StepResult& result : results) losses.push_back(result.loss);
-  return losses;
 }
 
 std::vector<float> WeightsOf(const Trainer& trainer) {
@@ -105,8 +58,8 @@ TEST(TrainerTest, LearnsFarBelowUnigramEntropy) {
       options.training.steps = 120;
       options.training.micro_batch = 8;
       options.training.schedule.warmup_steps = 5;
-      const TinyRun run = MakeRun(dataset, options);
-      const std::vector<StepResult> results = Steps(run, 120);
+      const TinyTraining run(dataset, options);
+      const std::vector<StepResult> results = run.Results(120);
       EXPECT_GT(results.front().loss, 5.4);
       EXPECT_LT(results.back().loss, 0.5 * entropy) << "entropy " << entropy;
       ASSERT_OK_AND_ASSIGN(const double validation, run.trainer->Evaluate(*run.loader, 2, Never));
@@ -120,13 +73,13 @@ TEST(TrainerTest, SameBitsForAnyThreadsAndMemoryOptions) {
   TrainerOptions options = TinyOptions();
   options.training.micro_batch = 9;  // 288 rows: two head chunks
   options.training.accumulation = 2;
-  const TinyRun plain = MakeRun(dataset, options);
-  const std::vector<double> losses = Losses(Steps(plain, 4));
+  const TinyTraining plain(dataset, options);
+  const std::vector<double> losses = plain.Steps(4);
   options.threads = 3;
   options.training.recompute = spec::Recompute::kBlock;
   options.training.lm_head_chunks = 2;
-  const TinyRun saving = MakeRun(dataset, options);
-  EXPECT_EQ(Losses(Steps(saving, 4)), losses);
+  const TinyTraining saving(dataset, options);
+  EXPECT_EQ(saving.Steps(4), losses);
   EXPECT_EQ(WeightsOf(*saving.trainer), WeightsOf(*plain.trainer));
 }
 
@@ -135,12 +88,12 @@ TEST(TrainerTest, ResumedRunEqualsUndisturbedRunBitForBit) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     TrainerOptions options = TinyOptions();
     options.dtype = dtype;
-    const TinyRun undisturbed = MakeRun(dataset, options);
-    const std::vector<StepResult> expected = Steps(undisturbed, 20);
+    const TinyTraining undisturbed(dataset, options);
+    const std::vector<StepResult> expected = undisturbed.Results(20);
 
-    const TinyRun first = MakeRun(dataset, options);
-    Steps(first, 17);  // beyond the least count of z-scores
-    const TinyRun second = MakeRun(dataset, options);
+    const TinyTraining first(dataset, options);
+    first.Results(17);  // beyond the least count of z-scores
+    const TinyTraining second(dataset, options);
     for (size_t i = 0; i < first.trainer->state().size(); ++i) {
       const kernels::TensorView& from = first.trainer->state()[i].tensor;
       EXPECT_EQ(second.trainer->state()[i].name, first.trainer->state()[i].name);
@@ -149,7 +102,7 @@ TEST(TrainerTest, ResumedRunEqualsUndisturbedRunBitForBit) {
     ASSERT_OK(second.trainer->RestoreState(first.trainer->StateText()));
     ASSERT_OK(second.loader->Restore(first.loader->position()));
     EXPECT_EQ(second.trainer->step(), 17);
-    const std::vector<StepResult> rest = Steps(second, 3);
+    const std::vector<StepResult> rest = second.Results(3);
     for (size_t i = 0; i < 3; ++i) {
       EXPECT_EQ(rest[i].loss, expected[17 + i].loss);
       EXPECT_EQ(rest[i].gradient_norm, expected[17 + i].gradient_norm);
@@ -161,7 +114,7 @@ TEST(TrainerTest, ResumedRunEqualsUndisturbedRunBitForBit) {
 
 TEST(TrainerTest, RefusesAStateTextThatIsNone) {
   testing::TinyDataset dataset;
-  const TinyRun run = MakeRun(dataset, TinyOptions());
+  const TinyTraining run(dataset, TinyOptions());
   for (const char* text : {"", "1 2 3", "1 2 3 4 x", "1 2 3 4 -5"}) {
     EXPECT_THAT(run.trainer->RestoreState(text), StatusIs(absl::StatusCode::kDataLoss, HasSubstr("five counts")));
   }
@@ -172,8 +125,8 @@ TEST(TrainerTest, TwoRanksEqualOneRankThatAccumulates) {
   testing::TinyDataset dataset;
   TrainerOptions options = TinyOptions();
   std::vector<std::unique_ptr<comm::Communicator>> communicators = comm::MakeLocalCommunicators(2);
-  std::vector<TinyRun> runs;
-  for (int rank = 0; rank < 2; ++rank) runs.push_back(MakeRun(dataset, options, rank, 2));
+  std::vector<TinyTraining> runs;
+  for (int rank = 0; rank < 2; ++rank) runs.push_back(TinyTraining(dataset, options, rank, 2));
   std::vector<std::vector<double>> losses(2);
   std::vector<double> evaluated(2);
   std::vector<std::thread> threads;
@@ -183,7 +136,7 @@ TEST(TrainerTest, TwoRanksEqualOneRankThatAccumulates) {
       comm::ExchangeOptions exchange;
       exchange.communication.bucket_bytes = 20000;
       TY_CHECK_OK(runs[r].trainer->Connect(exchange, communicators[r].get()));
-      losses[r] = Losses(Steps(runs[r], 5));
+      losses[r] = runs[r].Steps(5);
       absl::StatusOr<double> evaluation = runs[r].trainer->Evaluate(*runs[r].loader, 5, Never);
       TY_CHECK_OK(evaluation);
       evaluated[r] = *evaluation;
@@ -195,12 +148,12 @@ TEST(TrainerTest, TwoRanksEqualOneRankThatAccumulates) {
   EXPECT_EQ(WeightsOf(*runs[0].trainer), WeightsOf(*runs[1].trainer));
 
   options.training.accumulation = 2;
-  const TinyRun alone = MakeRun(dataset, options);
-  const std::vector<double> alone_losses = Losses(Steps(alone, 5));
+  const TinyTraining alone(dataset, options);
+  const std::vector<double> alone_losses = alone.Steps(5);
   ASSERT_OK_AND_ASSIGN(const double alone_evaluated, alone.trainer->Evaluate(*alone.loader, 5, Never));
   for (size_t i = 0; i < 5; ++i) EXPECT_NEAR(losses[0][i], alone_losses[i], 1e-4) << i;
   EXPECT_NEAR(evaluated[0], alone_evaluated, 1e-4);
-  for (TinyRun& run : runs) run.trainer.reset();  // before the communicators
+  for (TinyTraining& run : runs) run.trainer.reset();  // before the communicators
 }
 
 // Codecs, error feedback, a bit plan, fitted levels and code tables: the whole state of a step, and the bytes of the
@@ -231,21 +184,21 @@ TEST(TrainerTest, AResumedQuantizedRunHasTheBitsOfAnUndisturbedOne) {
       for (size_t rank = 0; rank < ranks; ++rank) threads.emplace_back([&body, rank] { body(rank); });
       for (std::thread& thread : threads) thread.join();
     };
-    std::vector<TinyRun> first(ranks);
+    std::vector<TinyTraining> first(ranks);
     on_ranks([&](size_t rank) {
-      TinyRun whole = MakeRun(dataset, TinyOptions(), static_cast<int>(rank), ranks);
+      TinyTraining whole(dataset, TinyOptions(), static_cast<int>(rank), ranks);
       TY_CHECK_OK(whole.trainer->Connect(QuantizedExchange(), communicators[rank].get()));
-      Steps(whole, steps);
+      whole.Results(steps);
       undisturbed[rank] = WeightsOf(*whole.trainer);
       EXPECT_GE(whole.trainer->exchange()->stats().plan_epoch, 2);
     });
     communicators = comm::MakeLocalCommunicators(ranks);
     on_ranks([&](size_t rank) {
-      first[rank] = MakeRun(dataset, TinyOptions(), static_cast<int>(rank), ranks);
+      first[rank] = TinyTraining(dataset, TinyOptions(), static_cast<int>(rank), ranks);
       TY_CHECK_OK(first[rank].trainer->Connect(QuantizedExchange(), communicators[rank].get()));
-      Steps(first[rank], stop);
+      first[rank].Results(stop);
 
-      TinyRun second = MakeRun(dataset, TinyOptions(), static_cast<int>(rank), ranks);
+      TinyTraining second(dataset, TinyOptions(), static_cast<int>(rank), ranks);
       TY_CHECK_OK(second.trainer->PrepareExchange(QuantizedExchange(), static_cast<int>(rank), ranks));
       const auto copy = [](const kernels::TensorView& from, const kernels::TensorView& to) {
         std::memcpy(to.data(), from.data(), static_cast<size_t>(from.bytes()));
@@ -264,7 +217,7 @@ TEST(TrainerTest, AResumedQuantizedRunHasTheBitsOfAnUndisturbedOne) {
       TY_CHECK_OK(second.trainer->RestoreState(first[rank].trainer->StateText()));
       TY_CHECK_OK(second.loader->Restore(first[rank].loader->position()));
       TY_CHECK_OK(second.trainer->Connect(later[rank].get()));
-      Steps(second, steps - stop);
+      second.Results(steps - stop);
       resumed[rank] = WeightsOf(*second.trainer);
       first[rank].trainer.reset();
     });
@@ -283,9 +236,9 @@ TEST(TrainerTest, ClippedUpdateHasTheLengthOfTheThreshold) {
   sgd.momentum = 0;
   options.training.optimizer = sgd;
   options.training.clip_norm = 0.01;
-  const TinyRun run = MakeRun(dataset, options);
+  const TinyTraining run(dataset, options);
   const std::vector<float> before = WeightsOf(*run.trainer);
-  const StepResult result = Steps(run, 1)[0];
+  const StepResult result = run.Results(1)[0];
   const std::vector<float> after = WeightsOf(*run.trainer);
   ASSERT_GT(result.gradient_norm, 0.1);
   double squares = 0;
@@ -304,9 +257,9 @@ TEST(TrainerTest, DecayActsOnMatricesOnly) {
   options.training.optimizer = sgd;
   options.training.clip_norm = 1e-6;  // no gradient to speak of
   options.training.schedule.shape = spec::ScheduleShape::kConstant;
-  const TinyRun run = MakeRun(dataset, options);
+  const TinyTraining run(dataset, options);
   const std::vector<float> before = WeightsOf(*run.trainer);
-  Steps(run, 1);
+  run.Results(1);
   const std::vector<float> after = WeightsOf(*run.trainer);
   size_t at = 0;
   for (const model::Parameter& parameter : run.trainer->parameters()) {
@@ -323,8 +276,8 @@ void Poison(Trainer& trainer) {
 
 TEST(TrainerTest, NanFailsTheStepUnderPolicyFail) {
   testing::TinyDataset dataset;
-  const TinyRun run = MakeRun(dataset, TinyOptions());
-  Steps(run, 2);
+  const TinyTraining run(dataset, TinyOptions());
+  run.Results(2);
   Poison(*run.trainer);
   EXPECT_THAT(run.trainer->Step(*run.loader),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("step 3: loss nan")));
@@ -335,32 +288,32 @@ TEST(TrainerTest, NanDropsUpdatesUnderPolicySkipUntilTenInARow) {
   TrainerOptions options = TinyOptions();
   options.training.nan_policy = spec::NanPolicy::kSkip;
   options.training.steps = 100;
-  const TinyRun run = MakeRun(dataset, options);
-  Steps(run, 1);
+  const TinyTraining run(dataset, options);
+  run.Results(1);
   const float healthy = run.trainer->leading_weights()[1].as<float>()[0];
   Poison(*run.trainer);
   const std::vector<float> before = WeightsOf(*run.trainer);
-  for (const StepResult& result : Steps(run, 9)) EXPECT_FALSE(result.updated);
+  for (const StepResult& result : run.Results(9)) EXPECT_FALSE(result.updated);
   const std::vector<float> after = WeightsOf(*run.trainer);
   EXPECT_EQ(std::memcmp(before.data(), after.data(), before.size() * sizeof(float)), 0);
   EXPECT_EQ(run.trainer->step(), 10);
   // One good step, and the count begins again.
   run.trainer->leading_weights()[1].as<float>()[0] = healthy;
-  EXPECT_TRUE(Steps(run, 1)[0].updated);
+  EXPECT_TRUE(run.Results(1)[0].updated);
   Poison(*run.trainer);
-  Steps(run, 9);
+  run.Results(9);
   EXPECT_THAT(run.trainer->Step(*run.loader),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("9 steps before")));
 }
 
 TEST(TrainerTest, EvaluationCanBeBrokenOffAndNeedsWindows) {
   testing::TinyDataset dataset;
-  const TinyRun run = MakeRun(dataset, TinyOptions());
+  const TinyTraining run(dataset, TinyOptions());
   const auto stop = []() -> absl::StatusOr<bool> { return true; };
   EXPECT_THAT(run.trainer->Evaluate(*run.loader, 2, stop),
               StatusIs(absl::StatusCode::kCancelled, HasSubstr("broken off")));
   testing::TinyDataset empty(testing::TinyText(), "short");
-  const TinyRun without = MakeRun(empty, TinyOptions());
+  const TinyTraining without(empty, TinyOptions());
   EXPECT_THAT(without.trainer->Evaluate(*without.loader, 2, Never),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("no validation windows")));
 }

@@ -31,6 +31,7 @@ inline TrainerOptions TinyTrainerOptions(const spec::OptimizerOptions& optimizer
 }
 
 struct TinyTraining {
+  TinyTraining() = default;  // of no use until it is assigned to
   TinyTraining(const TinyDataset& dataset, const TrainerOptions& options, int rank = 0, int ranks = 1) {
     data::LoaderOptions loading;
     loading.directory = dataset.path();
@@ -48,19 +49,25 @@ struct TinyTraining {
     trainer->Initialize();
   }
 
-  // The losses of that many steps.
-  std::vector<double> Steps(int count) {
-    std::vector<double> losses;
-    for (int i = 0; i < count; ++i) {
+  std::vector<StepResult> Results(int steps) const {
+    std::vector<StepResult> results;
+    for (int i = 0; i < steps; ++i) {
       absl::StatusOr<StepResult> result = trainer->Step(*loader);
       TY_CHECK_OK(result);
-      losses.push_back(result->loss);
+      results.push_back(*result);
     }
+    return results;
+  }
+
+  // The losses of that many steps.
+  std::vector<double> Steps(int count) const {
+    std::vector<double> losses;
+    for (const StepResult& result : Results(count)) losses.push_back(result.loss);
     return losses;
   }
 
   // Takes over what a checkpoint of `other` would hold.
-  void RestoreFrom(const TinyTraining& other) {
+  void RestoreFrom(const TinyTraining& other) const {
     TY_CHECK_EQ(trainer->state().size(), other.trainer->state().size());
     for (size_t i = 0; i < trainer->state().size(); ++i) {
       const kernels::TensorView& from = other.trainer->state()[i].tensor;
