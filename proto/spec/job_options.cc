@@ -15,6 +15,7 @@
 #include "base/status_macros.h"
 #include "proto/spec/durations.h"
 #include "proto/spec/field_errors.h"
+#include "proto/spec/references.h"
 #include "proto/v1/job.pb.h"
 
 namespace trainyard::spec {
@@ -54,6 +55,9 @@ WorldOptions ParseWorld(const v1::World& spec, FieldErrors errors) {
       break;
     case v1::SLOT_TYPE_GPU:
       options.slot_type = SlotType::kGpu;
+      break;
+    case v1::SLOT_TYPE_DRIVER:
+      errors.Add("slot_type", "driver is for the jobs that ask for trials, which take it by themselves");
       break;
     default:
       errors.Add("slot_type", absl::StrCat(static_cast<int>(spec.slot_type()), " is not a known type"));
@@ -304,10 +308,25 @@ void CheckRelations(const v1::JobSpec& spec, const JobOptions& options, FieldErr
 void ParseLanguageModelSections(const v1::JobSpec& spec, JobOptions& options, FieldErrors& errors) {
   FieldErrors model = errors.In("model");
   options.model = ParseModel(spec.model(), model);
-  FieldErrors data = errors.In("data");
-  options.data = ParseData(spec.data(), data);
-  FieldErrors training = errors.In("training");
-  options.training = ParseTraining(spec.training(), training);
+  if (spec.kind_case() != v1::JobSpec::kSelectData) {
+    FieldErrors data = errors.In("data");
+    options.data = ParseData(spec.data(), data);
+  } else if (spec.has_data()) {
+    errors.Add("data", "has no effect: give select_data.pool and select_data.target");
+  }
+  // A search need not train on, and the others have their own way to train.
+  const bool wants_training = spec.kind_case() != v1::JobSpec::kPruneSearch &&
+                              spec.kind_case() != v1::JobSpec::kPruneTask &&
+                              spec.kind_case() != v1::JobSpec::kSelectData;
+  if (wants_training || spec.has_training()) {
+    FieldErrors training = errors.In("training");
+    v1::TrainingSpec given = spec.training();
+    if (spec.kind_case() == v1::JobSpec::kStudy) {
+      if (given.has_steps()) training.Add("steps", "has no effect: a study's steps follow from tokens_per_parameter");
+      given.set_steps(1'000'000'000);  // each trial sets its own
+    }
+    options.training = ParseTraining(given, training);
+  }
   if (spec.training().linear().scheme_case() != v1::LinearScheme::SCHEME_NOT_SET) return;
   if (spec.kind_case() == v1::JobSpec::kQat) {
     options.training.linear.scheme = LinearQuest{};
@@ -318,7 +337,7 @@ void ParseLanguageModelSections(const v1::JobSpec& spec, JobOptions& options, Fi
 
 // A section that has no effect is a misunderstanding.
 void RefuseLanguageModelSections(const v1::JobSpec& spec, FieldErrors& errors) {
-  constexpr char kText[] = "a section of pretrain and qat; a qoda_gan job has qoda_gan.";
+  constexpr char kText[] = "a section of the kinds that have a language model; a qoda_gan job has qoda_gan.";
   if (spec.has_model()) errors.Add("model", absl::StrCat(kText, "networks"));
   if (spec.has_data()) errors.Add("data", absl::StrCat(kText, "data"));
   if (spec.has_training()) errors.Add("training", absl::StrCat(kText, "optimizer, updates and the like"));
@@ -392,13 +411,46 @@ absl::StatusOr<JobOptions> ParseJob(const v1::JobSpec& spec) {
       options.kind = kind;
       break;
     }
+    case v1::JobSpec::kPruneSearch: {
+      FieldErrors kind = errors.In("prune_search");
+      options.kind = ParsePruneSearch(spec.prune_search(), spec.has_training(), kind);
+      break;
+    }
+    case v1::JobSpec::kPruneTask: {
+      FieldErrors kind = errors.In("prune_task");
+      options.kind = ParsePruneTask(spec.prune_task(), kind);
+      break;
+    }
+    case v1::JobSpec::kSelectData: {
+      FieldErrors kind = errors.In("select_data");
+      options.kind = ParseSelectData(spec.select_data(), kind);
+      break;
+    }
+    case v1::JobSpec::kStudy: {
+      FieldErrors kind = errors.In("study");
+      options.kind = ParseStudy(spec.study(), ShapeOf(options.model), kind);
+      break;
+    }
     case v1::JobSpec::KIND_NOT_SET:
-      errors.Add("", "no job kind; give one of: pretrain, qat, qoda_gan");
+      errors.Add("", "no job kind; give one of: pretrain, qat, qoda_gan, prune_search, select_data, study");
       break;
   }
-  if (!is_gan) CheckRelations(spec, options, errors);
+  if (!is_gan && spec.kind_case() != v1::JobSpec::kSelectData) CheckRelations(spec, options, errors);
+  options.depends_on = ParseDependencies(spec, options, errors);
   TY_RETURN_IF_ERROR(errors.ToStatus());
   return options;
+}
+
+bool IsDriver(const KindOptions& kind) {
+  return std::holds_alternative<PruneSearchOptions>(kind) || std::holds_alternative<StudyOptions>(kind);
+}
+
+WorldOptions GangOf(const JobOptions& options) {
+  if (!IsDriver(options.kind)) return options.world;
+  WorldOptions gang;
+  gang.slot_type = SlotType::kDriver;
+  gang.threads_per_rank = options.world.threads_per_rank;
+  return gang;
 }
 
 int64_t TotalSteps(const JobOptions& options) {
@@ -406,6 +458,11 @@ int64_t TotalSteps(const JobOptions& options) {
                         [&](const PretrainOptions&) { return options.training.steps; },
                         [&](const QatOptions&) { return options.training.steps; },
                         [](const QodaGanOptions& gan) { return gan.updates; },
+                        // a unit is a generation; what leads up to the first and follows the last are units too
+                        [](const PruneSearchOptions& prune) { return int64_t{prune.search.generations} + 3; },
+                        [](const PruneTaskOptions&) { return int64_t{1}; },
+                        [](const SelectDataOptions&) { return int64_t{kSelectionStages}; },
+                        [](const StudyOptions&) { return int64_t{1}; },
                     },
                     options.kind);
 }

@@ -12,7 +12,10 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "proto/spec/prune_search_options.h"
 #include "proto/spec/qoda_gan_options.h"
+#include "proto/spec/select_data_options.h"
+#include "proto/spec/study_options.h"
 #include "proto/spec/training_options.h"
 
 namespace trainyard::v1 {
@@ -21,7 +24,7 @@ class JobSpec;
 
 namespace trainyard::spec {
 
-enum class SlotType { kCpu, kGpu };
+enum class SlotType { kCpu, kGpu, kDriver };
 
 // One rank owns one slot. `min` and `max` are equal until elastic jobs exist; giving one sets both.
 struct WorldOptions {
@@ -73,7 +76,14 @@ struct PretrainOptions {
 struct QatOptions {
   TextSamples samples;
 };
-using KindOptions = std::variant<PretrainOptions, QatOptions, QodaGanOptions>;
+using KindOptions = std::variant<PretrainOptions, QatOptions, QodaGanOptions, PruneSearchOptions, PruneTaskOptions,
+                                 SelectDataOptions, StudyOptions>;
+
+// A job that must have ended first.
+struct DependencyOptions {
+  std::string job;  // name or uid
+  bool must_succeed = true;
+};
 
 struct JobOptions {
   std::string name;  // RFC 1035 label, at most 63 characters; empty: to be generated
@@ -94,14 +104,23 @@ struct JobOptions {
   std::map<std::string, std::string> annotations;  // at most 64; key at most 63, value at most 4096 bytes
   bool suspend = false;
   std::optional<uint64_t> seed;  // unset only before the coordinator has accepted the job
+  // At most 64, each once: those of the spec, and the jobs that its references name.
+  std::vector<DependencyOptions> depends_on;
 
-  // Of pretrain and qat; qoda_gan has its own in its kind.
+  // Of the kinds that work on a language model; qoda_gan has its own in its kind. prune_search uses `training` for the
+  // last stage, study for all its trials; prune_task and select_data only the parts that they name.
   ModelOptions model;
   DataOptions data;
   TrainingOptions training;
   CommunicationOptions communication;
   KindOptions kind;
 };
+
+// Kinds that ask for trials: their one rank takes a driver slot, and section world is about their trials.
+bool IsDriver(const KindOptions& kind);
+
+// The gang that the job itself needs.
+WorldOptions GangOf(const JobOptions& options);
 
 // Steps of the whole job, of whatever kind.
 int64_t TotalSteps(const JobOptions& options);

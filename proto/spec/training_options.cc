@@ -120,6 +120,7 @@ const LlamaShape* ShapeOf(const ModelOptions& options) {
   return std::visit(Overloaded{
                         [](const PresetModel& model) -> const LlamaShape* { return &model.shape; },
                         [](const PathModel&) -> const LlamaShape* { return nullptr; },
+                        [](const ArtifactModel&) -> const LlamaShape* { return nullptr; },
                         [](const ShapeModel& model) -> const LlamaShape* { return &model.shape; },
                     },
                     options.source);
@@ -148,8 +149,15 @@ ModelOptions ParseModel(const v1::ModelSpec& spec, FieldErrors& errors) {
       options.source = ShapeModel{ParseShape(spec.shape(), shape)};
       break;
     }
+    case v1::ModelSpec::kArtifact: {
+      ArtifactModel model{spec.artifact().job(), "model", spec.from_scratch()};
+      if (model.job.empty()) errors.Add("artifact.job", "missing; give the name of a job");
+      if (!spec.artifact().artifact().empty()) model.artifact = spec.artifact().artifact();
+      options.source = std::move(model);
+      break;
+    }
     case v1::ModelSpec::SOURCE_NOT_SET:
-      errors.Add("", "missing; give one of model.preset, model.path, model.shape");
+      errors.Add("", "missing; give one of model.preset, model.path, model.shape, model.artifact");
       break;
   }
   if (spec.has_from_scratch() && !spec.from_scratch() &&
@@ -173,7 +181,14 @@ ModelOptions ParseModel(const v1::ModelSpec& spec, FieldErrors& errors) {
 DataOptions ParseData(const v1::DataSpec& spec, FieldErrors& errors) {
   DataOptions options;
   options.path = spec.path();
-  if (options.path.empty()) errors.Add("path", "missing; give a folder made by 'trainyard data tokenize'");
+  options.selection = spec.selection();
+  options.samples = spec.samples();
+  const int given = int{!options.path.empty()} + int{!options.selection.empty()} + int{!options.samples.empty()};
+  if (given == 0) {
+    errors.Add("path", "missing; give a folder made by 'trainyard data tokenize', or selection or samples instead");
+  } else if (given > 1) {
+    errors.Add("path", "only one of path, selection and samples may be given");
+  }
   if (spec.has_sequence_length()) {
     options.sequence_length = errors.InRange("sequence_length", spec.sequence_length(), 1, 1'048'576);
   }

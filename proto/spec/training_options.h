@@ -43,18 +43,28 @@ struct ShapeModel {
   LlamaShape shape;
 };
 
+// What another job exported, as the spec names it; for the worker it becomes a PathModel (references.h).
+struct ArtifactModel {
+  std::string job;
+  std::string artifact = "model";
+  bool from_scratch = false;
+};
+
 struct ModelOptions {
-  std::variant<PresetModel, PathModel, ShapeModel> source;
+  std::variant<PresetModel, PathModel, ShapeModel, ArtifactModel> source;
   FloatType dtype = FloatType::kFp32;  // storage of weights and activations
 };
 
-// The shape as far as the spec tells it: null for a PathModel.
+// The shape as far as the spec tells it: null for a PathModel or an ArtifactModel.
 const LlamaShape* ShapeOf(const ModelOptions& options);
 
 // ---- data ----
 
 struct DataOptions {
-  std::string path;                      // required
+  // Exactly one of these.
+  std::string path;                      // tokens in shards
+  std::string selection;                 // a select_data job; for the worker it becomes `samples` (references.h)
+  std::string samples;                   // a weighted sample set
   int32_t sequence_length = 1024;        // 1..1,048,576; at most the model's positions
   std::optional<uint64_t> shuffle_seed;  // unset: the job's seed
 };

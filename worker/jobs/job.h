@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "proto/v1/job.pb.h"
+#include "worker/jobs/trials.h"
 
 namespace trainyard::comm {
 class Communicator;
@@ -58,6 +59,10 @@ class JobContext {
   // A collective: true on all ranks if ShouldStop() on any. All ranks call it at the same place. From the first RunUnit
   // on.
   virtual absl::StatusOr<bool> AgreeToStop() = 0;
+
+  // The way to ask for trials: on rank 0 of the kinds that do (spec::IsDriver), from the first RunUnit to the end of
+  // Finish; null elsewhere.
+  virtual Trials* trials() { return nullptr; }
 
   // Names what the rank does now: "prepare", "train", "evaluate", "export", ... Wall time is booked to it, and users
   // and the watchdog see it. RunUnit starts in "train".

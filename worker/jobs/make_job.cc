@@ -16,6 +16,10 @@ std::unique_ptr<Job> MakeJob(const spec::JobOptions& options) {
                         [&](const spec::PretrainOptions&) -> Made { return MakePretrainJob(options); },
                         [&](const spec::QatOptions&) -> Made { return MakeQatJob(options); },
                         [&](const spec::QodaGanOptions&) -> Made { return MakeQodaGanJob(options); },
+                        [&](const spec::PruneSearchOptions&) -> Made { return nullptr; },
+                        [&](const spec::PruneTaskOptions&) -> Made { return nullptr; },
+                        [&](const spec::SelectDataOptions&) -> Made { return nullptr; },
+                        [&](const spec::StudyOptions&) -> Made { return nullptr; },
                     },
                     options.kind);
 }

@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "proto/spec/references.h"
 #include "worker/model/hugging_face.h"
 
 namespace trainyard::jobs {
@@ -25,6 +26,7 @@ model::ModelConfig ConfigOf(const spec::LlamaShape& shape) {
 
 absl::StatusOr<PretrainSetup> SetUpPretrain(const spec::JobOptions& options, const std::string& data_root, int rank,
                                             int world_size) {
+  TY_RETURN_IF_ERROR(spec::CheckResolved(options));
   const uint64_t seed = options.seed.value_or(0);
   PretrainSetup setup;
   if (const spec::LlamaShape* shape = spec::ShapeOf(options.model)) {
