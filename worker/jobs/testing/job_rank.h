@@ -22,9 +22,11 @@ class FakeContext final : public JobContext {
   comm::Communicator* communicator() override { return communicator_; }
   bool ShouldStop() override { return stops; }
   absl::StatusOr<bool> AgreeToStop() override { return stops; }
+  Trials* trials() override { return offered_trials; }
   void EnterSection(absl::string_view section) override { sections.emplace_back(section); }
 
   bool stops = false;
+  Trials* offered_trials = nullptr;  // for kinds that ask for trials; borrowed
   std::vector<std::string> sections;
 
  private:
