@@ -20,7 +20,14 @@ void CheckShape(const AttentionShape& shape) {
   TY_CHECK_GE(shape.head_dim, 1);
   TY_CHECK_GE(shape.kv_heads, 1);
   TY_CHECK_GE(shape.q_heads, 1);
-  TY_CHECK_EQ(shape.q_heads % shape.kv_heads, 0);
+  if (shape.kv_of_head == nullptr) {
+    TY_CHECK_EQ(shape.q_heads % shape.kv_heads, 0);
+    return;
+  }
+  for (int64_t head = 0; head < shape.q_heads; ++head) {
+    TY_CHECK_GE(shape.kv_of_head[head], 0);
+    TY_CHECK_LT(shape.kv_of_head[head], shape.kv_heads);
+  }
 }
 
 void CheckCache(const AttentionShape& shape, const TensorView& cache, DType dtype) {

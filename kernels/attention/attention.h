@@ -4,9 +4,13 @@
 //   o[b,t,h] = sum_{s <= t} p[s] v[b,s,g],   p[s] = exp(scale * q[b,t,h] . k[b,s,g] - lse[b,h,t]),
 //   lse[b,h,t] = log sum_{s <= t} exp(scale * q[b,t,h] . k[b,s,g]),   g = h / (q_heads / kv_heads)
 //
+// or, with a map of heads, g = kv_of_head[h]: what is left of the groups when query heads are pruned (DarwinLM,
+// arXiv:2502.07780, section 3.2). A key/value head that no query head reads gets zero gradients.
+//
 // A token's row of qkv is q heads | k heads | v heads, each head_dim wide: (B, T, (Hq + 2 Hkv) * HS). Any T >= 1, any
-// head_dim >= 1, q_heads a multiple of kv_heads. Tensors are f32 or bf16, one dtype a call; arithmetic is f32. Results
-// are the same for any number of threads, and an output depends on no later token, not even by a bit.
+// head_dim >= 1, q_heads a multiple of kv_heads unless there is a map. Tensors are f32 or bf16, one dtype a call;
+// arithmetic is f32. Results are the same for any number of threads and for a map that says what no map says, and an
+// output depends on no later token, not even by a bit.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +26,11 @@ struct AttentionShape {
   int64_t q_heads = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
+  // (q_heads) numbers in [0, kv_heads), of the caller's, that live as long as the call; null: regular groups.
+  const int32_t* kv_of_head = nullptr;
 
-  int64_t group() const { return q_heads / kv_heads; }  // query heads that share a key/value head
+  int64_t group() const { return q_heads / kv_heads; }  // query heads that share a key/value head, without a map
+  int64_t kv_head(int64_t q_head) const { return kv_of_head != nullptr ? kv_of_head[q_head] : q_head / group(); }
   int64_t packed_width() const { return (q_heads + 2 * kv_heads) * head_dim; }
 };
 

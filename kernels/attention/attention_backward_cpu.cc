@@ -77,7 +77,8 @@ void BackwardGroup(const AttentionBackwardArgs& args, int64_t b, int64_t kv_head
   std::fill_n(scratch.dk, shape.seq * width, 0.0f);
   std::fill_n(scratch.dv, shape.seq * width, 0.0f);
 
-  for (int64_t head = kv_head * shape.group(); head < (kv_head + 1) * shape.group(); ++head) {
+  for (int64_t head = 0; head < shape.q_heads; ++head) {
+    if (shape.kv_head(head) != kv_head) continue;
     for (int64_t q_begin = 0; q_begin < shape.seq; q_begin += kQueryBlock) {
       const int64_t rows = std::min(kQueryBlock, shape.seq - q_begin);
       const HeadRows<const T> stored_dout = OutputHead<const T>(args.dout.as<T>(), shape, b, head).From(q_begin);

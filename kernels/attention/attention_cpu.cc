@@ -92,8 +92,8 @@ void ForwardBlock(const AttentionForwardArgs& args, int64_t b, int64_t head, int
   const int64_t width = shape.head_dim;
   const int64_t rows = std::min(kQueryBlock, shape.seq - q_begin);
   const T* packed = args.qkv.as<T>();
-  const HeadRows<const T> keys_of_head = KeyHead(packed, shape, b, head / shape.group());
-  const HeadRows<const T> values_of_head = ValueHead(packed, shape, b, head / shape.group());
+  const HeadRows<const T> keys_of_head = KeyHead(packed, shape, b, shape.kv_head(head));
+  const HeadRows<const T> values_of_head = ValueHead(packed, shape, b, shape.kv_head(head));
   const HeadRows<const float> q = AsFloats(QueryHead(packed, shape, b, head).From(q_begin), rows, width, scratch.q);
 
   RunningSoftmax softmax;

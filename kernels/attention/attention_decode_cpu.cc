@@ -63,7 +63,7 @@ void AttentionDecodeCpu(const AttentionDecodeArgs& args, Stream& stream) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t b = i / shape.q_heads;
         const int64_t head = i % shape.q_heads;
-        const int64_t offset = (b * capacity * shape.kv_heads + head / shape.group()) * width;
+        const int64_t offset = (b * capacity * shape.kv_heads + shape.kv_head(head)) * width;
         const int64_t stride = shape.kv_heads * width;
         Decode(args.q.as<T>() + b * args.q.dim(1) + head * width, {args.k_cache.as<T>() + offset, stride},
                {args.v_cache.as<T>() + offset, stride}, args.length, width, scale, args.o.as<T>() + i * width);

@@ -24,7 +24,7 @@ double Dot(const double* x, const double* y, int64_t n) {
 // The weights of query t on keys 0..t; returns their log-sum-exp.
 double Weights(const AttentionShape& s, const std::vector<double>& qkv, double scale, int64_t b, int64_t head,
                int64_t t, std::vector<double>& weights) {
-  const int64_t k_head = s.q_heads + head / s.group();
+  const int64_t k_head = s.q_heads + s.kv_head(head);
   weights.assign(static_cast<size_t>(t + 1), 0.0);
   for (int64_t j = 0; j <= t; ++j) {
     weights[static_cast<size_t>(j)] = scale * Dot(&qkv[At(s, b, t, head)], &qkv[At(s, b, j, k_head)], s.head_dim);
@@ -49,7 +49,7 @@ AttentionReference ReferenceAttention(const AttentionShape& s, const std::vector
         result.lse.push_back(Weights(s, qkv, scale, b, head, t, weights));
         double* o = &result.o[OutputAt(s, b, t, head)];
         for (int64_t j = 0; j <= t; ++j) {
-          const double* v = &qkv[At(s, b, j, s.q_heads + s.kv_heads + head / s.group())];
+          const double* v = &qkv[At(s, b, j, s.q_heads + s.kv_heads + s.kv_head(head))];
           for (int64_t c = 0; c < s.head_dim; ++c) o[c] += weights[static_cast<size_t>(j)] * v[c];
         }
       }
@@ -65,7 +65,7 @@ std::vector<double> ReferenceAttentionGradient(const AttentionShape& s, const st
   std::vector<double> weights;
   for (int64_t b = 0; b < s.batch; ++b) {
     for (int64_t head = 0; head < s.q_heads; ++head) {
-      const int64_t k_head = s.q_heads + head / s.group();
+      const int64_t k_head = s.q_heads + s.kv_head(head);
       const int64_t v_head = k_head + s.kv_heads;
       for (int64_t t = 0; t < s.seq; ++t) {
         Weights(s, qkv, scale, b, head, t, weights);

@@ -1,5 +1,7 @@
 #include "worker/model/config.h"
 
+#include <limits>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/status_macros.h"
@@ -9,6 +11,9 @@ namespace trainyard::model {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+constexpr char kPrunedArchitecture[] = "TrainyardPrunedForCausalLM";
+constexpr char kPrunedType[] = "trainyard_pruned";
 
 // Reads typed fields of one JSON object; the first problem stays.
 class Fields {
@@ -40,6 +45,20 @@ class Fields {
     if (!Has(name)) return absent;
     if (!object_.at(name).is_string()) return Wrong(name, "a string"), absent;
     return object_.at(name).get<std::string>();
+  }
+  // A list of numbers that fit 32 bits, absent: none.
+  std::vector<int32_t> Indices(const char* name) {
+    std::vector<int32_t> indices;
+    if (!Has(name)) return indices;
+    if (!object_.at(name).is_array()) return Wrong(name, "a list of integers"), indices;
+    for (const Json& index : object_.at(name)) {
+      if (!index.is_number_integer() || index.get<int64_t>() < 0 ||
+          index.get<int64_t>() > std::numeric_limits<int32_t>::max()) {
+        return Wrong(name, "a list of numbers from 0 to 2^31 - 1"), indices;
+      }
+      indices.push_back(index.get<int32_t>());
+    }
+    return indices;
   }
   // One id or a list of them.
   std::vector<int64_t> Ids(const char* name) {
@@ -91,7 +110,99 @@ absl::Status ParseRope(const Json& root, const std::string& path, ModelConfig* c
   return rope.status();
 }
 
+// trainyard_blocks of a pruned model: the sizes of each block.
+absl::Status ParseBlocks(const Json& root, const std::string& path, ModelConfig* config) {
+  constexpr char kBlocks[] = "trainyard_blocks";
+  if (!root.contains(kBlocks) || !root.at(kBlocks).is_array()) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": ", kBlocks, " is not a list of blocks"));
+  }
+  for (const Json& block : root.at(kBlocks)) {
+    const std::string where = absl::StrCat(path, ": ", kBlocks, "[", config->blocks.size(), "]");
+    if (!block.is_object()) return absl::InvalidArgumentError(absl::StrCat(where, " is not an object"));
+    Fields fields(block, where);
+    BlockShape shape;
+    shape.q_heads = fields.Integer("q_heads");
+    shape.kv_heads = fields.Integer("kv_heads");
+    shape.intermediate = fields.Integer("intermediate");
+    shape.kv_of_head = fields.Indices("kv_of_head");
+    TY_RETURN_IF_ERROR(fields.status());
+    config->blocks.push_back(std::move(shape));
+  }
+  return absl::OkStatus();
+}
+
+Json BlocksJson(const std::vector<BlockShape>& blocks) {
+  Json list = Json::array();
+  for (const BlockShape& block : blocks) {
+    list.push_back({{"q_heads", block.q_heads},
+                    {"kv_heads", block.kv_heads},
+                    {"intermediate", block.intermediate},
+                    {"kv_of_head", block.kv_of_head}});
+  }
+  return list;
+}
+
+bool IsRegularMap(const BlockShape& block) {
+  if (block.q_heads % block.kv_heads != 0) return false;
+  const int64_t group = block.q_heads / block.kv_heads;
+  for (size_t head = 0; head < block.kv_of_head.size(); ++head) {
+    if (block.kv_of_head[head] != static_cast<int64_t>(head) / group) return false;
+  }
+  return true;
+}
+
+// Problems of one block, each beginning with `name`.
+void CheckBlock(const BlockShape& block, const std::string& name, std::vector<std::string>* problems) {
+  const auto refuse = [&](const auto&... parts) { problems->push_back(absl::StrCat(name, parts...)); };
+  if (block.q_heads < 0) refuse(".q_heads: ", block.q_heads, " is less than 0");
+  if (block.intermediate < 0) refuse(".intermediate: ", block.intermediate, " is less than 0");
+  if (!block.has_attention()) {
+    if (block.kv_heads != 0) refuse(".kv_heads: ", block.kv_heads, " is not 0 in a block without query heads");
+    if (!block.kv_of_head.empty()) refuse(".kv_of_head: is not empty in a block without query heads");
+    return;
+  }
+  if (block.kv_heads < 1) {
+    refuse(".kv_heads: ", block.kv_heads, " is less than 1");
+  } else if (block.kv_of_head.empty() && block.q_heads % block.kv_heads != 0) {
+    refuse(".q_heads: ", block.q_heads, " is not a multiple of kv_heads: ", block.kv_heads,
+           ", so kv_of_head has to say which each of them reads");
+  }
+  if (block.kv_of_head.empty()) return;
+  if (static_cast<int64_t>(block.kv_of_head.size()) != block.q_heads) {
+    refuse(".kv_of_head: has ", block.kv_of_head.size(), " entries for ", block.q_heads, " query heads");
+  }
+  for (size_t head = 0; head < block.kv_of_head.size(); ++head) {
+    const int32_t kv = block.kv_of_head[head];
+    if (kv >= 0 && kv < block.kv_heads) continue;
+    refuse(".kv_of_head[", head, "]: ", kv, " is not in [0, ", block.kv_heads, ")");
+    return;
+  }
+}
+
 }  // namespace
+
+std::vector<BlockShape> ListBlockShapes(const ModelConfig& config) {
+  std::vector<BlockShape> shapes;
+  for (int64_t layer = 0; layer < config.layers; ++layer) shapes.push_back(config.block_shape(layer));
+  return shapes;
+}
+
+ModelConfig Canonical(ModelConfig config) {
+  for (BlockShape& block : config.blocks) {
+    if (!block.kv_of_head.empty() && IsRegularMap(block)) block.kv_of_head.clear();
+  }
+  if (config.blocks.empty()) return config;
+  const BlockShape first = config.blocks.front();
+  if (!first.has_attention() || !first.has_mlp() || !first.kv_of_head.empty()) return config;
+  for (const BlockShape& block : config.blocks) {
+    if (block != first) return config;
+  }
+  config.q_heads = first.q_heads;
+  config.kv_heads = first.kv_heads;
+  config.intermediate_size = first.intermediate;
+  config.blocks.clear();
+  return config;
+}
 
 absl::Status Validate(const ModelConfig& config) {
   std::vector<std::string> problems;
@@ -110,6 +221,13 @@ absl::Status Validate(const ModelConfig& config) {
   if (config.kv_heads >= 1 && config.q_heads % config.kv_heads != 0) {
     problems.push_back(absl::StrCat("num_attention_heads: ", config.q_heads,
                                     " is not a multiple of num_key_value_heads: ", config.kv_heads));
+  }
+  if (!config.blocks.empty() && static_cast<int64_t>(config.blocks.size()) != config.layers) {
+    problems.push_back(
+        absl::StrCat("trainyard_blocks: ", config.blocks.size(), " of num_hidden_layers: ", config.layers, " blocks"));
+  }
+  for (size_t layer = 0; layer < config.blocks.size(); ++layer) {
+    CheckBlock(config.blocks[layer], absl::StrCat("trainyard_blocks[", layer, "]"), &problems);
   }
   if (!(config.rope_theta > 0)) problems.push_back(absl::StrCat("rope_theta: ", config.rope_theta, " is not above 0"));
   if (!(config.norm_eps >= 0)) problems.push_back(absl::StrCat("rms_norm_eps: ", config.norm_eps, " is below 0"));
@@ -131,10 +249,14 @@ absl::StatusOr<ModelConfig> ParseConfigJson(const std::string& json, const std::
       root.at("architectures")[0].is_string()) {
     architecture = root.at("architectures")[0].get<std::string>();
   }
+  // A pruned model says what it was before: the other fields have that class's meaning.
+  const bool is_pruned = architecture == kPrunedArchitecture || architecture == kPrunedType;
+  if (is_pruned) architecture = fields.Text("trainyard_dense_architecture", "");
   if (architecture != "LlamaForCausalLM" && architecture != "Qwen2ForCausalLM") {
     return absl::InvalidArgumentError(
-        absl::StrCat(path, ": architectures: \"", architecture,
-                     "\" is not supported; expected LlamaForCausalLM or Qwen2ForCausalLM"));
+        absl::StrCat(path, ": ", is_pruned ? "trainyard_dense_architecture" : "architectures", ": \"", architecture,
+                     "\" is not supported; expected LlamaForCausalLM or Qwen2ForCausalLM",
+                     is_pruned ? "" : absl::StrCat(" or ", kPrunedArchitecture)));
   }
   const bool is_qwen2 = architecture == "Qwen2ForCausalLM";
 
@@ -158,15 +280,19 @@ absl::StatusOr<ModelConfig> ParseConfigJson(const std::string& json, const std::
   if (fields.Bool("use_sliding_window", false)) fields.Refuse("use_sliding_window", "is not supported");
   TY_RETURN_IF_ERROR(fields.status());
   TY_RETURN_IF_ERROR(ParseRope(root, path, &config));
+  if (is_pruned) TY_RETURN_IF_ERROR(ParseBlocks(root, path, &config));
   TY_RETURN_IF_ERROR(Annotate(Validate(config), path));
   return config;
 }
 
-std::string ToConfigJson(const ModelConfig& config, const std::string& dtype) {
+std::string ToConfigJson(const ModelConfig& given, const std::string& dtype) {
+  const ModelConfig config = Canonical(given);
   const bool is_qwen2 = config.qkv_bias && !config.output_bias;
   Json root;
-  root["architectures"] = Json::array({is_qwen2 ? "Qwen2ForCausalLM" : "LlamaForCausalLM"});
-  root["model_type"] = is_qwen2 ? "qwen2" : "llama";
+  const char* const dense = is_qwen2 ? "Qwen2ForCausalLM" : "LlamaForCausalLM";
+  root["architectures"] = Json::array({config.blocks.empty() ? dense : kPrunedArchitecture});
+  root["model_type"] = !config.blocks.empty() ? kPrunedType : is_qwen2 ? "qwen2" : "llama";
+  if (!config.blocks.empty()) root["trainyard_dense_architecture"] = dense;
   root["vocab_size"] = config.vocab_size;
   root["hidden_size"] = config.hidden_size;
   root["intermediate_size"] = config.intermediate_size;
@@ -206,6 +332,7 @@ std::string ToConfigJson(const ModelConfig& config, const std::string& dtype) {
     root["eos_token_id"] = config.eos_ids;
   }
   root["torch_dtype"] = dtype;
+  if (!config.blocks.empty()) root["trainyard_blocks"] = BlocksJson(config.blocks);
   return root.dump(2) + "\n";
 }
 

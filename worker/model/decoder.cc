@@ -9,16 +9,13 @@
 #include "kernels/norm/rms_norm.h"
 #include "kernels/pointwise/rope.h"
 #include "kernels/pointwise/swiglu.h"
+#include "worker/model/part.h"
 
 namespace trainyard::model {
 namespace {
 
 using kernels::DType;
 using kernels::TensorView;
-
-kernels::AttentionShape ShapeOf(const ModelConfig& config, int64_t rows) {
-  return {1, rows, config.q_heads, config.kv_heads, config.head_dim};
-}
 
 }  // namespace
 
@@ -28,12 +25,19 @@ Decoder::Decoder(const ModelConfig& config, const DecoderOptions& options, const
       options_(options),
       scheme_(scheme),
       weights_(weights),
+      shapes_(ListBlockShapes(config)),
       sites_(ListLinearSites(config, options.max_positions, options.dtype)) {
   const int64_t rows = options_.max_positions;
   const DType dtype = options_.dtype;
-  for (int64_t layer = 0; layer < config_.layers; ++layer) {
+  int64_t q_heads = 0, qkv = 0, intermediate = 0;
+  for (const BlockShape& shape : shapes_) {
+    q_heads = std::max(q_heads, shape.q_heads);
+    qkv = std::max(qkv, config_.qkv_width(shape));
+    intermediate = std::max(intermediate, shape.intermediate);
     for (std::vector<TensorView>* cache : {&k_cache_, &v_cache_}) {
-      cache->push_back(arena.Allocate("kv_cache", dtype, {1, rows, config_.kv_heads, config_.head_dim}));
+      cache->emplace_back();
+      if (!shape.has_attention()) continue;
+      cache->back() = arena.Allocate("kv_cache", dtype, {1, rows, shape.kv_heads, config_.head_dim});
     }
   }
   const auto stored = [&](int64_t width) { return arena.Allocate("decoder", dtype, {rows, width}); };
@@ -42,23 +46,36 @@ Decoder::Decoder(const ModelConfig& config, const DecoderOptions& options, const
   residual_ = stored(config_.hidden_size);
   normed_ = stored(config_.hidden_size);
   inv_rms_ = arena.Allocate("decoder", DType::kF32, {rows});
-  qkv_ = stored(config_.qkv_width());
-  attention_ = stored(config_.attention_width());
-  lse_ = arena.Allocate("decoder", DType::kF32, {1, config_.q_heads, rows});
+  qkv_ = stored(qkv);
+  attention_ = stored(q_heads * config_.head_dim);
+  lse_ = arena.Allocate("decoder", DType::kF32, {1, q_heads, rows});
   out_ = stored(config_.hidden_size);
-  gate_up_ = stored(2 * config_.intermediate_size);
-  activated_ = stored(config_.intermediate_size);
+  gate_up_ = stored(2 * intermediate);
+  activated_ = stored(intermediate);
   logits_ = arena.Allocate("decoder", dtype, {1, config_.vocab_size});
 
-  // Prompts have any length up to rows, and scratch need not grow with it.
-  int64_t bytes = 0;
-  for (int64_t length = 1;; length = std::min(rows, 2 * length)) {
-    bytes = std::max(bytes, kernels::AttentionForwardWorkspaceBytes(ShapeOf(config_, length), dtype, options_.threads));
-    if (length == rows) break;
+  int64_t bytes = kernels::LinearWorkspaceBytes(dtype, 1, config_.hidden_size, config_.vocab_size);
+  for (int64_t layer = 0; layer < config_.layers; ++layer) {
+    if (!shapes_[static_cast<size_t>(layer)].has_attention()) continue;
+    // Prompts have any length up to rows, and scratch need not grow with it.
+    for (int64_t length = 1;; length = std::min(rows, 2 * length)) {
+      bytes = std::max(
+          bytes, kernels::AttentionForwardWorkspaceBytes(AttentionShapeOf(layer, length), dtype, options_.threads));
+      if (length == rows) break;
+    }
   }
-  bytes = std::max(bytes, kernels::LinearWorkspaceBytes(dtype, 1, config_.hidden_size, config_.vocab_size));
   ForEachSite(sites_, [&](const linear::LinearSite& site) { bytes = std::max(bytes, scheme_->WorkspaceBytes(site)); });
   workspace_ = arena.Allocate("decoder", DType::kU8, {bytes});
+}
+
+kernels::AttentionShape Decoder::AttentionShapeOf(int64_t layer, int64_t rows) const {
+  const BlockShape& shape = shapes_[static_cast<size_t>(layer)];
+  return {.batch = 1,
+          .seq = rows,
+          .q_heads = shape.q_heads,
+          .kv_heads = shape.kv_heads,
+          .head_dim = config_.head_dim,
+          .kv_of_head = shape.kv_of_head.empty() ? nullptr : shape.kv_of_head.data()};
 }
 
 void Decoder::Prepare(kernels::Stream& stream) {
@@ -82,76 +99,87 @@ TensorView Decoder::Feed(absl::Span<const int32_t> tokens, kernels::Stream& stre
 
 void Decoder::Run(absl::Span<const int32_t> tokens, kernels::Stream& stream) {
   const auto rows = static_cast<int64_t>(tokens.size());
-  const auto eps = static_cast<float>(config_.norm_eps);
-  const kernels::AttentionShape shape = ShapeOf(config_, rows);
-  const auto part = [rows](const TensorView& memory) { return memory.Slice(0, rows); };
-  const TensorView residual = part(residual_), normed = part(normed_), inv_rms = part(inv_rms_), qkv = part(qkv_);
-  const TensorView attention = part(attention_), out = part(out_), gate_up = part(gate_up_);
-  const TensorView activated = part(activated_);
+  const TensorView residual = residual_.Slice(0, rows), normed = normed_.Slice(0, rows), out = out_.Slice(0, rows);
+  const TensorView inv_rms = inv_rms_.Slice(0, rows);
 
   std::memcpy(tokens_.data(), tokens.data(), tokens.size() * sizeof(int32_t));
-  EmbeddingForward({.tokens = part(tokens_), .table = weights_->embedding, .y = residual}, stream);
-  for (size_t layer = 0; layer < weights_->blocks.size(); ++layer) {
-    const BlockTensors& w = weights_->blocks[layer];
-    const BlockSites& sites = sites_[layer];
-    if (layer == 0) {
-      RmsNormForward({.x = residual, .w = w.attention_norm, .y = normed, .inv_rms = inv_rms, .eps = eps}, stream);
-    } else {
-      RmsNormForward({.x = out,
-                      .residual = residual,
-                      .sum = residual,
-                      .w = w.attention_norm,
-                      .y = normed,
-                      .inv_rms = inv_rms,
-                      .eps = eps},
-                     stream);
+  EmbeddingForward({.tokens = tokens_.Slice(0, rows), .table = weights_->embedding, .y = residual}, stream);
+  bool is_pending = false;  // `out` is still to be added to the residual stream
+  const auto norm = [&](const TensorView& weight) {
+    kernels::RmsNormForwardArgs args{
+        .x = residual, .w = weight, .y = normed, .inv_rms = inv_rms, .eps = static_cast<float>(config_.norm_eps)};
+    if (is_pending) {
+      args.x = out;
+      args.residual = args.sum = residual;
     }
-    scheme_->Forward({sites.qkv, {}, w.qkv_scheme},
-                     {.x = normed, .w = w.qkv, .bias = w.qkv_bias, .y = qkv, .workspace = workspace_}, stream);
-    RopeForward({.qkv = qkv,
-                 .table = rope_table_,
-                 .batch = 1,
-                 .q_heads = config_.q_heads,
-                 .kv_heads = config_.kv_heads,
-                 .head_dim = config_.head_dim,
-                 .position_offset = length_},
-                stream);
-    KvCacheAppend(
-        {.shape = shape, .qkv = qkv, .k_cache = k_cache_[layer], .v_cache = v_cache_[layer], .position = length_},
-        stream);
-    if (length_ == 0) {
-      const TensorView lse(lse_.data(), DType::kF32, {1, config_.q_heads, rows});
-      AttentionForward({.shape = shape, .qkv = qkv, .o = attention, .lse = lse, .workspace = workspace_}, stream);
-    } else {
-      AttentionDecode({.shape = shape,
-                       .q = qkv,
-                       .k_cache = k_cache_[layer],
-                       .v_cache = v_cache_[layer],
-                       .length = length_ + 1,
-                       .o = attention},
-                      stream);
+    RmsNormForward(args, stream);
+    is_pending = true;  // by what reads the norm
+  };
+  for (int64_t layer = 0; layer < config_.layers; ++layer) {
+    const auto index = static_cast<size_t>(layer);
+    const BlockTensors& w = weights_->blocks[index];
+    if (shapes_[index].has_attention()) {
+      norm(w.attention_norm);
+      RunAttention(layer, rows, stream);
     }
-    scheme_->Forward({sites.output, {}, w.output_scheme},
-                     {.x = attention, .w = w.output, .bias = w.output_bias, .y = out, .workspace = workspace_}, stream);
-    RmsNormForward(
-        {.x = out, .residual = residual, .sum = residual, .w = w.mlp_norm, .y = normed, .inv_rms = inv_rms, .eps = eps},
-        stream);
-    scheme_->Forward({sites.gate_up, {}, w.gate_up_scheme},
-                     {.x = normed, .w = w.gate_up, .y = gate_up, .workspace = workspace_}, stream);
-    SwigluForward({.gate_up = gate_up, .y = activated}, stream);
-    scheme_->Forward({sites.down, {}, w.down_scheme}, {.x = activated, .w = w.down, .y = out, .workspace = workspace_},
-                     stream);
+    if (shapes_[index].has_mlp()) {
+      norm(w.mlp_norm);
+      RunMlp(layer, rows, stream);
+    }
   }
-  RmsNormForward({.x = out,
-                  .residual = residual,
-                  .sum = residual,
-                  .w = weights_->final_norm,
-                  .y = normed,
-                  .inv_rms = inv_rms,
-                  .eps = eps},
-                 stream);
+  norm(weights_->final_norm);
   LinearForward({.x = normed.Slice(rows - 1, 1), .w = weights_->head, .y = logits_, .workspace = workspace_}, stream);
   length_ += rows;
+}
+
+void Decoder::RunAttention(int64_t layer, int64_t rows, kernels::Stream& stream) {
+  const auto index = static_cast<size_t>(layer);
+  const BlockTensors& w = weights_->blocks[index];
+  const kernels::AttentionShape shape = AttentionShapeOf(layer, rows);
+  const TensorView qkv = Part(qkv_, rows, shape.packed_width());
+  const TensorView attention = Part(attention_, rows, shape.q_heads * shape.head_dim);
+  scheme_->Forward({sites_[index].qkv, {}, w.qkv_scheme},
+                   {.x = normed_.Slice(0, rows), .w = w.qkv, .bias = w.qkv_bias, .y = qkv, .workspace = workspace_},
+                   stream);
+  RopeForward({.qkv = qkv,
+               .table = rope_table_,
+               .batch = 1,
+               .q_heads = shape.q_heads,
+               .kv_heads = shape.kv_heads,
+               .head_dim = shape.head_dim,
+               .position_offset = length_},
+              stream);
+  KvCacheAppend(
+      {.shape = shape, .qkv = qkv, .k_cache = k_cache_[index], .v_cache = v_cache_[index], .position = length_},
+      stream);
+  if (length_ == 0) {
+    const TensorView lse(lse_.data(), DType::kF32, {1, shape.q_heads, rows});
+    AttentionForward({.shape = shape, .qkv = qkv, .o = attention, .lse = lse, .workspace = workspace_}, stream);
+  } else {
+    AttentionDecode({.shape = shape,
+                     .q = qkv,
+                     .k_cache = k_cache_[index],
+                     .v_cache = v_cache_[index],
+                     .length = length_ + 1,
+                     .o = attention},
+                    stream);
+  }
+  scheme_->Forward(
+      {sites_[index].output, {}, w.output_scheme},
+      {.x = attention, .w = w.output, .bias = w.output_bias, .y = out_.Slice(0, rows), .workspace = workspace_},
+      stream);
+}
+
+void Decoder::RunMlp(int64_t layer, int64_t rows, kernels::Stream& stream) {
+  const auto index = static_cast<size_t>(layer);
+  const BlockTensors& w = weights_->blocks[index];
+  const TensorView gate_up = Part(gate_up_, rows, 2 * shapes_[index].intermediate);
+  const TensorView activated = Part(activated_, rows, shapes_[index].intermediate);
+  scheme_->Forward({sites_[index].gate_up, {}, w.gate_up_scheme},
+                   {.x = normed_.Slice(0, rows), .w = w.gate_up, .y = gate_up, .workspace = workspace_}, stream);
+  SwigluForward({.gate_up = gate_up, .y = activated}, stream);
+  scheme_->Forward({sites_[index].down, {}, w.down_scheme},
+                   {.x = activated, .w = w.down, .y = out_.Slice(0, rows), .workspace = workspace_}, stream);
 }
 
 }  // namespace trainyard::model

@@ -42,17 +42,22 @@ class Decoder {
   int64_t max_positions() const { return options_.max_positions; }
 
  private:
+  kernels::AttentionShape AttentionShapeOf(int64_t layer, int64_t rows) const;
   void Run(absl::Span<const int32_t> tokens, kernels::Stream& stream);
+  // The sublayers of a block: from `normed_` to `out_`, of `rows` new tokens.
+  void RunAttention(int64_t layer, int64_t rows, kernels::Stream& stream);
+  void RunMlp(int64_t layer, int64_t rows, kernels::Stream& stream);
 
   const ModelConfig config_;
   const DecoderOptions options_;
   const linear::LinearScheme* const scheme_;
   const NetworkTensors* const weights_;
+  const std::vector<BlockShape> shapes_;  // by block
   const std::vector<BlockSites> sites_;
   int64_t length_ = 0;
 
   kernels::TensorView rope_table_;
-  std::vector<kernels::TensorView> k_cache_, v_cache_;
+  std::vector<kernels::TensorView> k_cache_, v_cache_;  // by block; absent without attention
   kernels::TensorView tokens_, residual_, normed_, inv_rms_, qkv_, attention_, lse_, out_, gate_up_, activated_;
   kernels::TensorView logits_, workspace_;
 };

@@ -6,6 +6,9 @@
 //             h' = norm(mid);  x[l+1] = mid + swiglu(h' Wgu^T) Wd^T
 //   logits = norm(x[L]) Whead^T;  losses = cross-entropy(logits, targets)
 //
+// Blocks may differ in heads and widths (BlockShape). One without attention has mid = x[l], one without an MLP
+// x[l+1] = mid; neither costs anything for what it does not have, nor keeps it.
+//
 // N = batch * seq tokens. Kept for the backward, in elements a token and block (C hidden, K = (Hq + 2 Hkv) HS,
 // A = Hq HS, D intermediate): x, h, mid, h' C each, qkv K, attention A, gate|up 2 D, swiglu D, and f32: two norms, Hq
 // log-sum-exps. With recompute_blocks only x is kept for each block, the rest once for all blocks.
@@ -24,6 +27,7 @@
 #include "kernels/core/arena.h"
 #include "kernels/core/stream.h"
 #include "kernels/core/tensor.h"
+#include "kernels/pointwise/rope.h"
 #include "worker/linear/linear_scheme.h"
 #include "worker/model/config.h"
 #include "worker/model/linear_sites.h"
@@ -87,20 +91,37 @@ class Network {
     kernels::TensorView mid, mlp_normed, mlp_inv_rms, gate_up, activated;
   };
 
-  BlockActivations AllocateBlock(kernels::Arena& arena) const;
+  // The residual stream between two norms: what the next norm adds up. `added` is absent before the first block.
+  struct Residual {
+    kernels::TensorView stream, added;
+  };
+
+  void AllocateResiduals(kernels::Arena& arena);
+  void AllocateBlocks(kernels::Arena& arena);
   int64_t WorkspaceBytes() const;
-  const BlockActivations& block(int64_t layer) const {
-    return blocks_[options_.recompute_blocks ? 0 : static_cast<size_t>(layer)];
-  }
+  kernels::AttentionShape AttentionShapeOf(int64_t layer) const;
+  kernels::RopeArgs RopeOf(int64_t layer, const kernels::TensorView& qkv) const;
+  // What the norm before the MLP normalises.
+  const kernels::TensorView& MlpInput(int64_t layer) const;
 
   void ForwardTrunk(kernels::Stream& stream);
-  // From the normed input to the activated middle of the feed-forward; what recomputation runs again.
-  void ForwardBlockInner(int64_t layer, kernels::Stream& stream);
+  // y = norm(residual); the sum is stored as `sum`, which becomes the stream.
+  void AddAndNorm(Residual& residual, const kernels::TensorView& sum, const kernels::TensorView& weight,
+                  const kernels::TensorView& y, const kernels::TensorView& inv_rms, kernels::Stream& stream);
+  // From the normed input to the heads' outputs, and to the activated middle.
+  void ForwardAttention(int64_t layer, kernels::Stream& stream);
+  void ForwardMlp(int64_t layer, kernels::Stream& stream);
+  // The product that writes to the residual stream; returns its output.
+  kernels::TensorView ProjectAttention(int64_t layer, kernels::Stream& stream);
+  kernels::TensorView ProjectMlp(int64_t layer, kernels::Stream& stream);
+  // Makes a block's activations again from its input.
+  void RecomputeBlock(int64_t layer, kernels::Stream& stream);
   void ForwardHead(bool with_gradients, const StepArgs& args, kernels::Stream& stream);
   // Cuts the rows of a chunk so that a row's logits and gradient have the same bits in chunks of any length.
   void ForHeadParts(int64_t count, absl::FunctionRef<void(int64_t row, int64_t rows)> body) const;
   void BackwardTrunk(const StepArgs& args, kernels::Stream& stream);
-  void BackwardBlock(int64_t layer, bool accumulate, kernels::Stream& stream);
+  void BackwardMlp(int64_t layer, bool accumulate, kernels::Stream& stream);
+  void BackwardAttention(int64_t layer, bool accumulate, kernels::Stream& stream);
 
   const ModelConfig config_;
   const NetworkOptions options_;
@@ -108,15 +129,16 @@ class Network {
   const NetworkTensors* const weights_;
   const NetworkTensors* const gradients_;
   const int64_t rows_;
+  const std::vector<BlockShape> shapes_;  // by block
   const std::vector<BlockSites> sites_;
   linear::LinearRandom random_;  // of the call in progress
   bool calibrates_ = false;      // the call in progress sets the scheme's parameters
 
-  kernels::AttentionShape attention_shape_;
   kernels::TensorView tokens_, targets_, losses_;
   kernels::TensorView rope_table_;
-  std::vector<kernels::TensorView> residual_;  // x[0] .. x[L]
-  std::vector<BlockActivations> blocks_;
+  std::vector<kernels::TensorView> residual_;  // x[0] .. x[L]; absent before a block that has nothing
+  std::vector<BlockActivations> blocks_;       // with recompute_blocks, or without gradients, in the same memory
+  int64_t last_block_ = -1;                    // the last one that has anything
   kernels::TensorView final_normed_, final_inv_rms_;
   kernels::TensorView narrow_;         // (N, max(C, A)): a block's output, or the gradient of a normed input
   kernels::TensorView wide_;           // (N, max(K, D)): gradient of qkv or of the activated middle

@@ -141,7 +141,9 @@ TEST_P(NetworkTest, LayersBecomeReadyFromLastToFirstWithFinalGradients) {
 INSTANTIATE_TEST_SUITE_P(All, NetworkTest,
                          ::testing::Values(NamedConfig{"Llama", testing::TinyLlama()},
                                            NamedConfig{"Qwen2", testing::TinyQwen2()},
-                                           NamedConfig{"Llama3", testing::TinyLlama3()}),
+                                           NamedConfig{"Llama3", testing::TinyLlama3()},
+                                           NamedConfig{"Pruned", testing::TinyPruned()},
+                                           NamedConfig{"PrunedEnds", testing::TinyPrunedEnds()}),
                          [](const auto& info) { return std::string(info.param.name); });
 
 // llmq.md, section 5: the expected loss of an untrained network is ln V + C 0.02^2 / 2, which a wrong initial

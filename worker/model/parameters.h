@@ -37,10 +37,14 @@ struct Parameter {
 };
 
 // In forward order, which is the order of memory, of gradient buckets and of Philox tensor numbers. A tied head is not
-// listed: it is the embedding.
+// listed: it is the embedding. Nor is what a block does not have: without attention or without an MLP it has neither
+// the matrices nor the norm before them.
 std::vector<Parameter> ListParameters(const ModelConfig& config);
 
+// Elements of all parameters; of those of one block of the given shape. Arithmetic only: cheap enough for a search that
+// asks for every candidate.
 int64_t ParameterCount(const ModelConfig& config);
+int64_t BlockParameterCount(const ModelConfig& config, const BlockShape& block);
 
 // The tensors of one kind (weights or gradients) by their place in the network. Absent ones have no data.
 struct BlockTensors {

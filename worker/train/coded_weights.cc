@@ -127,9 +127,10 @@ std::vector<CodedMatrix> CodedBySite(const model::ModelConfig& config, const Tra
   std::vector<CodedMatrix> by_site;
   if (by_name.empty()) return by_site;
   ForEachSite(model::ListLinearSites(config, /*rows=*/1, DType::kF32), [&](const linear::LinearSite& site) {
-    TY_CHECK_EQ(by_site.size(), site.index);
+    // Blocks without attention or MLP leave numbers out.
+    by_site.resize(site.index + 1);
     const auto found = by_name.find(absl::StrCat(site.name, ".weight"));
-    by_site.push_back(found == by_name.end() ? CodedMatrix() : found->second);
+    if (found != by_name.end()) by_site.back() = found->second;
   });
   return by_site;
 }

@@ -9,10 +9,13 @@
 namespace trainyard::train {
 
 double FlopsPerToken(const model::ModelConfig& config, int64_t sequence_length) {
-  const int64_t block = config.hidden_size * (config.qkv_width() + config.attention_width()) +
-                        3 * config.hidden_size * config.intermediate_size;
-  const int64_t matrices = config.layers * block + config.vocab_size * config.hidden_size;
-  const int64_t attention = config.layers * config.attention_width() * sequence_length;
+  int64_t matrices = config.vocab_size * config.hidden_size, attention = 0;
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    const model::BlockShape block = config.block_shape(layer);
+    matrices += config.hidden_size * (config.qkv_width(block) + config.attention_width(block));
+    matrices += 3 * config.hidden_size * block.intermediate;
+    attention += config.attention_width(block) * sequence_length;
+  }
   return 6.0 * static_cast<double>(matrices) + 6.0 * static_cast<double>(attention);
 }
 

@@ -10,7 +10,7 @@ namespace trainyard::train {
 
 // Forward and backward of one token at sequence length T:
 //
-//   6 (P_block + V C) + 6 L A T     P_block: matrix elements of all blocks; A: attention width
+//   6 (P_block + V C) + 6 sum_l A_l T     P_block: matrix elements of all blocks; A_l: attention width of block l
 //
 // A multiply-add is two operations; the backward costs twice the forward; attention is causal, so T/2 positions a
 // query; recomputation does not count.

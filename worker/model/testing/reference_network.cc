@@ -51,14 +51,14 @@ double Frequency(const ModelConfig& config, int64_t pair) {
   return (1 - smooth) * plain / scaling.factor + smooth * plain;
 }
 
-Matrix Attention(const ModelConfig& config, Matrix qkv, int64_t batch) {
-  const int64_t width = config.qkv_width(), head = config.head_dim, half = head / 2;
+Matrix Attention(const ModelConfig& config, const BlockShape& block, Matrix qkv, int64_t batch) {
+  const int64_t width = (block.q_heads + 2 * block.kv_heads) * config.head_dim, head = config.head_dim, half = head / 2;
   const int64_t rows = static_cast<int64_t>(qkv.size()) / width, seq = rows / batch;
   const auto at = [&](int64_t row, int64_t h, int64_t d) -> double& {
     return qkv[static_cast<size_t>(row * width + h * head + d)];
   };
   for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t h = 0; h < config.q_heads + config.kv_heads; ++h) {
+    for (int64_t h = 0; h < block.q_heads + block.kv_heads; ++h) {
       for (int64_t i = 0; i < half; ++i) {
         const double angle = static_cast<double>(row % seq) * Frequency(config, i);
         const double a = at(row, h, i), b = at(row, h, i + half);
@@ -67,12 +67,14 @@ Matrix Attention(const ModelConfig& config, Matrix qkv, int64_t batch) {
       }
     }
   }
-  Matrix out(static_cast<size_t>(rows * config.attention_width()));
+  Matrix out(static_cast<size_t>(rows * block.q_heads * head));
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t first = row / seq * seq;
-    for (int64_t h = 0; h < config.q_heads; ++h) {
-      const int64_t k_head = config.q_heads + h / (config.q_heads / config.kv_heads);
-      const int64_t v_head = k_head + config.kv_heads;
+    for (int64_t h = 0; h < block.q_heads; ++h) {
+      const int64_t kv =
+          block.kv_of_head.empty() ? h / (block.q_heads / block.kv_heads) : block.kv_of_head[static_cast<size_t>(h)];
+      const int64_t k_head = block.q_heads + kv;
+      const int64_t v_head = k_head + block.kv_heads;
       std::vector<double> weight;
       double sum = 0;
       for (int64_t s = first; s <= row; ++s) {
@@ -84,7 +86,7 @@ Matrix Attention(const ModelConfig& config, Matrix qkv, int64_t batch) {
       for (int64_t d = 0; d < head; ++d) {
         double value = 0;
         for (int64_t s = first; s <= row; ++s) value += weight[static_cast<size_t>(s - first)] * at(s, v_head, d);
-        out[static_cast<size_t>((row * config.q_heads + h) * head + d)] = value / sum;
+        out[static_cast<size_t>((row * block.q_heads + h) * head + d)] = value / sum;
       }
     }
   }
@@ -101,30 +103,34 @@ std::vector<double> ReferenceLogits(const ModelConfig& config, const std::vector
                                     const std::vector<int32_t>& tokens, int64_t batch) {
   size_t next = 0;
   const auto take = [&]() -> const Matrix& { return weights.at(next++); };
-  const int64_t hidden = config.hidden_size, wide = config.intermediate_size;
+  const int64_t hidden = config.hidden_size;
 
   const Matrix& table = take();
   Matrix x;
   for (const int32_t token : tokens) x.insert(x.end(), &table[token * hidden], &table[token * hidden] + hidden);
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    const Matrix normed = Norm(x, take(), config.norm_eps);
-    const Matrix& qkv = take();
-    const Matrix* const qkv_bias = config.qkv_bias ? &take() : nullptr;
-    const Matrix attention = Attention(config, Linear(normed, qkv, qkv_bias, hidden), batch);
-    const Matrix& output = take();
-    const Matrix* const output_bias = config.output_bias ? &take() : nullptr;
-    AddTo(&x, Linear(attention, output, output_bias, config.attention_width()));
+    const BlockShape block = config.block_shape(layer);
+    if (block.q_heads > 0) {
+      const Matrix normed = Norm(x, take(), config.norm_eps);
+      const Matrix& qkv = take();
+      const Matrix* const qkv_bias = config.qkv_bias ? &take() : nullptr;
+      const Matrix attention = Attention(config, block, Linear(normed, qkv, qkv_bias, hidden), batch);
+      const Matrix& output = take();
+      const Matrix* const output_bias = config.output_bias ? &take() : nullptr;
+      AddTo(&x, Linear(attention, output, output_bias, block.q_heads * config.head_dim));
+    }
+    if (block.intermediate == 0) continue;
 
+    const auto wide = static_cast<size_t>(block.intermediate);
     const Matrix mlp_normed = Norm(x, take(), config.norm_eps);
     const Matrix gate_up = Linear(mlp_normed, take(), nullptr, hidden);
-    Matrix activated(tokens.size() * static_cast<size_t>(wide));
+    Matrix activated(tokens.size() * wide);
     for (size_t i = 0; i < activated.size(); ++i) {
-      const size_t row = i / static_cast<size_t>(wide) * static_cast<size_t>(2 * wide);
-      const double gate = gate_up[row + i % static_cast<size_t>(wide)];
-      activated[i] =
-          gate / (1 + std::exp(-gate)) * gate_up[row + static_cast<size_t>(wide) + i % static_cast<size_t>(wide)];
+      const size_t row = i / wide * 2 * wide;
+      const double gate = gate_up[row + i % wide];
+      activated[i] = gate / (1 + std::exp(-gate)) * gate_up[row + wide + i % wide];
     }
-    AddTo(&x, Linear(activated, take(), nullptr, wide));
+    AddTo(&x, Linear(activated, take(), nullptr, block.intermediate));
   }
   const Matrix normed = Norm(x, take(), config.norm_eps);
   const Matrix& head = config.tied_head ? weights[0] : take();
@@ -178,6 +184,33 @@ ModelConfig TinyLlama3() {
   config.head_dim = 8;
   config.qkv_bias = config.output_bias = true;
   config.rope_scaling = {.factor = 8, .low_freq_factor = 1, .high_freq_factor = 4, .original_max_positions = 16};
+  return config;
+}
+
+ModelConfig TinyPruned() {
+  ModelConfig config = TinyLlama();
+  config.layers = 6;
+  config.qkv_bias = config.output_bias = true;
+  config.blocks = {
+      {.q_heads = 3, .kv_heads = 2, .intermediate = 17, .kv_of_head = {0, 1, 1}},
+      {.q_heads = 0, .kv_heads = 0, .intermediate = 40, .kv_of_head = {}},
+      {.q_heads = 0, .kv_heads = 0, .intermediate = 0, .kv_of_head = {}},
+      {.q_heads = 1, .kv_heads = 2, .intermediate = 0, .kv_of_head = {1}},
+      {.q_heads = 5, .kv_heads = 3, .intermediate = 8, .kv_of_head = {2, 0, 2, 2, 0}},
+      {.q_heads = 4, .kv_heads = 2, .intermediate = 33, .kv_of_head = {}},
+  };
+  return config;
+}
+
+ModelConfig TinyPrunedEnds() {
+  ModelConfig config = TinyQwen2();
+  config.layers = 4;
+  config.blocks = {
+      {},
+      {.q_heads = 0, .kv_heads = 0, .intermediate = 12, .kv_of_head = {}},
+      {.q_heads = 2, .kv_heads = 2, .intermediate = 0, .kv_of_head = {0, 0}},
+      {},
+  };
   return config;
 }
 

@@ -23,4 +23,9 @@ ModelConfig TinyLlama();   // grouped heads, own head
 ModelConfig TinyQwen2();   // tied head, bias on q, k, v
 ModelConfig TinyLlama3();  // Llama's attention_bias on all four, scaled rotary frequencies, head_dim of its own
 
+// Blocks of different shapes: ragged groups, a KV head without readers (the first of the fourth block), heads out of
+// order, no attention, no MLP, nothing at all; with all biases.
+ModelConfig TinyPruned();
+ModelConfig TinyPrunedEnds();  // first and last block empty; tied head
+
 }  // namespace trainyard::model::testing
