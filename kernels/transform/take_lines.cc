@@ -13,8 +13,7 @@ void TakeLines(const TakeLinesArgs& args, Stream& stream) {
   TY_CHECK(args.axis == 0 || args.axis == 1);
   TY_CHECK_EQ(args.x.rank(), 2);
   TY_CHECK_EQ(args.y.rank(), 2);
-  TY_CHECK(args.x.dtype() == DType::kF32);
-  TY_CHECK(args.y.dtype() == DType::kF32);
+  TY_CHECK(args.x.dtype() == args.y.dtype());
   TY_CHECK(args.indices.dtype() == DType::kI32);
   TY_CHECK_EQ(args.y.dim(args.axis), args.indices.size());
   TY_CHECK_EQ(args.y.dim(1 - args.axis), args.x.dim(1 - args.axis));

@@ -2,8 +2,8 @@
 //
 //   axis 1: y[i,q] = x[i, indices[q]]     axis 0: y[q,j] = x[indices[q], j]     zeros where indices[q] is -1
 //
-// x: f32 (rows, cols); indices: i32, each -1 or a line of x; y: f32, x's shape but for indices.size() lines along
-// `axis`; overwritten, aliases nothing.
+// x: f32 or bf16 (rows, cols); indices: i32, each -1 or a line of x; y: x's dtype and shape but for indices.size()
+// lines along `axis`; overwritten, aliases nothing.
 #pragma once
 
 #include "kernels/core/stream.h"

@@ -17,7 +17,7 @@ HostTensor Take(const HostTensor& x, int axis, const Values& list, Stream& strea
   const HostTensor indices = HostTensor::Of(DType::kI32, {count}, list);
   const int64_t rows = axis == 0 ? count : x.view().dim(0);
   const int64_t cols = axis == 1 ? count : x.view().dim(1);
-  HostTensor y = HostTensor::Filled(DType::kF32, {rows, cols}, -7);
+  HostTensor y = HostTensor::Filled(x.view().dtype(), {rows, cols}, -7);
   TakeLines({.x = x, .indices = indices, .y = y, .axis = axis}, stream);
   return y;
 }
@@ -28,6 +28,13 @@ TEST(TakeLines, ColumnsRowsAndNothing) {
   EXPECT_THAT(Take(x, 1, {2, -1, 0, 2}, stream).ToDoubles(), ElementsAre(3, 0, 1, 3, 6, 0, 4, 6));
   EXPECT_THAT(Take(x, 0, {1, -1, 1}, stream).ToDoubles(), ElementsAre(4, 5, 6, 0, 0, 0, 4, 5, 6));
   EXPECT_THAT(Take(x, 0, {}, stream).ToDoubles(), ElementsAre());
+}
+
+TEST(TakeLines, Bf16) {
+  Stream stream(1);
+  const HostTensor x = HostTensor::Of(DType::kBF16, {2, 3}, {1, 2, 3, 4, 5, 6});
+  EXPECT_THAT(Take(x, 1, {2, -1, 0}, stream).ToDoubles(), ElementsAre(3, 0, 1, 6, 0, 4));
+  EXPECT_THAT(Take(x, 0, {1, -1}, stream).ToDoubles(), ElementsAre(4, 5, 6, 0, 0, 0));
 }
 
 TEST(TakeLines, EveryElementOfALargeMatrix) {
