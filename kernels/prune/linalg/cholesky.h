@@ -17,8 +17,18 @@ namespace trainyard::kernels {
 // order needs (Frantar and Alistarh, arXiv:2301.00774). FailedPrecondition if it is not positive definite.
 absl::Status InverseCholesky(double* matrix, int64_t size);
 
-// c -= a b. a: (m, k), b: (k, n), c: (m, n), row-major with the lengths of stored rows.
+// matrix: (size, size) row-major, symmetric, positive definite; overwritten with its inverse. FailedPrecondition if it
+// is not positive definite.
+absl::Status InvertPositive(double* matrix, int64_t size);
+
+// root: (size, size) row-major with root root^T = block^-1, block symmetric. The inverse of the Cholesky factor if
+// there is one; of a block that is not positive definite the root of its pseudo-inverse, eigenvalues below size * 2^-52
+// * (the largest) counting as zero. All zeros for a block without positive eigenvalues.
+void InverseRoot(const double* block, int64_t size, double* root);
+
+// c -= a b. a: (m, k), stored (k, m) if transpose_a, b: (k, n), c: (m, n), row-major with the lengths of stored rows.
 struct SubtractProductArgs {
+  bool transpose_a = false;
   int64_t m = 0, n = 0, k = 0;
   const double* a = nullptr;
   int64_t lda = 0;
