@@ -16,6 +16,7 @@
 #include "proto/spec/durations.h"
 #include "proto/spec/field_errors.h"
 #include "proto/spec/references.h"
+#include "proto/spec/study_expand.h"
 #include "proto/v1/job.pb.h"
 
 namespace trainyard::spec {
@@ -435,7 +436,9 @@ absl::StatusOr<JobOptions> ParseJob(const v1::JobSpec& spec) {
       errors.Add("", "no job kind; give one of: pretrain, qat, qoda_gan, prune_search, select_data, study");
       break;
   }
-  if (!is_gan && spec.kind_case() != v1::JobSpec::kSelectData) CheckRelations(spec, options, errors);
+  const bool is_study = spec.kind_case() == v1::JobSpec::kStudy;
+  if (!is_gan && !is_study && spec.kind_case() != v1::JobSpec::kSelectData) CheckRelations(spec, options, errors);
+  if (is_study && errors.violations().empty()) CheckStudyTrainings(spec, options, errors);
   options.depends_on = ParseDependencies(spec, options, errors);
   TY_RETURN_IF_ERROR(errors.ToStatus());
   return options;
