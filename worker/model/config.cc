@@ -113,7 +113,7 @@ absl::Status ParseRope(const Json& root, const std::string& path, ModelConfig* c
 // trainyard_blocks of a pruned model: the sizes of each block.
 absl::Status ParseBlocks(const Json& root, const std::string& path, ModelConfig* config) {
   constexpr char kBlocks[] = "trainyard_blocks";
-  if (!root.contains(kBlocks) || !root.at(kBlocks).is_array()) {
+  if (!root.contains(kBlocks) || !root.at(kBlocks).is_array() || root.at(kBlocks).empty()) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": ", kBlocks, " is not a list of blocks"));
   }
   for (const Json& block : root.at(kBlocks)) {

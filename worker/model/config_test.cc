@@ -68,14 +68,79 @@ TEST(ConfigTest, ReadsTheRopeParametersOfNewerTransformers) {
 }
 
 TEST(ConfigTest, WhatIsWrittenReadsBackEqual) {
-  for (const ModelConfig& config : {testing::TinyLlama(), testing::TinyQwen2(), testing::TinyLlama3()}) {
+  for (const ModelConfig& config : {testing::TinyLlama(), testing::TinyQwen2(), testing::TinyLlama3(),
+                                    testing::TinyPruned(), testing::TinyPrunedEnds()}) {
     const std::string json = ToConfigJson(config, "float32");
     ASSERT_OK_AND_ASSIGN(const ModelConfig read, ParseConfigJson(json, "config.json"));
     EXPECT_EQ(ToConfigJson(read, "float32"), json);
     EXPECT_EQ(read.qkv_bias, config.qkv_bias);
     EXPECT_EQ(read.output_bias, config.output_bias);
     EXPECT_EQ(read.rope_scaling.factor, config.rope_scaling.factor);
+    EXPECT_EQ(read.blocks, config.blocks);
   }
+}
+
+TEST(ConfigTest, BlocksThatAreAlikeAreWrittenAsAPlainModel) {
+  ModelConfig config = testing::TinyQwen2();
+  config.blocks = {{2, 2, 9, {0, 1}}, {2, 2, 9, {}}};  // the first map says what no map says
+  const std::string json = ToConfigJson(config, "float32");
+  EXPECT_THAT(json, AllOf(HasSubstr("\"Qwen2ForCausalLM\""), HasSubstr("\"head_dim\": 6"),
+                          ::testing::Not(HasSubstr("trainyard"))));
+  ASSERT_OK_AND_ASSIGN(const ModelConfig read, ParseConfigJson(json, "config.json"));
+  EXPECT_TRUE(read.blocks.empty());
+  EXPECT_EQ(read.q_heads, 2);
+  EXPECT_EQ(read.kv_heads, 2);
+  EXPECT_EQ(read.intermediate_size, 9);
+  EXPECT_EQ(read.head_dim, 6);
+
+  // What no class of Hugging Face is stays a list of blocks.
+  for (const BlockShape& other : {BlockShape{2, 2, 9, {1, 0}}, BlockShape{2, 2, 8, {}}, BlockShape{0, 0, 9, {}},
+                                  BlockShape{2, 2, 0, {}}, BlockShape{1, 1, 9, {}}}) {
+    config.blocks[0] = other;
+    EXPECT_THAT(ToConfigJson(config, ""), HasSubstr("TrainyardPrunedForCausalLM"));
+    config.blocks[1] = other;
+    EXPECT_EQ(Canonical(config).blocks.empty(), other.has_attention() && other.has_mlp() && other.kv_of_head.empty());
+    config.blocks[1] = {2, 2, 9, {}};
+  }
+}
+
+TEST(ConfigTest, RefusesBlocksThatCannotBe) {
+  constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+  const auto parse = [](const std::string& change) {
+    std::string json = ToConfigJson(testing::TinyPrunedEnds(), "float32");
+    json.insert(json.rfind('}'), ", " + change);
+    return ParseConfigJson(json, "some/config.json").status();
+  };
+  const auto with_block = [&](const std::string& block) {
+    return parse("\"trainyard_blocks\": [{\"q_heads\": 4, \"kv_heads\": 2, \"intermediate\": 3}, " + block +
+                 ", {\"q_heads\": 0, \"kv_heads\": 0, \"intermediate\": 0}, {\"q_heads\": 0, \"kv_heads\": 0, "
+                 "\"intermediate\": 0}]");
+  };
+  EXPECT_OK(with_block(R"({"q_heads": 1, "kv_heads": 3, "intermediate": 0, "kv_of_head": [2]})"));
+  EXPECT_THAT(with_block(R"({"q_heads": 3, "kv_heads": 2, "intermediate": 1})"),
+              StatusIs(kInvalid, AllOf(HasSubstr("some/config.json"), HasSubstr("trainyard_blocks[1].q_heads: 3 is not "
+                                                                                "a multiple of kv_heads: 2"))));
+  EXPECT_THAT(with_block(R"({"q_heads": 3, "kv_heads": 2, "intermediate": 1, "kv_of_head": [0, 1]})"),
+              StatusIs(kInvalid, HasSubstr("trainyard_blocks[1].kv_of_head: has 2 entries for 3 query heads")));
+  EXPECT_THAT(with_block(R"({"q_heads": 3, "kv_heads": 2, "intermediate": 1, "kv_of_head": [0, 1, 2]})"),
+              StatusIs(kInvalid, HasSubstr("trainyard_blocks[1].kv_of_head[2]: 2 is not in [0, 2)")));
+  EXPECT_THAT(with_block(R"({"q_heads": 0, "kv_heads": 2, "intermediate": 1})"),
+              StatusIs(kInvalid, HasSubstr("trainyard_blocks[1].kv_heads: 2 is not 0")));
+  EXPECT_THAT(with_block(R"({"q_heads": 2, "kv_heads": 0, "intermediate": 1})"),
+              StatusIs(kInvalid, HasSubstr("trainyard_blocks[1].kv_heads: 0 is less than 1")));
+  EXPECT_THAT(with_block(R"({"q_heads": -1, "kv_heads": 0, "intermediate": -2})"),
+              StatusIs(kInvalid, AllOf(HasSubstr("q_heads: -1 is less than 0"), HasSubstr("intermediate: -2"))));
+  EXPECT_THAT(with_block(R"({"q_heads": 1, "kv_heads": 1, "intermediate": 1, "kv_of_head": [4294967296]})"),
+              StatusIs(kInvalid, HasSubstr("trainyard_blocks[1]: kv_of_head: [4294967296] is not a list")));
+  EXPECT_THAT(with_block(R"({"q_heads": 1, "intermediate": 1})"),
+              StatusIs(kInvalid, HasSubstr("trainyard_blocks[1]: kv_heads is missing")));
+  EXPECT_THAT(with_block("7"), StatusIs(kInvalid, HasSubstr("trainyard_blocks[1] is not an object")));
+  EXPECT_THAT(parse("\"trainyard_blocks\": []"), StatusIs(kInvalid, HasSubstr("not a list of blocks")));
+  EXPECT_THAT(parse(R"("trainyard_blocks": [{"q_heads": 0, "kv_heads": 0, "intermediate": 0}])"),
+              StatusIs(kInvalid, HasSubstr("trainyard_blocks: 1 of num_hidden_layers: 4")));
+  EXPECT_THAT(parse("\"trainyard_blocks\": 3"), StatusIs(kInvalid, HasSubstr("not a list of blocks")));
+  EXPECT_THAT(parse("\"trainyard_dense_architecture\": \"GPT2\""),
+              StatusIs(kInvalid, HasSubstr("trainyard_dense_architecture: \"GPT2\"")));
 }
 
 absl::Status Parse(const std::string& change) {

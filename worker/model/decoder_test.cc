@@ -35,7 +35,8 @@ class DecoderTest : public ::testing::TestWithParam<DType> {};
 
 TEST_P(DecoderTest, LogitsWithCacheEqualTheFullForward) {
   const DType dtype = GetParam();
-  for (const ModelConfig& config : {testing::TinyLlama(), testing::TinyQwen2(), testing::TinyLlama3()}) {
+  for (const ModelConfig& config : {testing::TinyLlama(), testing::TinyQwen2(), testing::TinyLlama3(),
+                                    testing::TinyPruned(), testing::TinyPrunedEnds()}) {
     TestNetwork test(config, {.batch = 1, .seq = 20, .dtype = dtype});
     const HostTensor full(dtype, {20, config.vocab_size});
     test.network->ForwardLogits(full, test.stream);

@@ -35,8 +35,36 @@ TEST(ParametersTest, CountsMatchPublishedModels) {
   EXPECT_EQ(ParameterCount(qwen), 494032768);
 }
 
+TEST(ParametersTest, CountsAreThoseOfTheList) {
+  for (ModelConfig config : {testing::TinyLlama(), testing::TinyQwen2(), testing::TinyLlama3(), testing::TinyPruned(),
+                             testing::TinyPrunedEnds()}) {
+    for (const int64_t site_parameters : {0, 2}) {
+      config.site_parameters = site_parameters;
+      int64_t sum = 0;
+      for (const Parameter& parameter : ListParameters(config)) sum += parameter.size();
+      EXPECT_EQ(ParameterCount(config), sum);
+    }
+  }
+}
+
+TEST(ParametersTest, BlocksListWhatTheyHave) {
+  std::vector<std::string> names;
+  std::vector<std::string> theirs;
+  for (const Parameter& parameter : ListParameters(testing::TinyPrunedEnds())) {
+    names.push_back(parameter.name);
+    for (const HuggingFacePart& part : parameter.parts) theirs.push_back(part.name);
+  }
+  EXPECT_THAT(names,
+              ::testing::ElementsAre("embedding.weight", "layers.1.mlp_norm.weight", "layers.1.gate_up.weight",
+                                     "layers.1.down.weight", "layers.2.attention_norm.weight", "layers.2.qkv.weight",
+                                     "layers.2.qkv.bias", "layers.2.output.weight", "final_norm.weight"));
+  EXPECT_THAT(theirs, ::testing::Contains("model.layers.1.post_attention_layernorm.weight"));
+  EXPECT_THAT(theirs, ::testing::Not(::testing::Contains("model.layers.1.input_layernorm.weight")));
+}
+
 TEST(ParametersTest, PartsCoverEveryRowOnce) {
-  for (const ModelConfig& config : {testing::TinyLlama(), testing::TinyQwen2(), testing::TinyLlama3()}) {
+  for (const ModelConfig& config :
+       {testing::TinyLlama(), testing::TinyQwen2(), testing::TinyLlama3(), testing::TinyPruned()}) {
     for (const Parameter& parameter : ListParameters(config)) {
       int64_t next = 0;
       for (const HuggingFacePart& part : parameter.parts) {

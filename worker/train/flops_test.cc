@@ -19,6 +19,28 @@ TEST(FlopsTest, MatchesTheLlmqFormula) {
   EXPECT_DOUBLE_EQ(FlopsPerToken(config, 1024), 6 * blocks + 6.0 * 151936 * 896 + 6.0 * 24 * 896 * 1024);
 }
 
+// A pruned model costs what a dense model of its sizes costs, however its groups are cut.
+TEST(FlopsTest, HalfOfEveryBlockCostsWhatAHalfAsWideModelCosts) {
+  model::ModelConfig dense;
+  dense.vocab_size = 1000;
+  dense.hidden_size = 96;
+  dense.intermediate_size = 200;
+  dense.layers = 4;
+  dense.q_heads = 8;
+  dense.kv_heads = 4;
+  dense.head_dim = 16;
+  model::ModelConfig half = dense, ragged = dense;
+  half.intermediate_size = 100;
+  half.q_heads = 4;
+  ragged.blocks.assign(4, {4, 4, 100, {0, 0, 1, 3}});
+  EXPECT_DOUBLE_EQ(FlopsPerToken(ragged, 512), FlopsPerToken(half, 512));
+  ragged.blocks[2] = {};
+  half.layers = 3;
+  EXPECT_DOUBLE_EQ(FlopsPerToken(ragged, 512), FlopsPerToken(half, 512));
+  ragged.blocks[2] = {0, 0, 100, {}};
+  EXPECT_DOUBLE_EQ(FlopsPerToken(ragged, 512), FlopsPerToken(half, 512) + 6.0 * 3 * 96 * 100);
+}
+
 TEST(FlopsTest, GemmRateIsThatOfThisWorld) {
   kernels::Stream stream(1);
   const double rate = MeasureGemmRate(stream);
