@@ -124,6 +124,13 @@ TEST(OptimizerOptionsTest, DefaultsAreThoseOfTheMethods) {
   const auto dct = OptimizerAs<DctAdamWOptions>("dct_adamw {}");
   EXPECT_EQ(std::tie(dct.subspace.rank, dct.update_gap, dct.rotate), std::make_tuple(256, 1, true));
   EXPECT_EQ(dct.error_feedback, DctAdamWOptions::ErrorFeedback::kInt8);
+  EXPECT_TRUE(dct.subspace.layer_ranks.empty());
+  const auto ranks = OptimizerAs<TrionOptions>(
+      "trion { subspace { layer_ranks { pattern: '*.down.weight' rank: 64 } layer_ranks { pattern: '*' rank: 8 } } }");
+  ASSERT_EQ(ranks.subspace.layer_ranks.size(), 2);
+  EXPECT_EQ(ranks.subspace.layer_ranks[0].pattern, "*.down.weight");
+  EXPECT_EQ(ranks.subspace.layer_ranks[0].rank, 64);
+  EXPECT_EQ(ranks.subspace.layer_ranks[1].rank, 8);
   const auto trion = OptimizerAs<TrionOptions>("trion {}");
   EXPECT_EQ(std::tie(trion.mu, trion.newton_schulz_steps, trion.adam_epsilon), std::make_tuple(0.95, 5, 1e-10));
   const auto elsa = OptimizerAs<ElsaOptions>("elsa {}");
@@ -142,6 +149,10 @@ TEST(OptimizerOptionsTest, ProblemsNameTheFieldAndWhatIsAllowed) {
       {"eco { form: FORM_SGDM beta2: 0.9 }", "eco.beta2: has an effect with form adamw only"},
       {"eco { form: FORM_SGDM_EXACT error_injection: false }", "eco.error_injection: false is no form of sgdm_exact"},
       {"dct_adamw { subspace { rank: 0 } }", "dct_adamw.subspace.rank: 0 not in [1, 65536]"},
+      {"dct_adamw { subspace { layer_ranks { pattern: '*' } } }",
+       "dct_adamw.subspace.layer_ranks[0].rank: 0 not in [1, 65536]"},
+      {"dct_adamw { subspace { layer_ranks { pattern: '*' rank: 1 } layer_ranks { rank: 1 } } }",
+       "dct_adamw.subspace.layer_ranks[1]: 0 characters"},
       {"dct_adamw { update_gap: 0 }", "dct_adamw.update_gap: 0 not in [1, 1000000]"},
       {"dct_adamw { subspace { basis: SUBSPACE_BASIS_DCT3 similarity: SUBSPACE_SIMILARITY_FFT } }",
        "dct_adamw.subspace.similarity: fft needs basis dct2"},

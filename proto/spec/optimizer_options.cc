@@ -10,6 +10,7 @@ namespace trainyard::spec {
 namespace {
 
 constexpr int32_t kMaxUpdates = 1'000'000;
+constexpr int32_t kMaxRank = 65'536;
 
 MomentType ParseMoment(FieldErrors& errors, absl::string_view name, v1::MomentType type, bool allows_e4m3) {
   const MomentType moment = Choose<v1::MomentType, MomentType>(errors, name, type,
@@ -109,11 +110,24 @@ EcoOptions ParseEco(const v1::Eco& spec, FieldErrors& errors) {
   return options;
 }
 
+std::vector<SubspaceOptions::LayerRank> ParseLayerRanks(const v1::Subspace& spec, FieldErrors& errors) {
+  google::protobuf::RepeatedPtrField<std::string> patterns;
+  for (const v1::SubspaceLayerRank& entry : spec.layer_ranks()) *patterns.Add() = entry.pattern();
+  std::vector<SubspaceOptions::LayerRank> ranks;
+  for (const std::string& pattern : ParsePatterns(patterns, "layer_ranks", errors)) {
+    const int index = static_cast<int>(ranks.size());
+    const std::string name = absl::StrCat("layer_ranks[", index, "].rank");
+    ranks.push_back({pattern, errors.InRange(name, spec.layer_ranks(index).rank(), 1, kMaxRank)});
+  }
+  return ranks;
+}
+
 SubspaceOptions ParseSubspace(const v1::Subspace& spec, FieldErrors& errors) {
   using Basis = SubspaceOptions::Basis;
   using Similarity = SubspaceOptions::Similarity;
   SubspaceOptions options;
-  if (spec.has_rank()) options.rank = errors.InRange("rank", spec.rank(), 1, 65'536);
+  if (spec.has_rank()) options.rank = errors.InRange("rank", spec.rank(), 1, kMaxRank);
+  options.layer_ranks = ParseLayerRanks(spec, errors);
   options.basis = Choose<v1::SubspaceBasis, Basis>(errors, "basis", spec.basis(),
                                                    {{v1::SUBSPACE_BASIS_DCT2, Basis::kDct2},
                                                     {v1::SUBSPACE_BASIS_DCT3, Basis::kDct3},

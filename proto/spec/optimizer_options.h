@@ -62,11 +62,18 @@ struct SubspaceOptions {
   enum class Similarity { kAuto, kGemm, kFft };  // kFft: kDct2 only
   enum class Norm { kL1, kL2 };
 
+  struct LayerRank {
+    std::string pattern;  // of parameter names, 1..200 characters
+    int32_t rank = 0;     // as `rank`
+  };
+
   int32_t rank = 256;  // 1..65,536; at most the smaller side of a matrix
   Basis basis = Basis::kDct2;
   Similarity similarity = Similarity::kAuto;
   Norm norm = Norm::kL1;
   int32_t full_rank_min_dim = 32'000;  // 2..16,777,216
+  // At most 64; instead of `rank`, that of the first whose pattern a name matches.
+  std::vector<LayerRank> layer_ranks = {};
 };
 
 struct DctAdamWOptions {

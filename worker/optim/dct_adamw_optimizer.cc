@@ -103,8 +103,9 @@ class DctAdamWOptimizer final : public Optimizer {
     const int64_t rows = parameter.weight.dim(0), cols = parameter.weight.dim(1);
     parameter.gradient = parameter.gradient.Reshape({rows, cols});
     const FixedBasis* basis = bases_.Get(std::min(rows, cols), arena);
-    scratch_.Fit(rows, cols, options_.subspace.rank, *basis);
-    const Subspace subspace(rows, cols, options_.subspace.rank, basis, &scratch_);
+    const int64_t rank = RankOf(parameter.name, options_.subspace);
+    scratch_.Fit(rows, cols, rank, *basis);
+    const Subspace subspace(rows, cols, rank, basis, &scratch_);
     Matrix matrix = {.parameter = parameter, .subspace = subspace};
     const int64_t state_rows = subspace.state_rows(), state_cols = subspace.state_cols();
     matrix.m = AddState("m", parameter, "moments", DType::kF32, {state_rows, state_cols}, arena);

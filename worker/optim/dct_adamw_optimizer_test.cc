@@ -152,6 +152,32 @@ TEST(DctAdamWOptimizer, MatchesTheFormulasInDouble) {
   }
 }
 
+// Each matrix by the rank of the first pattern that its name matches, the last by that of all. Fails if scratch or
+// moments are cut by one rank for all.
+TEST(DctAdamWOptimizer, LayersHaveRanksOfTheirOwn) {
+  spec::DctAdamWOptions options = Options();
+  options.error_feedback = ErrorFeedback::kFull;
+  options.subspace.layer_ranks = {{"p0", 7}, {"*1", 3}, {"?0", 1}};
+  OptimizerRun run(Maker(options), kShapes, DType::kF32);
+  std::vector<Reference> references;
+  for (const int32_t rank : {7, 3, 4}) {
+    spec::DctAdamWOptions alone = options;
+    alone.subspace.rank = rank;
+    references.emplace_back(alone, run.leading[references.size()]);
+  }
+  EXPECT_EQ(run.State("dct_adamw.m/p0").dim(1), 7);
+  EXPECT_EQ(run.State("dct_adamw.m/p1").dim(0), 3);
+  EXPECT_EQ(run.State("dct_adamw.indices/p2").dim(0), 4);
+  Stream stream(2);
+  for (int64_t t = 1; t <= 5; ++t) {
+    run.Update(t, 0.05, 1, stream);
+    for (size_t i = 0; i < 3; ++i) references[i].Update(t, 0.05, 1, run.GradientOf(i, t));
+  }
+  for (size_t i = 0; i < 3; ++i) {
+    EXPECT_THAT(run.leading[i].ToDoubles(), AllNear(references[i].Weight(), {.absolute = 1e-4})) << i;
+  }
+}
+
 // In few bits the run stays near that of full feedback, and away from that without: the codes are added where they
 // belong.
 TEST(DctAdamWOptimizer, QuantizedFeedbackIsNearFullFeedback) {

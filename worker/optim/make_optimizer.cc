@@ -8,12 +8,19 @@
 #include "worker/optim/eco_optimizer.h"
 #include "worker/optim/elsa/elsa_optimizer.h"
 #include "worker/optim/sgd_optimizer.h"
+#include "worker/optim/subspace.h"
 #include "worker/optim/trion_optimizer.h"
 
 namespace trainyard::optim {
 
 absl::Status CheckOptimizer(const spec::OptimizerOptions& options, const std::vector<OptimizerParameter>& parameters) {
   if (const auto* const elsa = std::get_if<spec::ElsaOptions>(&options)) return CheckElsa(*elsa, parameters);
+  if (const auto* const dct = std::get_if<spec::DctAdamWOptions>(&options)) {
+    return CheckLayerRanks(dct->subspace, "training.optimizer.dct_adamw.subspace", parameters);
+  }
+  if (const auto* const trion = std::get_if<spec::TrionOptions>(&options)) {
+    return CheckLayerRanks(trion->subspace, "training.optimizer.trion.subspace", parameters);
+  }
   return absl::OkStatus();
 }
 

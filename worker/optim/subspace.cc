@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/pattern.h"
 #include "kernels/gemm/gemm.h"
 #include "kernels/pointwise/elementwise.h"
 #include "kernels/transform/index_sets.h"
@@ -20,6 +22,13 @@ constexpr int64_t kFftThreads = 16;  // that find memory of their own; more thre
 // The first elements of a scratch tensor, as a matrix.
 TensorView Part(const TensorView& scratch, int64_t rows, int64_t cols) {
   return scratch.Slice(0, rows * cols).Reshape({rows, cols});
+}
+
+// The entry of layer_ranks that a name takes its rank from; their number if none.
+size_t LayerRankOf(const std::string& name, const spec::SubspaceOptions& options) {
+  size_t entry = 0;
+  while (entry < options.layer_ranks.size() && !MatchesPattern(options.layer_ranks[entry].pattern, name)) ++entry;
+  return entry;
 }
 
 }  // namespace
@@ -103,6 +112,25 @@ void Subspace::Rotate(const TensorView& from, const TensorView& to, const Tensor
 
 bool HasSubspace(const TensorView& weight, const spec::SubspaceOptions& options) {
   return weight.rank() == 2 && std::max(weight.dim(0), weight.dim(1)) < options.full_rank_min_dim;
+}
+
+int64_t RankOf(const std::string& name, const spec::SubspaceOptions& options) {
+  const size_t entry = LayerRankOf(name, options);
+  return entry < options.layer_ranks.size() ? options.layer_ranks[entry].rank : options.rank;
+}
+
+absl::Status CheckLayerRanks(const spec::SubspaceOptions& options, const std::string& field,
+                             const std::vector<OptimizerParameter>& parameters) {
+  std::vector<bool> is_used(options.layer_ranks.size() + 1);
+  for (const OptimizerParameter& parameter : parameters) {
+    if (HasSubspace(parameter.weight, options)) is_used[LayerRankOf(parameter.name, options)] = true;
+  }
+  for (size_t i = 0; i < options.layer_ranks.size(); ++i) {
+    if (is_used[i]) continue;
+    return absl::InvalidArgumentError(absl::StrCat(field, ".layer_ranks[", i, "].pattern: \"",
+                                                   options.layer_ranks[i].pattern, "\" gives no matrix its rank"));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace trainyard::optim

@@ -6,14 +6,17 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "kernels/core/arena.h"
 #include "kernels/core/stream.h"
 #include "kernels/core/tensor.h"
 #include "kernels/optim/low_rank_factors.h"
 #include "kernels/transform/axis_norms.h"
 #include "worker/optim/fixed_basis.h"
+#include "worker/optim/optimizer.h"
 
 namespace trainyard::optim {
 
@@ -73,6 +76,14 @@ class Subspace {
 
 // Whether a parameter of this shape has a subspace: two dimensions, both below `full_rank_min_dim`.
 bool HasSubspace(const kernels::TensorView& weight, const spec::SubspaceOptions& options);
+
+// The rank that the options give a parameter of this name, not yet cut to its sides.
+int64_t RankOf(const std::string& name, const spec::SubspaceOptions& options);
+
+// InvalidArgument, under the path `field` of the options, for a pattern of layer_ranks that no parameter with a
+// subspace takes its rank from.
+absl::Status CheckLayerRanks(const spec::SubspaceOptions& options, const std::string& field,
+                             const std::vector<OptimizerParameter>& parameters);
 
 inline kernels::NormOrder OrderOf(spec::SubspaceOptions::Norm norm) {
   return norm == spec::SubspaceOptions::Norm::kL1 ? kernels::NormOrder::kL1 : kernels::NormOrder::kL2;

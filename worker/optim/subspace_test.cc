@@ -265,5 +265,27 @@ TEST(FixedBasis, OneCopyALengthAndOrthonormal) {
   }
 }
 
+TEST(LayerRanksTest, TheFirstPatternThatMatchesGivesTheRank) {
+  spec::SubspaceOptions options;
+  options.rank = 5;
+  options.full_rank_min_dim = 100;
+  options.layer_ranks = {{"layers.*.down.weight", 7}, {"layers.0.*", 9}};
+  EXPECT_EQ(RankOf("layers.0.down.weight", options), 7);
+  EXPECT_EQ(RankOf("layers.0.qkv.weight", options), 9);
+  EXPECT_EQ(RankOf("layers.1.qkv.weight", options), 5);
+
+  char nothing;
+  std::vector<OptimizerParameter> parameters(2);
+  parameters[0].name = "layers.0.down.weight";
+  parameters[0].weight = TensorView(&nothing, DType::kF32, {8, 8});
+  parameters[1].name = "layers.0.norm";
+  parameters[1].weight = TensorView(&nothing, DType::kF32, {8});
+  const absl::Status status = CheckLayerRanks(options, "subspace", parameters);  // a vector has no rank
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(status.message(), "subspace.layer_ranks[1].pattern: \"layers.0.*\" gives no matrix its rank");
+  options.layer_ranks.pop_back();
+  EXPECT_TRUE(CheckLayerRanks(options, "subspace", parameters).ok());
+}
+
 }  // namespace
 }  // namespace trainyard::optim

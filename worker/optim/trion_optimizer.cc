@@ -92,8 +92,9 @@ class TrionOptimizer final : public Optimizer {
     const int64_t rows = parameter.weight.dim(0), cols = parameter.weight.dim(1);
     parameter.gradient = parameter.gradient.Reshape({rows, cols});
     const FixedBasis* basis = bases_.Get(std::min(rows, cols), arena);
-    scratch_.Fit(rows, cols, options_.subspace.rank, *basis);
-    const Subspace subspace(rows, cols, options_.subspace.rank, basis, &scratch_);
+    const int64_t rank = RankOf(parameter.name, options_.subspace);
+    scratch_.Fit(rows, cols, rank, *basis);
+    const Subspace subspace(rows, cols, rank, basis, &scratch_);
     Matrix matrix = {.parameter = parameter, .subspace = subspace};
     matrix.momentum = AddState("momentum", parameter, "moments", DType::kF32, {rows, cols}, arena);
     matrix.indices = AddState("indices", parameter, "indices", DType::kI32, {subspace.rank()}, arena);

@@ -213,6 +213,25 @@ TEST(TrionOptimizer, MemoryIsAsTheTableSays) {
   EXPECT_EQ(arena.plan().at("basis"), 4 * 1024 * 1024);
 }
 
+TEST(TrionOptimizer, LayersHaveRanksOfTheirOwn) {
+  spec::TrionOptions options = Options();
+  options.subspace.layer_ranks = {{"p1", 2}};
+  OptimizerRun mixed(Maker(options), kShapes, DType::kF32);
+  EXPECT_EQ(mixed.State("trion.indices/p0").dim(0), 4);
+  EXPECT_EQ(mixed.State("trion.indices/p1").dim(0), 2);
+  OptimizerRun of_4(Maker(Options()), kShapes, DType::kF32);
+  options = Options();
+  options.subspace.rank = 2;
+  OptimizerRun of_2(Maker(options), kShapes, DType::kF32);
+  Stream stream(1);
+  for (int64_t t = 1; t <= 3; ++t) {
+    for (OptimizerRun* run : {&mixed, &of_4, &of_2}) run->Update(t, 0.05, 1, stream);
+  }
+  EXPECT_EQ(mixed.leading[0].ToDoubles(), of_4.leading[0].ToDoubles());
+  EXPECT_EQ(mixed.leading[1].ToDoubles(), of_2.leading[1].ToDoubles());
+  EXPECT_NE(mixed.leading[1].ToDoubles(), of_4.leading[1].ToDoubles());
+}
+
 TEST(TrionOptimizer, SameBitsForAnyThreadCount) {
   kernels::testing::ExpectSameBitsForAnyThreadCount([](Stream& stream) {
     spec::TrionOptions options = Options();
