@@ -15,10 +15,11 @@ case "${1:-}" in
     ;;
 esac
 
-units=(//base/... //proto/... //kernels/... //coordinator/... //worker/... //client/...)
+units=(//base/... //proto/... //scaling/... //kernels/... //coordinator/... //worker/... //client/...)
 all=("${units[@]}" //deploy/... //tests/...)
 # A named subset: every unit test under each sanitizer would double the time of the gate.
-asan=(//base/... //kernels/codec/... //worker/data/... //worker/comm/... //worker/ckpt/...)
+asan=(//base/... //kernels/codec/... //kernels/quant/... //kernels/transform/... //kernels/optim/... //kernels/prune/...
+  //worker/data/... //worker/comm/... //worker/ckpt/...)
 tsan=(//base/... //coordinator/core/... //worker/comm:gradient_exchange_test //worker/comm/local/... //kernels/core/...)
 passed=0
 failed=0
@@ -78,8 +79,8 @@ step "programs and benchmarks build" build_programs
 suite "unit and integration tests" --config=opt --test_summary=short "${all[@]}"
 step "lock annotations (clang -Wthread-safety)" tests/check_thread_safety.sh
 if ! $quick; then
-  suite "address and undefined-behaviour sanitizers over base, kernels/codec, worker/data, worker/comm and worker/ckpt" --config=asan \
-    --test_summary=short --test_tag_filters=-process,-no_asan "${asan[@]}"
+  suite "address and undefined-behaviour sanitizers over base, kernels/{codec,quant,transform,optim,prune}, worker/{data,comm,ckpt}" \
+    --config=asan --test_summary=short --test_tag_filters=-process,-no_asan "${asan[@]}"
   suite "thread sanitizer over base, coordinator/core, comm/local and the thread pool" --config=tsan \
     --test_summary=short --test_tag_filters=-process,-no_tsan "${tsan[@]}"
 fi
