@@ -34,6 +34,14 @@ std::unique_ptr<LinearScheme> MakeLinearScheme(const spec::LinearOptions& option
   return options.exclude.empty() ? std::move(scheme) : MakeExcludingScheme(std::move(scheme), options.exclude);
 }
 
+std::unique_ptr<MaskProbe> MakeMaskProbe(const spec::LinearOptions& options) {
+  if (const auto* const quest = std::get_if<spec::LinearQuest>(&options.scheme)) return MakeQuestMaskProbe(*quest);
+  if (const auto* const quartet = std::get_if<spec::LinearQuartet>(&options.scheme)) {
+    return MakeQuartetMaskProbe(*quartet);
+  }
+  return nullptr;
+}
+
 absl::Status CheckSite(const spec::LinearOptions& options, const LinearSite& site) {
   if (MatchesAny(options.exclude, site.name)) return absl::OkStatus();
   const spec::LinearMultiples multiples = MultiplesOf(options);

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "kernels/gemm/linear.h"
+#include "kernels/quant/lsq.h"
 #include "worker/linear/quest_operands.h"
 #include "worker/linear/scratch.h"
 
@@ -39,7 +40,7 @@ class PackedQuestScheme final : public LinearScheme {
     } else if (weight.kind == Kind::kDense || activation_.is_as_stored()) {
       LinearForward(args, stream);
     } else {
-      ForwardValues(args, stream);
+      ForwardValues(weight, args, stream);
     }
   }
 
@@ -53,7 +54,7 @@ class PackedQuestScheme final : public LinearScheme {
     const int64_t in = args.x.dim(1);
     Scratch scratch(args.workspace);
     const TensorView codes = scratch.Take(DType::kU8, {rows, in});
-    const TensorView steps = scratch.Take(DType::kF32, {rows});
+    const TensorView steps = TakeSteps(weight, rows, scratch, stream);
     const TensorView sums = scratch.Take(DType::kI32, {rows});
     QuestQuantize({.v = args.x,
                    .format = *activation_.format,
@@ -74,10 +75,17 @@ class PackedQuestScheme final : public LinearScheme {
                   stream);
   }
 
-  void ForwardValues(kernels::LinearForwardArgs args, Stream& stream) const {
+  // Room for the activations' steps, which hold the learned one if there is one.
+  TensorView TakeSteps(const PackedQuestWeight& weight, int64_t rows, Scratch& scratch, Stream& stream) const {
+    const TensorView steps = scratch.Take(DType::kF32, {rows});
+    if (activation_.learns_step()) LsqRowSteps({.step = weight.activation_step, .steps = steps}, stream);
+    return steps;
+  }
+
+  void ForwardValues(const PackedQuestWeight& weight, kernels::LinearForwardArgs args, Stream& stream) const {
     Scratch scratch(args.workspace);
     const TensorView values = scratch.Take(args.x.dtype(), {args.x.dim(0), args.x.dim(1)});
-    const TensorView steps = scratch.Take(DType::kF32, {args.x.dim(0)});
+    const TensorView steps = TakeSteps(weight, args.x.dim(0), scratch, stream);
     QuestValues(activation_, {.x = args.x, .values = values, .steps = steps}, stream);
     args.x = values;
     args.workspace = scratch.Rest();

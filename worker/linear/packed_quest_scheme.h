@@ -22,6 +22,8 @@ struct PackedQuestWeight {
   // Of kCodes; borrowed.
   kernels::IntCodes codes = {};          // (out, in)
   kernels::TensorView steps, code_sums;  // f32, i32 (out)
+  // Of both kinds, with learned steps and quantized activations: f32 (1); borrowed.
+  kernels::TensorView activation_step = {};
 };
 
 // `weights`: by LinearSite::index. kCodes needs both grids INT.

@@ -101,14 +101,7 @@ class Quartet2Scheme final : public LinearScheme {
     Scratch scratch(args.workspace);
     const Operand x = ForwardOperand(call, kForwardInput, args.x, scratch, stream);
     const Operand w = ForwardOperand(call, kForwardWeight, args.w, scratch, stream);
-    Gemm({.a = x.values,
-          .b = w.values,
-          .c = args.y,
-          .transpose_b = true,
-          .alpha = x.factor * w.factor,
-          .bias = args.bias,
-          .workspace = scratch.Rest()},
-         stream);
+    ForwardProduct(x, w, args, scratch, stream);
   }
 
   void Backward(const LinearCall& call, const LinearBackwardArgs& args, Stream& stream) const override {

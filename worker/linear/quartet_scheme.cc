@@ -55,7 +55,7 @@ MxFormat BackwardFormat(const LinearQuartet& options) {
   return format;
 }
 
-class QuartetScheme final : public LinearScheme {
+class QuartetScheme final : public LinearScheme, public MaskProbe {
  public:
   QuartetScheme(const LinearQuartet& options, bool quantizes)
       : forward_group_(options.forward_hadamard_dim),
@@ -74,14 +74,12 @@ class QuartetScheme final : public LinearScheme {
     const int64_t x = site.rows * site.in;
     const int64_t w = site.out * site.in;
     const int64_t y = site.rows * site.out;
-    const auto saved = [&](int64_t elements) {
-      return OperandBytes(site.storage, elements) + Scratch::Bytes(DType::kU8, elements / 8);
-    };
     const int64_t input_gradient = OperandBytes(site.storage, y) + OperandBytes(site.storage, w) +
                                    (site.storage == DType::kF32 ? 0 : Scratch::Bytes(DType::kF32, x));
     const int64_t weight_gradient =
         OperandBytes(site.storage, y) + OperandBytes(site.storage, x) + Scratch::Bytes(DType::kF32, w);
-    return saved(x) + saved(w) + RotationBytes(backward_group_) + std::max(input_gradient, weight_gradient) +
+    return ForwardBytes(site, x) + ForwardBytes(site, w) + RotationBytes(backward_group_) +
+           std::max(input_gradient, weight_gradient) +
            kernels::LinearWorkspaceBytes(site.storage, site.rows, site.in, site.out);
   }
 
@@ -89,14 +87,7 @@ class QuartetScheme final : public LinearScheme {
     Scratch scratch(args.workspace);
     const Operand x = ForwardOperand(call, kForwardInput, args.x, /*with_mask=*/false, scratch, stream);
     const Operand w = ForwardOperand(call, kForwardWeight, args.w, /*with_mask=*/false, scratch, stream);
-    Gemm({.a = x.values,
-          .b = w.values,
-          .c = args.y,
-          .transpose_b = true,
-          .alpha = x.factor * w.factor,
-          .bias = args.bias,
-          .workspace = scratch.Rest()},
-         stream);
+    ForwardProduct(x, w, args, scratch, stream);
   }
 
   void Backward(const LinearCall& call, const LinearBackwardArgs& args, Stream& stream) const override {
@@ -108,7 +99,24 @@ class QuartetScheme final : public LinearScheme {
     if (args.db) BiasGradient({.dy = args.dy, .db = args.db, .accumulate = args.accumulate}, stream);
   }
 
+  int64_t ProbeBytes(const LinearSite& site) const override {
+    return ForwardBytes(site, site.rows * site.in) + ForwardBytes(site, site.out * site.in);
+  }
+  LayerMasks Probe(const LinearCall& call, const TensorView& x, const TensorView& w, const TensorView& workspace,
+                   Stream& stream) const override {
+    Scratch scratch(workspace);
+    const TensorView of_x = ForwardOperand(call, kForwardInput, x, /*with_mask=*/true, scratch, stream).mask;
+    const TensorView of_w = ForwardOperand(call, kForwardWeight, w, /*with_mask=*/true, scratch, stream).mask;
+    return {.inputs = CountMasked(of_x, x.dim(1)), .weights = CountMasked(of_w, w.dim(1))};
+  }
+  bool has_mask() const { return has_mask_; }
+
  private:
+  // Of an operand with its mask.
+  static int64_t ForwardBytes(const LinearSite& site, int64_t elements) {
+    return OperandBytes(site.storage, elements) + Scratch::Bytes(DType::kU8, elements / 8);
+  }
+
   // F of the header, in the domain of H.
   Operand ForwardOperand(const LinearCall& call, OperandRole role, const TensorView& x, bool with_mask,
                          Scratch& scratch, Stream& stream) const {
@@ -213,6 +221,12 @@ class QuartetScheme final : public LinearScheme {
 
 std::unique_ptr<LinearScheme> MakeQuartetScheme(const LinearQuartet& options) {
   return std::make_unique<QuartetScheme>(options, /*quantizes=*/true);
+}
+
+std::unique_ptr<MaskProbe> MakeQuartetMaskProbe(const LinearQuartet& options) {
+  auto scheme = std::make_unique<QuartetScheme>(options, /*quantizes=*/true);
+  if (!scheme->has_mask()) return nullptr;
+  return scheme;
 }
 
 std::unique_ptr<LinearScheme> MakeUnquantizedQuartetScheme(const LinearQuartet& options) {

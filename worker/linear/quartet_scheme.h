@@ -20,10 +20,14 @@
 
 #include "proto/spec/linear_options.h"
 #include "worker/linear/linear_scheme.h"
+#include "worker/linear/mask_probe.h"
 
 namespace trainyard::linear {
 
 std::unique_ptr<LinearScheme> MakeQuartetScheme(const spec::LinearQuartet& options);
+
+// Of the masks of its backward; null without masks.
+std::unique_ptr<MaskProbe> MakeQuartetMaskProbe(const spec::LinearQuartet& options);
 
 // For tests: every rotation and transpose of the scheme, with quantizers that change nothing. f32 storage only.
 std::unique_ptr<LinearScheme> MakeUnquantizedQuartetScheme(const spec::LinearQuartet& options);

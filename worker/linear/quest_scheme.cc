@@ -37,13 +37,13 @@ void BackThrough(const QuestOperand& operand, const TensorView& mask, const Tens
   }
 }
 
-class QuestScheme final : public LinearScheme {
+class QuestScheme final : public LinearScheme, public MaskProbe {
  public:
   explicit QuestScheme(const spec::LinearQuest& options)
       : operands_(OperandsOf(options)), learns_(options.projection == spec::LinearQuest::Projection::kLsq) {}
 
   absl::string_view name() const override { return "quest"; }
-  int64_t ParameterCount() const override { return learns_ ? 2 : 0; }
+  int64_t ParameterCount() const override { return learns_ ? kQuestSteps : 0; }
 
   int64_t WorkspaceBytes(const LinearSite& site) const override {
     return OperandBytes(site.rows, site.in) + OperandBytes(site.out, site.in) + RotatedGradientBytes(site) +
@@ -52,22 +52,22 @@ class QuestScheme final : public LinearScheme {
 
   void Forward(const LinearCall& call, const kernels::LinearForwardArgs& args, Stream& stream) const override {
     Scratch scratch(args.workspace);
-    const TensorView x = Prepare(kActivation, args.x, call, /*with_mask=*/false, scratch, stream).values;
-    const TensorView w = Prepare(kWeight, args.w, call, /*with_mask=*/false, scratch, stream).values;
+    const TensorView x = Prepare(kActivationStep, args.x, call, /*with_mask=*/false, scratch, stream).values;
+    const TensorView w = Prepare(kWeightStep, args.w, call, /*with_mask=*/false, scratch, stream).values;
     LinearForward({.x = x, .w = w, .bias = args.bias, .y = args.y, .workspace = scratch.Rest()}, stream);
   }
 
   void Backward(const LinearCall& call, const LinearBackwardArgs& args, Stream& stream) const override {
     Scratch scratch(args.workspace);
-    const Prepared x = Prepare(kActivation, args.x, call, /*with_mask=*/true, scratch, stream);
-    const Prepared w = Prepare(kWeight, args.w, call, /*with_mask=*/true, scratch, stream);
+    const Prepared x = Prepare(kActivationStep, args.x, call, /*with_mask=*/true, scratch, stream);
+    const Prepared w = Prepare(kWeightStep, args.w, call, /*with_mask=*/true, scratch, stream);
     if (learns_ && !args.accumulate) Fill({.y = args.dparameters}, stream);
 
     // In f32 the rotation is undone in place.
     const bool rotates_rounded = operands_.activation.rotate_group != 0 && args.dx.dtype() != DType::kF32;
     const TensorView dx = rotates_rounded ? scratch.Take(DType::kF32, {args.dx.dim(0), args.dx.dim(1)}) : args.dx;
     Gemm({.a = args.dy, .b = w.values, .c = dx, .workspace = scratch.Rest()}, stream);
-    AddStepGradient(kActivation, args.x, dx, args.x.dim(1), x, call, args, stream);
+    AddStepGradient(kActivationStep, args.x, dx, args.x.dim(1), x, call, args, stream);
     BackThrough(operands_.activation, x.mask, dx, args.dx, stream);
 
     // To add to dw, the product needs a place to be rotated back in: that of the quantized weights, not needed any
@@ -82,10 +82,21 @@ class QuestScheme final : public LinearScheme {
           .beta = args.accumulate && !needs_place ? 1.0f : 0.0f,
           .workspace = scratch.Rest()},
          stream);
-    AddStepGradient(kWeight, args.w, dw, args.w.size(), w, call, args, stream);
+    AddStepGradient(kWeightStep, args.w, dw, args.w.size(), w, call, args, stream);
     BackThrough(operands_.weight, w.mask, dw, dw, stream);
     if (needs_place) Accumulate({.x = dw, .y = args.dw}, stream);
     if (args.db) BiasGradient({.dy = args.dy, .db = args.db, .accumulate = args.accumulate}, stream);
+  }
+
+  int64_t ProbeBytes(const LinearSite& site) const override {
+    return OperandBytes(site.rows, site.in) + OperandBytes(site.out, site.in);
+  }
+  LayerMasks Probe(const LinearCall& call, const TensorView& x, const TensorView& w, const TensorView& workspace,
+                   Stream& stream) const override {
+    Scratch scratch(workspace);
+    const TensorView of_x = Prepare(kActivationStep, x, call, /*with_mask=*/true, scratch, stream).mask;
+    const TensorView of_w = Prepare(kWeightStep, w, call, /*with_mask=*/true, scratch, stream).mask;
+    return {.inputs = CountMasked(of_x, x.dim(1)), .weights = CountMasked(of_w, w.dim(1))};
   }
 
  private:
@@ -99,10 +110,7 @@ class QuestScheme final : public LinearScheme {
     return site.storage == DType::kF32 ? 0 : Scratch::Bytes(DType::kF32, site.rows * site.in);
   }
 
-  // Numbers of the learned steps.
-  enum Role : int64_t { kWeight, kActivation };
-
-  Prepared Prepare(Role role, const TensorView& v, const LinearCall& call, bool with_mask, Scratch& scratch,
+  Prepared Prepare(QuestStep role, const TensorView& v, const LinearCall& call, bool with_mask, Scratch& scratch,
                    Stream& stream) const {
     const QuestOperand& operand = Of(role);
     if (operand.is_as_stored()) return {.values = v, .mask = {}, .workspace = {}};
@@ -132,7 +140,7 @@ class QuestScheme final : public LinearScheme {
 
   // `gradient`: of the quantized values. Its scale is that of the LSQ paper, 1 / sqrt(count * largest level), with the
   // elements of the weights or the features of the activations as the count.
-  void AddStepGradient(Role role, const TensorView& v, const TensorView& gradient, int64_t count,
+  void AddStepGradient(QuestStep role, const TensorView& v, const TensorView& gradient, int64_t count,
                        const Prepared& prepared, const LinearCall& call, const LinearBackwardArgs& args,
                        Stream& stream) const {
     const QuestOperand& operand = Of(role);
@@ -149,7 +157,7 @@ class QuestScheme final : public LinearScheme {
                     stream);
   }
 
-  const QuestOperand& Of(Role role) const { return role == kWeight ? operands_.weight : operands_.activation; }
+  const QuestOperand& Of(QuestStep role) const { return role == kWeightStep ? operands_.weight : operands_.activation; }
 
   const QuestOperands operands_;
   const bool learns_;  // steps
@@ -158,6 +166,12 @@ class QuestScheme final : public LinearScheme {
 }  // namespace
 
 std::unique_ptr<LinearScheme> MakeQuestScheme(const spec::LinearQuest& options) {
+  return std::make_unique<QuestScheme>(options);
+}
+
+std::unique_ptr<MaskProbe> MakeQuestMaskProbe(const spec::LinearQuest& options) {
+  const QuestOperands operands = OperandsOf(options);
+  if (!operands.activation.has_mask() && !operands.weight.has_mask()) return nullptr;
   return std::make_unique<QuestScheme>(options);
 }
 

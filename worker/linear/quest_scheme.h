@@ -14,9 +14,13 @@
 
 #include "proto/spec/linear_options.h"
 #include "worker/linear/linear_scheme.h"
+#include "worker/linear/mask_probe.h"
 
 namespace trainyard::linear {
 
 std::unique_ptr<LinearScheme> MakeQuestScheme(const spec::LinearQuest& options);
+
+// Of the masks of its backward; null if no operand has one.
+std::unique_ptr<MaskProbe> MakeQuestMaskProbe(const spec::LinearQuest& options);
 
 }  // namespace trainyard::linear

@@ -1,5 +1,6 @@
 #include "worker/linear/rotated_operand.h"
 
+#include "kernels/gemm/gemm.h"
 #include "kernels/transform/hadamard.h"
 #include "kernels/transform/transpose.h"
 
@@ -11,6 +12,18 @@ using kernels::TensorView;
 
 int64_t OperandBytes(DType storage, int64_t elements) {
   return Scratch::Bytes(DType::kF32, elements) + (storage == DType::kF32 ? 0 : Scratch::Bytes(storage, elements));
+}
+
+void ForwardProduct(const Operand& x, const Operand& w, const kernels::LinearForwardArgs& args, const Scratch& scratch,
+                    Stream& stream) {
+  Gemm({.a = x.values,
+        .b = w.values,
+        .c = args.y,
+        .transpose_b = true,
+        .alpha = x.factor * w.factor,
+        .bias = args.bias,
+        .workspace = scratch.Rest()},
+       stream);
 }
 
 int64_t RotationBytes(int64_t group) {

@@ -40,6 +40,10 @@ struct Operand {
 // its values in the end, for the rounded ones.
 int64_t OperandBytes(kernels::DType storage, int64_t elements);
 
+// The product of a forward, y = x w^T + bias, of operands that stand for args.x and args.w.
+void ForwardProduct(const Operand& x, const Operand& w, const kernels::LinearForwardArgs& args, const Scratch& scratch,
+                    kernels::Stream& stream);
+
 struct Rotation {
   int64_t group = 0;               // 0: none
   kernels::TensorView signs = {};  // f32 (group)

@@ -1,0 +1,14 @@
+#include "worker/linear/mask_probe.h"
+
+namespace trainyard::linear {
+
+MaskedElements CountMasked(const kernels::TensorView& mask, int64_t cols) {
+  if (!mask) return {};
+  int64_t passing = 0;
+  const uint8_t* const bytes = mask.as<uint8_t>();
+  for (int64_t i = 0; i < mask.size(); ++i) passing += __builtin_popcount(bytes[i]);
+  const int64_t all = mask.dim(0) * cols;
+  return {all - passing, all};
+}
+
+}  // namespace trainyard::linear
