@@ -7,6 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "proto/spec/choice.h"
 #include "proto/spec/durations.h"
 #include "proto/spec/field_errors.h"
 #include "proto/v1/job.pb.h"
@@ -20,11 +21,6 @@ constexpr size_t kMaxTypeName = 32;
 constexpr size_t kMaxPattern = 200;
 constexpr int kMaxRefitSteps = 64;
 
-template <typename T>
-void Refuse(FieldErrors& errors, absl::string_view name, T value) {
-  errors.Add(name, absl::StrCat(static_cast<int>(value), " is not a known choice"));
-}
-
 int32_t ParseBucketSize(int32_t size, FieldErrors& errors) {
   const int32_t in_range = errors.InRange("bucket_size", size, 64, 8192);
   if (in_range % 8 != 0) errors.Add("bucket_size", absl::StrCat(size, " is not a multiple of 8 in [64, 8192]"));
@@ -35,44 +31,23 @@ MaxminCodec ParseMaxmin(const v1::CodecMaxmin& spec, FieldErrors& errors) {
   MaxminCodec codec;
   if (spec.has_bits()) codec.bits = errors.InRange("bits", spec.bits(), 1, 8);
   if (spec.has_bucket_size()) codec.bucket_size = ParseBucketSize(spec.bucket_size(), errors);
-  switch (spec.rounding()) {
-    case v1::CodecMaxmin::ROUNDING_UNSPECIFIED:
-    case v1::CodecMaxmin::ROUNDING_STOCHASTIC:
-      break;
-    case v1::CodecMaxmin::ROUNDING_NEAREST:
-      codec.rounding = Rounding::kNearest;
-      break;
-    default:
-      Refuse(errors, "rounding", spec.rounding());
-  }
+  codec.rounding =
+      Choose<v1::CodecMaxmin::Rounding, Rounding>(errors, "rounding", spec.rounding(),
+                                                  {{v1::CodecMaxmin::ROUNDING_STOCHASTIC, Rounding::kStochastic},
+                                                   {v1::CodecMaxmin::ROUNDING_NEAREST, Rounding::kNearest}});
   return codec;
 }
 
 LevelsCodec ParseLevels(const v1::CodecLevels& spec, FieldErrors& errors) {
   LevelsCodec codec;
-  switch (spec.table()) {
-    case v1::CodecLevels::TABLE_UNSPECIFIED:
-    case v1::CodecLevels::TABLE_ADAPTED:
-      break;
-    case v1::CodecLevels::TABLE_UNIFORM:
-      codec.table = LevelTable::kUniform;
-      break;
-    case v1::CodecLevels::TABLE_EXPONENTIAL:
-      codec.table = LevelTable::kExponential;
-      break;
-    default:
-      Refuse(errors, "table", spec.table());
-  }
-  switch (spec.norm()) {
-    case v1::CodecLevels::NORM_UNSPECIFIED:
-    case v1::CodecLevels::NORM_LINF:
-      break;
-    case v1::CodecLevels::NORM_L2:
-      codec.norm = LevelNorm::kL2;
-      break;
-    default:
-      Refuse(errors, "norm", spec.norm());
-  }
+  codec.table =
+      Choose<v1::CodecLevels::Table, LevelTable>(errors, "table", spec.table(),
+                                                 {{v1::CodecLevels::TABLE_ADAPTED, LevelTable::kAdapted},
+                                                  {v1::CodecLevels::TABLE_UNIFORM, LevelTable::kUniform},
+                                                  {v1::CodecLevels::TABLE_EXPONENTIAL, LevelTable::kExponential}});
+  codec.norm = Choose<v1::CodecLevels::Norm, LevelNorm>(
+      errors, "norm", spec.norm(),
+      {{v1::CodecLevels::NORM_LINF, LevelNorm::kLinf}, {v1::CodecLevels::NORM_L2, LevelNorm::kL2}});
   if (spec.has_bits()) codec.bits = errors.InRange("bits", spec.bits(), 2, 8);
   if (spec.has_bucket_size()) codec.bucket_size = ParseBucketSize(spec.bucket_size(), errors);
   if (spec.refit_steps_size() > 0) {
@@ -273,19 +248,11 @@ CommunicationOptions ParseCommunication(const v1::CommunicationSpec& spec, Field
   if (spec.has_bucket_bytes()) {
     options.bucket_bytes = errors.InRange("bucket_bytes", spec.bucket_bytes(), int64_t{1} << 10, int64_t{1} << 30);
   }
-  switch (spec.exchange()) {
-    case v1::CommunicationSpec::EXCHANGE_UNSPECIFIED:
-    case v1::CommunicationSpec::EXCHANGE_SRA:
-      break;
-    case v1::CommunicationSpec::EXCHANGE_ALLGATHER:
-      options.exchange = ExchangeKind::kAllGather;
-      break;
-    case v1::CommunicationSpec::EXCHANGE_RING:
-      options.exchange = ExchangeKind::kRing;
-      break;
-    default:
-      Refuse(errors, "exchange", spec.exchange());
-  }
+  options.exchange = Choose<v1::CommunicationSpec::Exchange, ExchangeKind>(
+      errors, "exchange", spec.exchange(),
+      {{v1::CommunicationSpec::EXCHANGE_SRA, ExchangeKind::kSra},
+       {v1::CommunicationSpec::EXCHANGE_ALLGATHER, ExchangeKind::kAllGather},
+       {v1::CommunicationSpec::EXCHANGE_RING, ExchangeKind::kRing}});
   FieldErrors codec = errors.In("codec");
   options.codec = ParseCodec(spec.codec(), codec);
   options.types = ParseTypes(spec, errors);
@@ -304,16 +271,10 @@ CommunicationOptions ParseCommunication(const v1::CommunicationSpec& spec, Field
     FieldErrors lgreco = errors.In("plan.lgreco");
     options.plan = ParseLgreco(spec.plan().lgreco(), lgreco);
   }
-  switch (spec.entropy_coding()) {
-    case v1::CommunicationSpec::ENTROPY_CODING_UNSPECIFIED:
-    case v1::CommunicationSpec::ENTROPY_CODING_NONE:
-      break;
-    case v1::CommunicationSpec::ENTROPY_CODING_HUFFMAN:
-      options.entropy_coding = EntropyCoding::kHuffman;
-      break;
-    default:
-      Refuse(errors, "entropy_coding", spec.entropy_coding());
-  }
+  options.entropy_coding = Choose<v1::CommunicationSpec::EntropyCoding, EntropyCoding>(
+      errors, "entropy_coding", spec.entropy_coding(),
+      {{v1::CommunicationSpec::ENTROPY_CODING_NONE, EntropyCoding::kNone},
+       {v1::CommunicationSpec::ENTROPY_CODING_HUFFMAN, EntropyCoding::kHuffman}});
   if (spec.has_hash_check_interval_steps()) {
     options.hash_check_interval_steps =
         errors.InRange("hash_check_interval_steps", spec.hash_check_interval_steps(), 0, kMaxSteps);

@@ -521,7 +521,7 @@ TEST(ParseJob, AnEnumValueFromANewerClientIsRefused) {
   spec.mutable_world()->set_slot_type(static_cast<v1::SlotType>(77));
   spec.mutable_training()->mutable_schedule()->set_shape(static_cast<v1::Schedule::Shape>(78));
   EXPECT_THAT(Problems(spec), ElementsAre("world.slot_type: 77 is not a known type",
-                                          "training.schedule.shape: 78 is not a known shape"));
+                                          "training.schedule.shape: 78 is not a known choice"));
 }
 
 TEST(Digest, MutableFieldsDoNotCountForTheSpecButDoForTheRequest) {

@@ -1,6 +1,7 @@
 #include "proto/spec/qoda_gan_options.h"
 
 #include "absl/strings/str_cat.h"
+#include "proto/spec/choice.h"
 #include "proto/spec/field_errors.h"
 #include "proto/v1/qoda_gan.pb.h"
 
@@ -10,19 +11,11 @@ namespace {
 constexpr int64_t kMaxUpdates = 1'000'000'000;
 
 GanNormKind ParseNorm(v1::GanNorm norm, GanNormKind if_unset, absl::string_view name, FieldErrors& errors) {
-  switch (norm) {
-    case v1::GAN_NORM_UNSPECIFIED:
-      return if_unset;
-    case v1::GAN_NORM_NONE:
-      return GanNormKind::kNone;
-    case v1::GAN_NORM_GROUP:
-      return GanNormKind::kGroup;
-    case v1::GAN_NORM_BATCH:
-      return GanNormKind::kBatch;
-    default:
-      errors.Add(name, absl::StrCat(static_cast<int>(norm), " is not a known norm"));
-      return if_unset;
-  }
+  return Choose<v1::GanNorm, GanNormKind>(errors, name, norm,
+                                          {{v1::GAN_NORM_UNSPECIFIED, if_unset},
+                                           {v1::GAN_NORM_NONE, GanNormKind::kNone},
+                                           {v1::GAN_NORM_GROUP, GanNormKind::kGroup},
+                                           {v1::GAN_NORM_BATCH, GanNormKind::kBatch}});
 }
 
 GanNetworkOptions ParseNetworks(const v1::GanNetworks& spec, FieldErrors& errors) {
@@ -61,17 +54,10 @@ GanNetworkOptions ParseNetworks(const v1::GanNetworks& spec, FieldErrors& errors
 
 GanMixtureOptions ParseMixture(const v1::GanMixture& spec, FieldErrors& errors) {
   GanMixtureOptions options;
-  switch (spec.layout()) {
-    case v1::GanMixture::LAYOUT_UNSPECIFIED:
-    case v1::GanMixture::LAYOUT_RING:
-      break;
-    case v1::GanMixture::LAYOUT_GRID:
-      options.layout = MixtureLayout::kGrid;
-      options.spacing = 0.5;
-      break;
-    default:
-      errors.Add("layout", absl::StrCat(static_cast<int>(spec.layout()), " is not a known layout"));
-  }
+  options.layout = Choose<v1::GanMixture::Layout, MixtureLayout>(
+      errors, "layout", spec.layout(),
+      {{v1::GanMixture::LAYOUT_RING, MixtureLayout::kRing}, {v1::GanMixture::LAYOUT_GRID, MixtureLayout::kGrid}});
+  if (options.layout == MixtureLayout::kGrid) options.spacing = 0.5;
   if (spec.has_spacing()) options.spacing = errors.InRangeAbove("spacing", spec.spacing(), 0, 1000);
   if (spec.has_stddev()) options.stddev = errors.InRangeAbove("stddev", spec.stddev(), 0, 1000);
   return options;
@@ -154,16 +140,9 @@ GameAdamOptions ParseAdam(const v1::GameAdam& spec, GameAdamForm form, FieldErro
 
 QodaDaOptions ParseQodaDa(const v1::QodaDa& spec, FieldErrors errors) {
   QodaDaOptions options;
-  switch (spec.lr_rule()) {
-    case v1::QodaDa::LR_RULE_UNSPECIFIED:
-    case v1::QodaDa::LR_RULE_BASE:
-      break;
-    case v1::QodaDa::LR_RULE_SEPARATED:
-      options.lr_rule = StepRule::kSeparated;
-      break;
-    default:
-      errors.Add("lr_rule", absl::StrCat(static_cast<int>(spec.lr_rule()), " is not a known rule"));
-  }
+  options.lr_rule = Choose<v1::QodaDa::LrRule, StepRule>(
+      errors, "lr_rule", spec.lr_rule(),
+      {{v1::QodaDa::LR_RULE_BASE, StepRule::kBase}, {v1::QodaDa::LR_RULE_SEPARATED, StepRule::kSeparated}});
   if (spec.has_q_hat()) {
     options.q_hat = errors.InRangeAbove("q_hat", spec.q_hat(), 0, 0.25);
     if (options.lr_rule != StepRule::kSeparated) errors.Add("q_hat", "has an effect with lr_rule separated only");
@@ -188,29 +167,14 @@ GameOptimizerOptions ParseGameOptimizer(const v1::GameOptimizer& spec, FieldErro
 }
 
 void ParseEnums(const v1::QodaGanSpec& spec, QodaGanOptions& options, FieldErrors& errors) {
-  switch (spec.scored()) {
-    case v1::QodaGanSpec::GENERATOR_WEIGHTS_UNSPECIFIED:
-    case v1::QodaGanSpec::GENERATOR_WEIGHTS_RAW:
-      break;
-    case v1::QodaGanSpec::GENERATOR_WEIGHTS_EMA:
-      options.scored = GeneratorWeights::kEma;
-      break;
-    case v1::QodaGanSpec::GENERATOR_WEIGHTS_AVERAGE:
-      options.scored = GeneratorWeights::kAverage;
-      break;
-    default:
-      errors.Add("scored", absl::StrCat(static_cast<int>(spec.scored()), " is not a known choice"));
-  }
-  switch (spec.nan_policy()) {
-    case v1::QodaGanSpec::NAN_POLICY_UNSPECIFIED:
-    case v1::QodaGanSpec::NAN_POLICY_FAIL:
-      break;
-    case v1::QodaGanSpec::NAN_POLICY_SKIP:
-      options.nan_policy = NanPolicy::kSkip;
-      break;
-    default:
-      errors.Add("nan_policy", absl::StrCat(static_cast<int>(spec.nan_policy()), " is not a known policy"));
-  }
+  options.scored = Choose<v1::QodaGanSpec::GeneratorWeights, GeneratorWeights>(
+      errors, "scored", spec.scored(),
+      {{v1::QodaGanSpec::GENERATOR_WEIGHTS_RAW, GeneratorWeights::kRaw},
+       {v1::QodaGanSpec::GENERATOR_WEIGHTS_EMA, GeneratorWeights::kEma},
+       {v1::QodaGanSpec::GENERATOR_WEIGHTS_AVERAGE, GeneratorWeights::kAverage}});
+  options.nan_policy = Choose<v1::QodaGanSpec::NanPolicy, NanPolicy>(
+      errors, "nan_policy", spec.nan_policy(),
+      {{v1::QodaGanSpec::NAN_POLICY_FAIL, NanPolicy::kFail}, {v1::QodaGanSpec::NAN_POLICY_SKIP, NanPolicy::kSkip}});
 }
 
 // What depends on more than one field.

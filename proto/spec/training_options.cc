@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/overloaded.h"
+#include "proto/spec/choice.h"
 #include "proto/spec/field_errors.h"
 #include "proto/v1/job.pb.h"
 
@@ -72,27 +73,14 @@ LlamaShape ParseShape(const v1::LlamaShape& spec, FieldErrors& errors) {
   return shape;
 }
 
-ScheduleShape ParseScheduleShape(v1::Schedule::Shape shape, FieldErrors& errors) {
-  switch (shape) {
-    case v1::Schedule::SHAPE_CONSTANT:
-      return ScheduleShape::kConstant;
-    case v1::Schedule::SHAPE_LINEAR:
-      return ScheduleShape::kLinear;
-    case v1::Schedule::SHAPE_WSD:
-      return ScheduleShape::kWsd;
-    case v1::Schedule::SHAPE_COSINE:
-    case v1::Schedule::SHAPE_UNSPECIFIED:
-      return ScheduleShape::kCosine;
-    default:
-      errors.Add("shape", absl::StrCat(static_cast<int>(shape), " is not a known shape"));
-      return ScheduleShape::kCosine;
-  }
-}
-
 // `steps` is 0 if the spec gives none that is valid.
 ScheduleOptions ParseSchedule(const v1::Schedule& spec, int64_t steps, FieldErrors& errors) {
   ScheduleOptions options;
-  options.shape = ParseScheduleShape(spec.shape(), errors);
+  options.shape = Choose<v1::Schedule::Shape, ScheduleShape>(errors, "shape", spec.shape(),
+                                                             {{v1::Schedule::SHAPE_COSINE, ScheduleShape::kCosine},
+                                                              {v1::Schedule::SHAPE_CONSTANT, ScheduleShape::kConstant},
+                                                              {v1::Schedule::SHAPE_LINEAR, ScheduleShape::kLinear},
+                                                              {v1::Schedule::SHAPE_WSD, ScheduleShape::kWsd}});
   if (spec.has_warmup_steps()) {
     options.warmup_steps = errors.InRange("warmup_steps", spec.warmup_steps(), 0, steps > 0 ? steps : kMaxSteps);
   }
@@ -164,17 +152,9 @@ ModelOptions ParseModel(const v1::ModelSpec& spec, FieldErrors& errors) {
       (spec.source_case() == v1::ModelSpec::kPreset || spec.source_case() == v1::ModelSpec::kShape)) {
     errors.Add("from_scratch", "false needs model.path: a preset or a shape has no weights to start from");
   }
-  switch (spec.dtype()) {
-    case v1::FLOAT_TYPE_UNSPECIFIED:
-    case v1::FLOAT_TYPE_FP32:
-      options.dtype = FloatType::kFp32;
-      break;
-    case v1::FLOAT_TYPE_BF16:
-      options.dtype = FloatType::kBf16;
-      break;
-    default:
-      errors.Add("dtype", absl::StrCat(static_cast<int>(spec.dtype()), " is not a known type"));
-  }
+  options.dtype = Choose<v1::FloatType, FloatType>(
+      errors, "dtype", spec.dtype(),
+      {{v1::FLOAT_TYPE_FP32, FloatType::kFp32}, {v1::FLOAT_TYPE_BF16, FloatType::kBf16}});
   return options;
 }
 
@@ -224,30 +204,16 @@ TrainingOptions ParseTraining(const v1::TrainingSpec& spec, FieldErrors& errors)
   if (spec.evaluation().has_batches()) {
     options.evaluation.batches = evaluation.InRange("batches", spec.evaluation().batches(), 1, 1'000'000);
   }
-  switch (spec.nan_policy()) {
-    case v1::NAN_POLICY_UNSPECIFIED:
-    case v1::NAN_POLICY_FAIL:
-      break;
-    case v1::NAN_POLICY_SKIP:
-      options.nan_policy = NanPolicy::kSkip;
-      break;
-    default:
-      errors.Add("nan_policy", absl::StrCat(static_cast<int>(spec.nan_policy()), " is not a known policy"));
-  }
+  options.nan_policy = Choose<v1::NanPolicy, NanPolicy>(
+      errors, "nan_policy", spec.nan_policy(),
+      {{v1::NAN_POLICY_FAIL, NanPolicy::kFail}, {v1::NAN_POLICY_SKIP, NanPolicy::kSkip}});
   if (spec.has_alarm_z_score()) options.alarm_z_score = errors.InRange("alarm_z_score", spec.alarm_z_score(), 0, 1000);
   if (spec.has_lm_head_chunks()) {
     options.lm_head_chunks = errors.InRange("lm_head_chunks", spec.lm_head_chunks(), 1, 1024);
   }
-  switch (spec.recompute()) {
-    case v1::RECOMPUTE_UNSPECIFIED:
-    case v1::RECOMPUTE_NONE:
-      break;
-    case v1::RECOMPUTE_BLOCK:
-      options.recompute = Recompute::kBlock;
-      break;
-    default:
-      errors.Add("recompute", absl::StrCat(static_cast<int>(spec.recompute()), " is not a known choice"));
-  }
+  options.recompute = Choose<v1::Recompute, Recompute>(
+      errors, "recompute", spec.recompute(),
+      {{v1::RECOMPUTE_NONE, Recompute::kNone}, {v1::RECOMPUTE_BLOCK, Recompute::kBlock}});
   return options;
 }
 
