@@ -1,7 +1,9 @@
 #include "kernels/attention/attention.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <tuple>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -120,8 +122,132 @@ INSTANTIATE_TEST_SUITE_P(All, AttentionTest,
                                                       {1, 577, 1, 1, 96}})),
                          testing::OpCaseName);
 
+// Groups that pruning has left ragged: darwinlm.md, section 2.6.
+struct RaggedCase {
+  const char* name;
+  int64_t kv_heads;
+  std::vector<int32_t> kv_of_head;
+};
+
+class RaggedAttentionTest : public ::testing::TestWithParam<std::tuple<RaggedCase, DType>> {
+ protected:
+  AttentionShape Shape(int64_t batch, int64_t seq, int64_t head_dim) const {
+    return {.batch = batch,
+            .seq = seq,
+            .q_heads = static_cast<int64_t>(case_.kv_of_head.size()),
+            .kv_heads = case_.kv_heads,
+            .head_dim = head_dim,
+            .kv_of_head = case_.kv_of_head.data()};
+  }
+  RaggedCase case_ = std::get<0>(GetParam());
+  DType dtype_ = std::get<1>(GetParam());
+};
+
+TEST_P(RaggedAttentionTest, MatchesDoubleReferenceForwardAndBackward) {
+  for (const AttentionShape& shape : {Shape(2, 33, 16), Shape(1, 300, 24)}) {
+    Stream stream(2);
+    Tensors x(shape, dtype_);
+    x.Forward(stream);
+    const testing::AttentionReference expected =
+        testing::ReferenceAttention(shape, x.qkv.ToDoubles(), DefaultScale(shape));
+    EXPECT_THAT(x.o.ToDoubles(), AllNear(expected.o, ToleranceFor(dtype_)));
+    EXPECT_THAT(x.lse.ToDoubles(), AllNear(expected.lse, ToleranceFor(DType::kF32)));
+    x.Backward(stream);
+    const std::vector<double> gradient = testing::ReferenceAttentionGradient(shape, x.qkv.ToDoubles(), x.o.ToDoubles(),
+                                                                             x.dout.ToDoubles(), DefaultScale(shape));
+    EXPECT_THAT(x.dqkv.ToDoubles(), AllNear(gradient, ToleranceForSum(dtype_, shape.seq * shape.q_heads)));
+  }
+}
+
+TEST_P(RaggedAttentionTest, HeadsWithoutReadersGetZeroGradientsExactly) {
+  const AttentionShape shape = Shape(2, 70, 8);
+  Stream stream(1);
+  Tensors x(shape, dtype_);
+  x.Forward(stream);
+  x.Backward(stream);
+  const std::vector<double> gradient = x.dqkv.ToDoubles();
+  for (int64_t kv = 0; kv < shape.kv_heads; ++kv) {
+    const bool has_reader = std::count(case_.kv_of_head.begin(), case_.kv_of_head.end(), kv) > 0;
+    for (const int64_t head : {shape.q_heads + kv, shape.q_heads + shape.kv_heads + kv}) {
+      for (int64_t token = 0; token < shape.batch * shape.seq; ++token) {
+        double sum = 0;
+        for (int64_t c = 0; c < 8; ++c) {
+          sum += std::abs(gradient[static_cast<size_t>(token * shape.packed_width() + head * 8 + c)]);
+        }
+        ASSERT_EQ(sum > 0, has_reader) << "head " << head << " of token " << token;
+      }
+    }
+  }
+}
+
+TEST_P(RaggedAttentionTest, ThreadCountShowsInNoBit) {
+  const AttentionShape shape = Shape(2, 130, 16);
+  testing::ExpectSameBitsForAnyThreadCount([&](Stream& stream) {
+    Tensors x(shape, dtype_);
+    x.Forward(stream);
+    x.Backward(stream);
+    std::vector<uint8_t> bytes = x.o.Bytes();
+    const std::vector<uint8_t> more = x.dqkv.Bytes();
+    bytes.insert(bytes.end(), more.begin(), more.end());
+    return bytes;
+  });
+}
+
+TEST_P(RaggedAttentionTest, DecodingTheLastTokenMatchesTheReference) {
+  const AttentionShape shape = Shape(2, 67, 16);
+  Stream stream(2);
+  Tensors x(shape, dtype_);
+  const testing::AttentionReference expected =
+      testing::ReferenceAttention(shape, x.qkv.ToDoubles(), DefaultScale(shape));
+  const HostTensor k(dtype_, {2, 80, shape.kv_heads, 16}), v(dtype_, {2, 80, shape.kv_heads, 16});
+  KvCacheAppend({.shape = shape, .qkv = x.qkv, .k_cache = k, .v_cache = v, .position = 0}, stream);
+  const std::vector<double> qkv = x.qkv.ToDoubles();
+  const int64_t width = shape.packed_width(), o_width = shape.q_heads * 16;
+  std::vector<double> rows, expected_rows;
+  for (int64_t b = 1; b <= 2; ++b) {
+    rows.insert(rows.end(), qkv.begin() + (b * 67 - 1) * width, qkv.begin() + b * 67 * width);
+    expected_rows.insert(expected_rows.end(), expected.o.begin() + (b * 67 - 1) * o_width,
+                         expected.o.begin() + b * 67 * o_width);
+  }
+  HostTensor o = HostTensor::Filled(dtype_, {2, o_width}, 77);
+  AttentionDecode(
+      {.shape = shape, .q = HostTensor::Of(dtype_, {2, width}, rows), .k_cache = k, .v_cache = v, .length = 67, .o = o},
+      stream);
+  EXPECT_THAT(o.ToDoubles(), AllNear(expected_rows, ToleranceFor(dtype_)));
+}
+
+// One group longer than another; no reader of the first, a middle and the last KV head; more KV heads than readers; out
+// of order.
+INSTANTIATE_TEST_SUITE_P(
+    All, RaggedAttentionTest,
+    ::testing::Combine(::testing::Values(RaggedCase{"Longer", 2, {0, 0, 0, 1}}, RaggedCase{"NoFirst", 3, {1, 1, 2}},
+                                         RaggedCase{"NoMiddle", 3, {0, 2, 2}}, RaggedCase{"NoLast", 3, {0, 0, 1, 1}},
+                                         RaggedCase{"OneReader", 4, {2}}, RaggedCase{"OutOfOrder", 2, {1, 0, 1, 1, 0}}),
+                       ::testing::Values(DType::kF32, DType::kBF16)),
+    [](const auto& info) { return std::get<0>(info.param).name + std::string(Name(std::get<1>(info.param))); });
+
+TEST(RaggedAttention, ARegularMapGivesTheBitsOfNoMap) {
+  const std::vector<int32_t> map = {0, 0, 0, 1, 1, 1};
+  const AttentionShape plain{.batch = 2, .seq = 150, .q_heads = 6, .kv_heads = 2, .head_dim = 16};
+  AttentionShape mapped = plain;
+  mapped.kv_of_head = map.data();
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    Stream stream(2);
+    Tensors a(plain, dtype), b(mapped, dtype);
+    for (Tensors* x : {&a, &b}) {
+      x->Forward(stream);
+      x->Backward(stream);
+    }
+    EXPECT_EQ(a.o.Bytes(), b.o.Bytes());
+    EXPECT_EQ(a.lse.Bytes(), b.lse.Bytes());
+    EXPECT_EQ(a.dqkv.Bytes(), b.dqkv.Bytes());
+  }
+}
+
 TEST(AttentionGradient, MatchesFiniteDifferences) {
-  for (const AttentionShape& shape : {AttentionShape{2, 4, 2, 1, 3}, AttentionShape{1, 6, 3, 3, 4}}) {
+  const std::vector<int32_t> ragged = {2, 0, 2};
+  for (const AttentionShape& shape :
+       {AttentionShape{2, 4, 2, 1, 3}, AttentionShape{1, 6, 3, 3, 4}, AttentionShape{2, 5, 3, 3, 3, ragged.data()}}) {
     Stream stream(1);
     Tensors x(shape, DType::kF32);
     x.scale = 0.7f;
