@@ -42,11 +42,29 @@ std::string Label(State state) {
 
 // Reasons of transitions are ours (UPPER_SNAKE) except those that a rank reports: these become one.
 std::string ReasonLabel(const std::string& reason) {
-  static const auto* const kKnown = new std::set<std::string>{
-      "SUBMIT",      "PLACED",          "ALL_READY",        "COMPLETED",       "CANCEL",         "SUSPEND",
-      "RESUME",      "PREEMPT",         "RESIZE",           "DEADLINE",        "DRAIN",          "QUEUE_DEADLINE",
-      "RANK_EXITED", "WORKER_LOST",     "PREPARE_TIMEOUT",  "BARRIER_TIMEOUT", "LOST_BY_WORKER", "NO_PROGRESS",
-      "STOPPED",     "ACTIVE_DEADLINE", "EXITED_UNREPORTED"};
+  static const auto* const kKnown = new std::set<std::string>{"SUBMIT",
+                                                              "PLACED",
+                                                              "ALL_READY",
+                                                              "COMPLETED",
+                                                              "CANCEL",
+                                                              "SUSPEND",
+                                                              "RESUME",
+                                                              "PREEMPT",
+                                                              "RESIZE",
+                                                              "DEADLINE",
+                                                              "DRAIN",
+                                                              "QUEUE_DEADLINE",
+                                                              "RANK_EXITED",
+                                                              "WORKER_LOST",
+                                                              "PREPARE_TIMEOUT",
+                                                              "BARRIER_TIMEOUT",
+                                                              "LOST_BY_WORKER",
+                                                              "NO_PROGRESS",
+                                                              "STOPPED",
+                                                              "ACTIVE_DEADLINE",
+                                                              "EXITED_UNREPORTED",
+                                                              "DEPENDENCY_FAILED",
+                                                              "ARTIFACT_MISSING"};
   return kKnown->contains(reason) ? absl::AsciiStrToLower(reason) : "rank_reported";
 }
 
@@ -74,6 +92,8 @@ struct CoordinatorMetrics::Families {
   Family<Gauge>& slots = G("slots", "Slots by state and type.");
   Counter& lease_expirations = C("lease_expirations_total", "Leases of workers that ended.").Add({});
   Family<Counter>& attempts = C("attempts_total", "Ended attempts by result and failure class.");
+  Counter& generations = C("generations_total", "Generations of trials that were committed.").Add({});
+  Family<Counter>& trials = C("trials_total", "Ended trials by result.");
   Histogram& commit_seconds = H("store_commit_seconds", "Durable commits of the store.", kSeconds);
   Histogram& batch_size = H("store_batch_size", "Writes in one commit.", kCounts);
   Family<Counter>& store_errors = C("store_errors_total", "Commits that failed.");
@@ -101,12 +121,15 @@ CoordinatorMetrics::CoordinatorMetrics(uint64_t leader_epoch) : families_(std::m
     f.workers.Add({{"state", Label(static_cast<v1::WorkerState>(state))}});
   }
   for (int state = v1::SLOT_STATE_FREE; state <= v1::SLOT_STATE_UNREACHABLE; ++state) {
-    for (const v1::SlotType type : {v1::SLOT_TYPE_CPU, v1::SLOT_TYPE_GPU}) {
+    for (const v1::SlotType type : {v1::SLOT_TYPE_CPU, v1::SLOT_TYPE_GPU, v1::SLOT_TYPE_DRIVER}) {
       f.slots.Add({{"state", Label(static_cast<v1::SlotState>(state))}, {"type", Label(type)}});
     }
   }
   for (int code = v1::PendingReason::CODE_NOT_ENOUGH_SLOTS; code < v1::PendingReason::Code_ARRAYSIZE; ++code) {
     f.pending.Add({{"reason", Label(static_cast<v1::PendingReason::Code>(code))}});
+  }
+  for (const v1::JobState state : {v1::JOB_STATE_SUCCEEDED, v1::JOB_STATE_FAILED, v1::JOB_STATE_CANCELLED}) {
+    f.trials.Add({{"result", Label(state)}});
   }
   for (const char* code : {"full", "unavailable", "rule"}) f.store_errors.Add({{"error", code}});
 }
@@ -123,6 +146,8 @@ void CoordinatorMetrics::Count(const Effects& effects) {
     f.attempts.Add({{"result", Label(end.state)}, {"class", Label(end.failure_class)}}).Increment();
   }
   for (const absl::Duration wait : effects.queue_waits) f.queue_wait.Observe(absl::ToDoubleSeconds(wait));
+  for (const v1::JobState state : effects.trial_ends) f.trials.Add({{"result", Label(state)}}).Increment();
+  if (effects.generations > 0) f.generations.Increment(effects.generations);
   if (effects.lease_expirations > 0) f.lease_expirations.Increment(effects.lease_expirations);
   if (effects.invariant_violations > 0) f.violations.Increment(effects.invariant_violations);
 }
@@ -164,7 +189,7 @@ void CoordinatorMetrics::Observe(const Core& core, Now now) {
         .Set(workers[static_cast<v1::WorkerState>(state)]);
   }
   for (int state = v1::SLOT_STATE_FREE; state <= v1::SLOT_STATE_UNREACHABLE; ++state) {
-    for (const v1::SlotType type : {v1::SLOT_TYPE_CPU, v1::SLOT_TYPE_GPU}) {
+    for (const v1::SlotType type : {v1::SLOT_TYPE_CPU, v1::SLOT_TYPE_GPU, v1::SLOT_TYPE_DRIVER}) {
       f.slots.Add({{"state", Label(static_cast<v1::SlotState>(state))}, {"type", Label(type)}})
           .Set(slots[{static_cast<v1::SlotState>(state), type}]);
     }

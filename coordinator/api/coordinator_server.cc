@@ -147,7 +147,9 @@ absl::Status Server::Open(const CoordinatorOptions& options) {
                                                          .metrics = metrics_.get(),
                                                          .info = info});
   workers_ = std::make_unique<WorkersService>(engine_.get(), logs_.get());
-  TY_ASSIGN_OR_RETURN(rpc_, RpcServer::Start({.address = options.listen, .security = {.insecure = options.insecure}},
+  TY_ASSIGN_OR_RETURN(rpc_, RpcServer::Start({.address = options.listen,
+                                              .security = {.insecure = options.insecure},
+                                              .max_receive_bytes = kMaxSessionMessageBytes},
                                              {jobs_.get(), workers_.get()}));
   listener_->SetServer(rpc_.get());
   return absl::OkStatus();

@@ -411,6 +411,122 @@ TEST_F(CoordinatorTest, ListPagesThroughAFilter) {
 }
 
 // CP-51: resumed at a revision, the stream continues without a gap and without repeats.
+TEST_F(CoordinatorTest, BatchIsOneCommitWithNamesOfItsOwn) {
+  v1::SubmitBatchRequest request;
+  request.set_request_id("2f9f0ac4-0f6e-4b86-9d5e-64f6a2d4f1aa");
+  for (const char* name : {"train", "prepare"}) *request.add_specs() = Spec(name);
+  request.mutable_specs(0)->add_depends_on()->set_job("prepare");  // which comes later
+  const auto submit = [&]() -> absl::StatusOr<v1::SubmitBatchResponse> {
+    grpc::ClientContext context;
+    SetDeadline(&context);
+    v1::SubmitBatchResponse response;
+    const grpc::Status status = stub_->SubmitBatch(&context, request, &response);
+    if (!status.ok()) return FromGrpcStatus(status);
+    return response;
+  };
+  ASSERT_OK_AND_ASSIGN(const auto first, submit());
+  ASSERT_EQ(first.jobs_size(), 2);
+  EXPECT_EQ(first.jobs(0).name(), "train");
+  EXPECT_EQ(first.jobs(0).pending().code(), v1::PendingReason::CODE_WAITING_FOR_DEPENDENCY);
+  EXPECT_EQ(first.jobs(0).pending().message(), "waits for prepare (QUEUED) to end");
+  Restart();
+  ASSERT_OK_AND_ASSIGN(const auto again, submit());
+  EXPECT_TRUE(again.deduplicated());
+  EXPECT_EQ(again.jobs(1).uid(), first.jobs(1).uid());
+
+  auto a = Worker("a", 1);
+  const auto prepare = a->Await(IsAssign);
+  ASSERT_TRUE(prepare);
+  EXPECT_EQ(prepare->assign().ref().job_uid(), first.jobs(1).uid());
+  AwaitState("prepare", v1::JOB_STATE_RUNNING);
+  a->Succeed(prepare->assign(), {});
+  const auto train = a->Await(IsAssign);
+  ASSERT_TRUE(train);
+  EXPECT_EQ(train->assign().ref().job_uid(), first.jobs(0).uid());
+
+  request.set_request_id("");
+  for (v1::JobSpec& spec : *request.mutable_specs()) spec.set_name(spec.name() + "-2");
+  request.mutable_specs(0)->mutable_depends_on(0)->set_job("nobody");
+  request.mutable_specs(1)->mutable_training()->set_steps(-1);
+  request.mutable_specs(1)->add_depends_on()->set_job("train-2");
+  const absl::Status bad = submit().status();
+  ASSERT_EQ(GetFieldViolations(bad).size(), 1u);  // what is wrong in itself, before what it refers to
+  EXPECT_THAT(GetFieldViolations(bad)[0].path, HasSubstr("jobs[1].training"));
+  request.mutable_specs(1)->mutable_training()->set_steps(1);
+  EXPECT_EQ(GetFieldViolations(submit().status())[0].path, "jobs[0].depends_on");
+  request.mutable_specs(0)->mutable_depends_on(0)->set_job("prepare-2");
+  EXPECT_THAT(submit(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("train-2 -> prepare-2 -> train-2")));
+}
+
+// CP-14: a generation of 1,000 trials, more than a common message holds, in one call over a real session.
+TEST_F(CoordinatorTest, ThousandTrialsInOneCall) {
+  constexpr int kTrials = 1000;
+  auto a = FakeWorker::Start({.coordinator = server_->address(), .worker_id = "a", .slots = 0, .driver_slots = 1});
+  v1::JobSpec search = Spec("search");
+  search.clear_training();
+  search.mutable_prune_search();
+  ASSERT_OK_AND_ASSIGN(const auto submitted, Submit(search));
+  const auto assign = a->Await(IsAssign);
+  ASSERT_TRUE(assign);
+  EXPECT_EQ(assign->assign().world_size(), 1);
+  AwaitState("search", v1::JOB_STATE_RUNNING);
+
+  v1::WorkerMessage message;
+  *message.mutable_run_trials()->mutable_ref() = assign->assign().ref();
+  v1::TrialGeneration& generation = *message.mutable_run_trials()->mutable_generation();
+  generation.set_number(1);
+  generation.set_label("first");
+  for (int i = 0; i < kTrials; ++i) {
+    v1::JobSpec& spec = *generation.add_specs();
+    spec = Spec("");
+    for (const char* name : {"genome", "more"}) (*spec.mutable_annotations())[name] = std::string(4000, 'g');
+  }
+  EXPECT_GT(message.ByteSizeLong(), static_cast<size_t>(kMaxMessageBytes));
+  const absl::Time begin = absl::Now();
+  a->Send(message);
+  auto ack = a->Await(IsTrialsAck, absl::Seconds(60));
+  std::fprintf(stderr, "%d trials of %zu bytes committed in %s\n", kTrials, message.ByteSizeLong() / kTrials,
+               absl::FormatDuration(absl::Now() - begin).c_str());
+  ASSERT_TRUE(ack);
+  EXPECT_EQ(ack->trials_ack().outcomes().code(), 0) << ack->trials_ack().outcomes().message();
+  const v1::Job parent = Get("search");
+  ASSERT_EQ(parent.generations_size(), 1);
+  EXPECT_EQ(parent.generations(0).total_count(), kTrials);
+  EXPECT_EQ(parent.generations(0).waiting_count(), kTrials);
+
+  const auto count = [&](const std::string& filter, bool include_trials) {
+    v1::ListRequest request;
+    request.set_filter(filter);
+    request.set_include_trials(include_trials);
+    request.set_page_size(1000);
+    int jobs = 0;
+    do {
+      grpc::ClientContext context;
+      v1::ListResponse response;
+      const grpc::Status status = stub_->List(&context, request, &response);
+      EXPECT_TRUE(status.ok()) << status.error_message();
+      jobs += response.jobs_size();
+      request.set_page_token(response.next_page_token());
+    } while (!request.page_token().empty());
+    return jobs;
+  };
+  EXPECT_EQ(count("", false), 1);
+  EXPECT_EQ(count("state=QUEUED", false), 0);
+  EXPECT_EQ(count("", true), kTrials + 1);
+  EXPECT_EQ(count("parent=" + parent.uid(), false), kTrials);
+  EXPECT_EQ(count("parent=" + parent.uid() + " AND generation=2", false), 0);
+  EXPECT_EQ(count("generation!=1", true), 1);
+
+  // Again, as after a lost connection; then the parent is cancelled and takes them along.
+  a->Send(message);
+  ASSERT_TRUE(a->Await(IsTrialsAck, absl::Seconds(60)));
+  EXPECT_EQ(count("parent=" + parent.uid(), false), kTrials);
+  v1::Job cancelled;
+  ASSERT_OK(Act(&v1::Jobs::Stub::Cancel, "search", &cancelled));
+  EXPECT_EQ(count("state=CANCELLED", true),
+            kTrials + (AwaitState("search", v1::JOB_STATE_CANCELLED).uid() != "" ? 1 : 0));
+}
+
 TEST_F(CoordinatorTest, WatchResumesWhereItStopped) {
   ASSERT_OK(Submit(Spec("first")));
   v1::WatchRequest request;

@@ -39,6 +39,31 @@ grpc::ServerUnaryReactor* JobsService::Submit(grpc::CallbackServerContext* conte
   return reactor;
 }
 
+grpc::ServerUnaryReactor* JobsService::SubmitBatch(grpc::CallbackServerContext* context,
+                                                   const v1::SubmitBatchRequest* request,
+                                                   v1::SubmitBatchResponse* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  auto result = std::make_shared<SubmitBatchResult>();  // from the change to its answer
+  std::vector<std::string> uids;
+  for (int i = 0; i < request->specs_size(); ++i) uids.push_back(NewUuid());
+  parts_.engine->Change(
+      [request, result, uids = std::move(uids)](Core& core, Now now, Effects* effects) -> absl::Status {
+        TY_ASSIGN_OR_RETURN(*result, core.SubmitBatch(*request, uids, now, effects));
+        return absl::OkStatus();
+      },
+      [reactor, response, result, metrics = parts_.metrics, begin = parts_.engine->now().mono](
+          const absl::Status& status, const Core* core, Now now) {
+        metrics->Submit(now.mono - begin);
+        if (status.ok()) {
+          response->set_deduplicated(result->deduplicated);
+          for (const std::string& uid : result->uids) *response->add_jobs() = core->View(uid, now);
+          for (const v1::Job& job : result->validated) *response->add_jobs() = job;
+        }
+        reactor->Finish(ToGrpcStatus(status));
+      });
+  return reactor;
+}
+
 grpc::ServerUnaryReactor* JobsService::Get(grpc::CallbackServerContext* context, const v1::GetRequest* request,
                                            v1::Job* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();

@@ -27,9 +27,9 @@ absl::Status BadField(const std::string& field, const std::string& text) {
   return status;
 }
 
-// What a token is good for: the same namespace and filter.
+// What a token is good for: the same namespace and filter, with or without trials.
 std::string Scope(const v1::ListRequest& request) {
-  return absl::StrCat(request.namespace_(), "\n", request.filter());
+  return absl::StrCat(request.namespace_(), request.include_trials() ? "\ntrials\n" : "\n", request.filter());
 }
 
 // "submit time in ns \n uid \n scope" of the last job sent, in base64.
@@ -67,11 +67,17 @@ absl::StatusOr<JobFilter> JobFilter::Parse(const std::string& text) {
     term.field = std::string(absl::StripAsciiWhitespace(trimmed.substr(0, term.is_equal ? equals : equals - 1)));
     term.value = std::string(absl::StripAsciiWhitespace(trimmed.substr(equals + 1)));
     const bool is_known = term.field == "state" || term.field == "queue" || term.field == "kind" ||
-                          term.field == "name" || term.field == "namespace" ||
+                          term.field == "name" || term.field == "namespace" || term.field == "parent" ||
+                          term.field == "generation" ||
                           (absl::StartsWith(term.field, kLabelPrefix) && term.field.size() > sizeof(kLabelPrefix) - 1);
     if (!is_known) {
-      return BadField("filter", absl::StrCat("unknown field \"", term.field,
-                                             "\"; known are state, queue, kind, name, namespace, label.<key>"));
+      return BadField(
+          "filter", absl::StrCat("unknown field \"", term.field,
+                                 "\"; known are state, queue, kind, name, namespace, parent, generation, label.<key>"));
+    }
+    int64_t generation = 0;
+    if (term.field == "generation" && !absl::SimpleAtoi(term.value, &generation)) {
+      return BadField("filter", absl::StrCat("generation \"", term.value, "\" is not a number"));
     }
     v1::JobState state;
     if (term.field == "state" && !v1::JobState_Parse(absl::StrCat("JOB_STATE_", term.value), &state)) {
@@ -90,6 +96,8 @@ bool JobFilter::Matches(const v1::Job& job) const {
     if (term.field == "kind") value = job.kind();
     if (term.field == "name") value = job.name();
     if (term.field == "namespace") value = job.namespace_();
+    if (term.field == "parent") value = job.parent_uid();
+    if (term.field == "generation" && !job.parent_uid().empty()) value = absl::StrCat(job.generation());
     if (absl::StartsWith(term.field, kLabelPrefix)) {
       const auto label = job.spec().labels().find(term.field.substr(sizeof(kLabelPrefix) - 1));
       if (label != job.spec().labels().end()) value = label->second;
@@ -98,10 +106,17 @@ bool JobFilter::Matches(const v1::Job& job) const {
   });
 }
 
+bool JobFilter::WantsTrials() const {
+  return std::any_of(terms_.begin(), terms_.end(), [](const Term& term) {
+    return term.is_equal && !term.value.empty() && (term.field == "parent" || term.field == "generation");
+  });
+}
+
 absl::StatusOr<v1::ListResponse> ListJobs(const Core& core, const v1::ListRequest& request, Now now) {
   if (request.page_size() < 0) return BadField("page_size", absl::StrCat(request.page_size(), " is negative"));
   const int limit = request.page_size() == 0 ? kDefaultPage : std::min(request.page_size(), kMaxPage);
   TY_ASSIGN_OR_RETURN(const JobFilter filter, JobFilter::Parse(request.filter()));
+  const bool with_trials = request.include_trials() || filter.WantsTrials();
   const auto& by_time = core.by_time();
   auto it = by_time.end();
   if (!request.page_token().empty()) {
@@ -115,6 +130,7 @@ absl::StatusOr<v1::ListResponse> ListJobs(const Core& core, const v1::ListReques
     --it;
     const v1::Job& job = core.Record(it->second)->job();
     if (!request.namespace_().empty() && job.namespace_() != request.namespace_()) continue;
+    if (!with_trials && !job.parent_uid().empty()) continue;
     if (!filter.Matches(job)) continue;
     if (response.jobs_size() == limit || bytes > kMaxAnswerBytes) {
       // There is at least this one more.

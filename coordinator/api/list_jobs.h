@@ -10,12 +10,15 @@
 
 namespace trainyard::coordinator {
 
-// Terms joined by " AND ", each field=value or field!=value. Fields: state, queue, kind, name, namespace, label.<key>.
+// Terms joined by " AND ", each field=value or field!=value. Fields: state, queue, kind, name, namespace, parent (a
+// uid), generation, label.<key>.
 class JobFilter {
  public:
   // InvalidArgument names the bad term.
   static absl::StatusOr<JobFilter> Parse(const std::string& text);
   bool Matches(const v1::Job& job) const;
+  // Does it ask for trials of some parent or generation?
+  bool WantsTrials() const;
 
  private:
   struct Term {
@@ -25,7 +28,8 @@ class JobFilter {
   std::vector<Term> terms_;
 };
 
-// Newest submit first. Bad page_size, page_token or filter: InvalidArgument.
+// Newest submit first; trials only if the filter or the request asks for them. Bad page_size, page_token or filter:
+// InvalidArgument.
 absl::StatusOr<v1::ListResponse> ListJobs(const Core& core, const v1::ListRequest& request, Now now);
 
 }  // namespace trainyard::coordinator

@@ -139,6 +139,11 @@ class SessionState final : public SessionSink, public std::enable_shared_from_th
           core.SetSlotHealth(id, m.slot_health(), now, effects);
         });
         return;
+      case v1::WorkerMessage::kRunTrials:
+        input([](Core& core, const v1::WorkerMessage& m, uint64_t id, Now now, Effects* effects) {
+          core.RunTrials(id, m.run_trials(), now, effects);
+        });
+        return;
       case v1::WorkerMessage::kLog:
         AppendLog(message);
         return;

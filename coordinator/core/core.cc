@@ -55,17 +55,26 @@ void Core::Load(Records records, Now now) {
     auto key = std::make_tuple(record.namespace_(), record.request_id(), record.method());
     requests_.emplace(std::move(key), std::move(record));
   }
+  for (GenerationRecord& record : records.generations) {
+    Generation& generation = families_[record.parent_uid()][record.number()];
+    generation.trials.resize(record.count());
+    generation.record = std::move(record);
+  }
   for (JobRecord& record : records.jobs) {
     auto entry = std::make_unique<JobEntry>();
     entry->record = std::move(record);
     const v1::Job& job = entry->job();
     // It was valid when it was accepted; if this release's rules differ, defaults keep the job manageable.
     auto options = spec::ParseJob(job.spec());
-    if (options.ok()) entry->options = *std::move(options);
+    if (options.ok()) SetOptions(*entry, *std::move(options));
     entry->options.priority = job.priority();
+    if (!job.parent_uid().empty()) {
+      entry->generation = &families_.at(job.parent_uid()).at(job.generation());
+      entry->generation->trials.at(job.trial_index()) = job.uid();
+    }
 
     entry->waiting_since = now.mono;
-    if (entry->state() == v1::JOB_STATE_QUEUED && entry->record.attempt_count() == 0 &&
+    if (entry->state() == v1::JOB_STATE_QUEUED && entry->record.attempt_count() == 0 && !WaitsForOthers(*entry) &&
         entry->options.queue_deadline < absl::InfiniteDuration()) {
       entry->queue_deadline_at =
           now.mono + Remaining(entry->record.queue_time(), entry->options.queue_deadline, now.wall);
@@ -111,6 +120,21 @@ void Core::Load(Records records, Now now) {
     const v1::Job& job = FindEntry(uid)->job();
     newest_by_name_[{job.namespace_(), job.name()}] = uid;
   }
+  for (const auto& [uid, entry] : jobs_) {
+    if (entry->generation != nullptr) entry->parent = FindEntry(entry->job().parent_uid());
+    WatchDependencies(*entry);
+  }
+  for (const auto& [uid, family] : families_) {
+    TY_CHECK(FindEntry(uid) != nullptr);
+    for (const auto& [number, generation] : family) {
+      for (const std::string& trial : generation.trials) TY_CHECK(!trial.empty());  // I23
+    }
+  }
+}
+
+void Core::SetOptions(JobEntry& entry, spec::JobOptions options) {
+  entry.gang = spec::GangOf(options);
+  entry.options = std::move(options);
 }
 
 void Core::AdoptVolatile(const Core& old) {
@@ -139,6 +163,17 @@ void Core::AdoptVolatile(const Core& old) {
     const JobEntry* was = old.FindEntry(uid);
     if (was != nullptr) entry->progress = was->progress;
   }
+  // What a session was told in commits that succeeded it need not be told again.
+  for (auto& [uid, family] : families_) {
+    const auto old_family = old.families_.find(uid);
+    if (old_family == old.families_.end()) continue;
+    for (auto& [number, generation] : family) {
+      const auto was = old_family->second.find(number);
+      if (was == old_family->second.end()) continue;
+      generation.session = was->second.session;
+      generation.fence = was->second.fence;
+    }
+  }
 }
 
 Core::QueueKey Core::KeyOf(const JobEntry& entry) const {
@@ -151,17 +186,19 @@ void Core::IndexJob(const JobEntry& entry) {
     waiting_by_queue_[entry.job().queue()].insert(KeyOf(entry));
   }
   if (Occupies(entry.state())) occupying_.insert(entry.job().uid());
+  CountTrial(entry, 1);
 }
 
 void Core::UnindexJob(const JobEntry& entry) {
   waiting_.erase(KeyOf(entry));
   waiting_by_queue_[entry.job().queue()].erase(KeyOf(entry));
   occupying_.erase(entry.job().uid());
+  CountTrial(entry, -1);
 }
 
 Core::JobEntry& Core::Touch(JobEntry& entry) {
-  const std::string& uid = entry.job().uid();
-  if (std::find(changed_.begin(), changed_.end(), uid) == changed_.end()) changed_.push_back(uid);
+  if (!entry.is_touched) changed_.push_back(entry.job().uid());
+  entry.is_touched = true;
   return entry;
 }
 
@@ -175,16 +212,19 @@ void Core::SetState(JobEntry& entry, v1::JobState to, absl::string_view reason, 
   if (IsTerminal(to)) {
     *entry.job().mutable_end_time() = ToProto(now.wall);
     *entry.job().mutable_progress() = entry.progress;
+    ended_.push_back(entry.job().uid());
   }
   IndexJob(entry);
   schedule_is_due_ = true;
   effects->transitions.push_back({from, to, std::string(reason)});
 }
 
-void Core::Finish(Effects* effects) {
+void Core::Finish(Now now, Effects* effects) {
+  FollowEnds(now, effects);
   for (const std::string& uid : changed_) {
     JobEntry* entry = FindEntry(uid);
     if (entry == nullptr) continue;
+    entry->is_touched = false;
     ++revision_;
     entry->record.set_revision(revision_);
     entry->job().set_etag(absl::StrCat(revision_));
@@ -192,6 +232,22 @@ void Core::Finish(Effects* effects) {
     effects->writes.push_back(PutEvent{revision_, std::make_shared<const v1::Job>(entry->job())});
   }
   changed_.clear();
+}
+
+void Core::FollowEnds(Now now, Effects* effects) {
+  std::map<std::pair<std::string, int64_t>, std::vector<int>> ended_trials;
+  for (size_t i = 0; i < ended_.size(); ++i) {  // grows: trials end with their parent, others fail with what they need
+    const JobEntry& entry = *FindEntry(std::string(ended_[i]));
+    CancelTrials(entry, now, effects);
+    TellDependents(entry, now, effects);
+    if (entry.generation == nullptr) continue;
+    effects->trial_ends.push_back(entry.state());
+    ended_trials[{entry.job().parent_uid(), entry.job().generation()}].push_back(entry.job().trial_index());
+  }
+  ended_.clear();
+  for (const auto& [key, indices] : ended_trials) {
+    PushOutcomes(families_.at(key.first).at(key.second), indices, /*with_state=*/false, effects);
+  }
 }
 
 Core::JobEntry* Core::FindEntry(const std::string& uid) {
@@ -270,11 +326,11 @@ void Core::Tick(Now now, Effects* effects) {
       schedule_is_due_ = true;  // its back-off ends now
     }
   }
+  Finish(now, effects);
   if (now.mono >= next_retention_check_) {
     next_retention_check_ = now.mono + kRetentionInterval;
     DeleteFinished(now, effects);
   }
-  Finish(effects);
 }
 
 void Core::DeleteFinished(Now now, Effects* effects) {
@@ -287,22 +343,44 @@ void Core::DeleteFinished(Now now, Effects* effects) {
     effects->writes.push_back(DeleteRequest{name_space, id, method});
     it = requests_.erase(it);
   }
-  for (auto it = jobs_.begin(); it != jobs_.end();) {
-    const JobEntry& entry = *it->second;
-    const v1::Job& job = entry.job();
-    const bool holds_slots = std::any_of(entry.record.tasks().begin(), entry.record.tasks().end(),
-                                         [](const TaskRecord& task) { return task.state() != v1::TASK_STATE_EXITED; });
-    if (!IsTerminal(job.state()) || holds_slots ||
-        FromProto(job.end_time()) + entry.options.ttl_after_finish > now.wall) {
-      ++it;
-      continue;
-    }
-    effects->writes.push_back(DeleteJob{job.uid()});
-    by_time_.erase({FromProto(job.submit_time()), job.uid()});
-    const auto named = newest_by_name_.find({job.namespace_(), job.name()});
-    if (named != newest_by_name_.end() && named->second == job.uid()) newest_by_name_.erase(named);
-    it = jobs_.erase(it);
+  std::vector<std::string> expired;
+  for (const auto& [uid, entry] : jobs_) {
+    if (entry->generation != nullptr) continue;  // goes with its parent
+    if (!MayDelete(*entry) || FromProto(entry->job().end_time()) + entry->options.ttl_after_finish > now.wall) continue;
+    expired.push_back(uid);
   }
+  for (const std::string& uid : expired) DeleteEntry(uid, effects);
+}
+
+// Has it ended, with its trials, and is nothing left of its processes?
+bool Core::MayDelete(const JobEntry& entry) const {
+  if (!IsTerminal(entry.state())) return false;
+  for (const TaskRecord& task : entry.record.tasks()) {
+    if (task.state() != v1::TASK_STATE_EXITED) return false;
+  }
+  const auto family = families_.find(entry.job().uid());
+  if (family == families_.end()) return true;
+  for (const auto& [number, generation] : family->second) {
+    for (const std::string& uid : generation.trials) {
+      if (!MayDelete(*FindEntry(uid))) return false;
+    }
+  }
+  return true;
+}
+
+void Core::DeleteEntry(const std::string& uid, Effects* effects) {
+  if (const auto family = families_.find(uid); family != families_.end()) {
+    for (const auto& [number, generation] : family->second) {
+      for (const std::string& trial : generation.trials) DeleteEntry(trial, effects);
+    }
+    families_.erase(family);
+  }
+  const v1::Job& job = FindEntry(uid)->job();
+  effects->writes.push_back(DeleteJob{uid});
+  by_time_.erase({FromProto(job.submit_time()), uid});
+  const auto named = newest_by_name_.find({job.namespace_(), job.name()});
+  if (named != newest_by_name_.end() && named->second == uid) newest_by_name_.erase(named);
+  jobs_.erase(uid);
 }
 
 }  // namespace trainyard::coordinator

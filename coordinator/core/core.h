@@ -6,6 +6,10 @@
 // FAILED) is decided when the tasks have exited, so that the true cause is known. Slots are freed only by their
 // worker's report. control-plane.md gives the rules; the comments name them.
 //
+// Jobs ask for jobs (core_trials.cc): a generation of trials is committed whole, with uids that follow from who asked,
+// and its outcomes are told to the asking attempt as long as it lives. Jobs wait for jobs (core_dependencies.cc): what
+// a job needs of another is copied into its record when that one ends.
+//
 // Not safe for several threads. Inputs append to `effects`; see effects.h for what to do with them.
 #pragma once
 
@@ -27,12 +31,22 @@
 #include "coordinator/core/timing.h"
 #include "proto/spec/job_options.h"
 
+namespace trainyard::spec {
+class FieldErrors;
+}
+
 namespace trainyard::coordinator {
 
 struct SubmitResult {
   std::string uid;  // empty for validate_only
   bool deduplicated = false;
   v1::Job validated;  // set for validate_only: the job as it would be
+};
+
+struct SubmitBatchResult {
+  std::vector<std::string> uids;  // as in the request; empty for validate_only
+  bool deduplicated = false;
+  std::vector<v1::Job> validated;  // set for validate_only
 };
 
 // What a decision about capacity rests on, for one slot type.
@@ -58,6 +72,10 @@ class Core {
   // `uid` becomes the job's if a new one is made. INVALID_ARGUMENT (bad spec, REQUEST_ID_REUSED), ALREADY_EXISTS.
   absl::StatusOr<SubmitResult> Submit(const v1::SubmitRequest& request, const std::string& uid, Now now,
                                       Effects* effects);
+  // All jobs or none. `uids` are taken in ascending order, so that the jobs queue in the order of the request. As
+  // Submit, with paths "jobs[2].name"; INVALID_ARGUMENT also for a cycle of dependencies.
+  absl::StatusOr<SubmitBatchResult> SubmitBatch(const v1::SubmitBatchRequest& request, std::vector<std::string> uids,
+                                                Now now, Effects* effects);
   // These return the job's uid. NOT_FOUND; FAILED_PRECONDITION if the job's state does not allow it.
   absl::StatusOr<std::string> Cancel(const v1::JobActionRequest& request, Now now, Effects* effects);
   absl::StatusOr<std::string> Suspend(const v1::JobActionRequest& request, Now now, Effects* effects);
@@ -73,6 +91,9 @@ class Core {
   void Report(uint64_t session, const v1::TaskReport& report, Now now, Effects* effects);
   void Progress(uint64_t session, const v1::ProgressReport& report, Now now, Effects* effects);
   void CommitCheckpoint(uint64_t session, const v1::CommitCheckpoint& message, Now now, Effects* effects);
+  // Commits the generation if it is new; answers with the outcomes that there are, or a refusal. Others follow as
+  // trials end, until the session or the attempt does.
+  void RunTrials(uint64_t session, const v1::RunTrials& message, Now now, Effects* effects);
   void SetSlotHealth(uint64_t session, const v1::SlotHealth& message, Now now, Effects* effects);
 
   // ---- time ----
@@ -107,9 +128,15 @@ class Core {
   std::map<v1::PendingReason::Code, int> CountPending(Now now) const;
 
  private:
+  struct Generation;
   struct JobEntry {
     JobRecord record;
     spec::JobOptions options;
+    spec::WorldOptions gang;  // of the job itself: spec::GangOf(options)
+    // Of a trial; both live as long as it does.
+    const JobEntry* parent = nullptr;
+    Generation* generation = nullptr;
+    bool is_touched = false;  // is in changed_
     // All on the monotonic clock.
     absl::Duration queue_deadline_at = absl::InfiniteDuration();
     absl::Duration retry_at = -absl::InfiniteDuration();
@@ -124,6 +151,17 @@ class Core {
     v1::Job& job() { return *record.mutable_job(); }
     const v1::Job& job() const { return record.job(); }
     v1::JobState state() const { return record.job().state(); }
+  };
+  struct Generation {
+    GenerationRecord record;
+    std::vector<std::string> trials;  // uids by index
+    int waiting = 0, running = 0, succeeded = 0, failed = 0;
+    absl::Time last_end = absl::InfinitePast();
+    // Who has been told all outcomes so far, and will be told the others.
+    uint64_t session = 0;
+    uint64_t fence = 0;
+
+    bool has_ended() const { return waiting + running == 0; }
   };
   struct Holder {
     std::string uid;
@@ -151,24 +189,63 @@ class Core {
   QueueKey KeyOf(const JobEntry& entry) const;
   JobEntry& Touch(JobEntry& entry);
   void SetState(JobEntry& entry, v1::JobState to, absl::string_view reason, Now now, Effects* effects);
-  void Finish(Effects* effects);  // ends an input: records and events of all that changed
+  // Ends an input: what follows from the ends of jobs in it, then records and events of all that changed.
+  void Finish(Now now, Effects* effects);
+  void FollowEnds(Now now, Effects* effects);
+  void SetOptions(JobEntry& entry, spec::JobOptions options);
   JobEntry* FindEntry(const std::string& uid);
   const JobEntry* FindEntry(const std::string& uid) const;
   WorkerEntry* WorkerOf(uint64_t session);
   void DeleteFinished(Now now, Effects* effects);
+  bool MayDelete(const JobEntry& entry) const;
+  void DeleteEntry(const std::string& uid, Effects* effects);
+
+  // core_submit.cc
+  absl::StatusOr<std::optional<std::vector<std::string>>> CheckRequest(const std::string& name_space,
+                                                                       const std::string& id, const std::string& method,
+                                                                       const std::string& digest) const;
+  void KeepRequest(const std::string& name_space, const std::string& id, const std::string& method,
+                   const std::string& digest, const std::vector<std::string>& uids, Now now, Effects* effects);
+  bool IsNameTaken(const std::string& name_space, const std::string& name) const;
+  absl::Status CheckNameIsFree(const spec::JobOptions& options) const;
+  std::unique_ptr<JobEntry> MakeEntry(const v1::JobSpec& spec, spec::JobOptions options, const std::string& uid,
+                                      Now now) const;
+  JobEntry& AddEntry(std::unique_ptr<JobEntry> entry, Now now, Effects* effects);
 
   // core_jobs.cc
-  absl::StatusOr<std::optional<std::string>> CheckRequest(const std::string& name_space, const std::string& id,
-                                                          const std::string& method, const std::string& digest) const;
-  void KeepRequest(const std::string& name_space, const std::string& id, const std::string& method,
-                   const std::string& digest, const std::string& uid, Now now, Effects* effects);
   using Action = absl::Status (Core::*)(JobEntry&, Now, Effects*);
   absl::StatusOr<std::string> Act(const char* method, Action action, const v1::JobActionRequest& request, Now now,
                                   Effects* effects);
   absl::Status CancelEntry(JobEntry& entry, Now now, Effects* effects);
+  void CancelBecause(JobEntry& entry, const std::string& message, Now now, Effects* effects);
   absl::Status SuspendEntry(JobEntry& entry, Now now, Effects* effects);
   absl::Status ResumeEntry(JobEntry& entry, Now now, Effects* effects);
   void EnterQueue(JobEntry& entry, Now now);
+
+  // core_dependencies.cc; `siblings` are jobs of the same submit, by (namespace, name)
+  using Siblings = std::map<std::pair<std::string, std::string>, std::string>;
+  void ResolveDependencies(JobEntry& entry, const Siblings& siblings, spec::FieldErrors& errors) const;
+  static bool WaitsForOthers(const JobEntry& entry);
+  void WatchDependencies(const JobEntry& entry);
+  void TellDependents(const JobEntry& ended, Now now, Effects* effects);
+  void JudgeDependencies(JobEntry& entry, Now now, Effects* effects);
+  std::string DependencyText(const JobEntry& entry) const;
+  static void AddArtifacts(const JobEntry& entry, v1::Assign* assign);
+
+  // core_trials.cc
+  absl::StatusOr<Generation*> TakeGeneration(const WorkerEntry& worker, const v1::RunTrials& message, Now now,
+                                             Effects* effects);
+  absl::StatusOr<Generation*> MakeGeneration(JobEntry& parent, const v1::TrialGeneration& asked,
+                                             const std::string& digest, Now now, Effects* effects);
+  absl::StatusOr<std::vector<std::unique_ptr<JobEntry>>> MakeTrials(const JobEntry& parent,
+                                                                    const v1::TrialGeneration& asked, Now now) const;
+  void PushOutcomes(const Generation& generation, const std::vector<int>& indices, bool with_state, Effects* effects);
+  void CancelTrials(const JobEntry& parent, Now now, Effects* effects);
+  // May the trial not be placed, `placed` others of its generation being placed in the same pass?
+  static bool IsHeld(const JobEntry& entry, int placed);
+  static std::string HoldText(const JobEntry& entry);
+  void CountTrial(const JobEntry& entry, int by) const;
+  void AddGenerations(v1::Job* job) const;
 
   // core_attempts.cc
   static v1::Attempt* LiveAttempt(JobEntry& entry);
@@ -229,7 +306,10 @@ class Core {
   std::map<std::string, WorkerEntry> workers_;
   std::map<uint64_t, std::string> sessions_;
   std::map<std::tuple<std::string, std::string, std::string>, RequestRecord> requests_;
-  std::vector<std::string> changed_;  // uids touched by the input at work
+  std::map<std::string, std::map<int64_t, Generation>> families_;  // parent's uid, number
+  std::map<std::string, std::set<std::string>> dependents_;        // uid -> those that wait for its end
+  std::vector<std::string> changed_;                               // uids touched by the input at work
+  std::vector<std::string> ended_;                                 // uids whose jobs ended in the input at work
 };
 
 // Milliseconds-free texts for messages: "12 s", "1.5 s".

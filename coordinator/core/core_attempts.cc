@@ -150,6 +150,7 @@ void Core::PushAssign(const JobEntry& entry, const TaskRecord& task, Effects* ef
   assign.set_world_size(LiveAttempt(entry)->places_size());
   assign.set_job_dir(absl::StrCat(entry.job().namespace_(), "/", entry.job().uid()));
   *assign.mutable_checkpoints() = entry.record.checkpoints();
+  AddArtifacts(entry, &assign);
   *assign.mutable_prepare_timeout() = ToProto(timing_.prepare_timeout);
   *assign.mutable_stop_grace() = ToProto(entry.options.stop_grace);
   assign.set_leader_epoch(leader_epoch_);
@@ -233,7 +234,7 @@ void Core::Report(uint64_t session, const v1::TaskReport& report, Now now, Effec
     message.mutable_stop()->set_reason(v1::STOP_REASON_STALE);
     effects->pushes.push_back({session, std::move(message)});
   }
-  Finish(effects);
+  Finish(now, effects);
 }
 
 void Core::ApplyReport(WorkerEntry& worker, const v1::TaskReport& report, Now now, Effects* effects) {
@@ -472,7 +473,7 @@ void Core::EndStopping(JobEntry& entry, Now now, Effects* effects) {
   *exit.mutable_time() = ToProto(now.wall);
   if (reason == v1::STOP_REASON_CANCEL) {
     exit.set_reason("CANCELLED");
-    exit.set_message("cancelled by a user");
+    exit.set_message(entry.record.cancel_message().empty() ? "cancelled by a user" : entry.record.cancel_message());
   } else if (reason == v1::STOP_REASON_DEADLINE) {
     exit.set_failure_class(v1::FAILURE_CLASS_USER);
     exit.set_reason("ACTIVE_DEADLINE");
@@ -589,7 +590,7 @@ void Core::CommitCheckpoint(uint64_t session, const v1::CommitCheckpoint& messag
     while (kept.size() > entry->options.checkpoint.keep_last) kept.RemoveLast();
   }
   effects->pushes.push_back({session, std::move(reply)});
-  Finish(effects);
+  Finish(now, effects);
 }
 
 void Core::Progress(uint64_t session, const v1::ProgressReport& report, Now now, Effects* effects) {

@@ -23,6 +23,7 @@ v1::Job Core::View(const std::string& uid, Now now) const {
   const JobEntry* entry = FindEntry(uid);
   TY_CHECK(entry != nullptr);
   v1::Job job = entry->job();
+  AddGenerations(&job);
   if (IsTerminal(job.state())) return job;
   *job.mutable_progress() = entry->progress;
   if (last_decision_ > absl::InfinitePast()) *job.mutable_decision_time() = ToProto(last_decision_);

@@ -10,10 +10,12 @@ namespace trainyard::coordinator {
 namespace {
 
 spec::SlotType TypeOf(const v1::WorkerSlot& slot) {
+  if (slot.type() == v1::SLOT_TYPE_DRIVER) return spec::SlotType::kDriver;
   return slot.type() == v1::SLOT_TYPE_GPU ? spec::SlotType::kGpu : spec::SlotType::kCpu;
 }
 
 const char* NameOf(spec::SlotType type) {
+  if (type == spec::SlotType::kDriver) return "driver";
   return type == spec::SlotType::kGpu ? "gpu" : "cpu";
 }
 
@@ -56,6 +58,7 @@ std::map<spec::SlotType, Capacity> Core::Capacities() const {
 
 // Is it only slots that the job lacks?
 bool Core::MayPlace(const JobEntry& entry, Now now) const {
+  if (WaitsForOthers(entry)) return false;
   if (entry.state() == v1::JOB_STATE_QUEUED) return true;
   return entry.state() == v1::JOB_STATE_RECOVERING && !entry.record.decision_due() && now.mono >= entry.retry_at;
 }
@@ -71,23 +74,25 @@ void Core::Schedule(Now now, Effects* effects) {
   };
   std::map<spec::SlotType, Pool> pools;
   int open = 0;  // pools that could still serve somebody
-  for (const spec::SlotType type : {spec::SlotType::kCpu, spec::SlotType::kGpu}) {
+  for (const spec::SlotType type : {spec::SlotType::kCpu, spec::SlotType::kGpu, spec::SlotType::kDriver}) {
     Pool& pool = pools[type];
     pool.workers = FreeWorkers(type);
     for (const FreeWorker& worker : pool.workers) pool.free += static_cast<int>(worker.free_slots.size());
     if (pool.free > 0) ++open;
   }
   std::vector<std::pair<std::string, std::vector<v1::RankPlace>>> placed;
+  std::map<const Generation*, int> placed_trials;
   for (const QueueKey& key : waiting_) {
     if (open == 0) break;
     const JobEntry& entry = *FindEntry(std::get<2>(key));
-    Pool& pool = pools[entry.options.world.slot_type];
+    Pool& pool = pools[entry.gang.slot_type];
     if (pool.free == 0 || pool.is_reserved || !MayPlace(entry, now)) continue;
+    if (entry.generation != nullptr && IsHeld(entry, placed_trials[entry.generation])) continue;
     std::optional<std::vector<v1::RankPlace>> places;
-    if (entry.options.world.max <= pool.free) {
+    if (entry.gang.max <= pool.free) {
       places =
-          Place({.ranks = entry.options.world.max,
-                 .slots_per_worker = entry.options.world.slots_per_worker.value_or(0),
+          Place({.ranks = entry.gang.max,
+                 .slots_per_worker = entry.gang.slots_per_worker.value_or(0),
                  .avoided_workers = {entry.record.avoided_workers().begin(), entry.record.avoided_workers().end()}},
                 pool.workers);
     }
@@ -104,10 +109,11 @@ void Core::Schedule(Now now, Effects* effects) {
     std::erase_if(pool.workers, [](const FreeWorker& worker) { return worker.free_slots.empty(); });
     pool.free -= static_cast<int>(places->size());
     if (pool.free == 0) --open;
+    if (entry.generation != nullptr) ++placed_trials[entry.generation];
     placed.emplace_back(entry.job().uid(), *std::move(places));
   }
   for (const auto& [uid, places] : placed) CreateAttempt(*FindEntry(uid), places, now, effects);
-  Finish(effects);
+  Finish(now, effects);
 }
 
 v1::PendingReason Core::PendingOf(const JobEntry& entry, const std::map<spec::SlotType, Capacity>& capacities,
@@ -128,15 +134,25 @@ v1::PendingReason Core::PendingOf(const JobEntry& entry, const std::map<spec::Sl
     default:
       return pending;
   }
-  const spec::SlotType type = entry.options.world.slot_type;
+  const spec::SlotType type = entry.gang.slot_type;
   const auto found = capacities.find(type);
   const Capacity capacity = found == capacities.end() ? Capacity() : found->second;
-  pending.set_slots_needed(entry.options.world.max);
+  pending.set_slots_needed(entry.gang.max);
   pending.set_slots_free(capacity.free);
   pending.set_slots_total(capacity.total);
   if (entry.record.decision_due()) {
     pending.set_code(v1::PendingReason::CODE_WAITING_FOR_STOP);
     pending.set_message("waits for the processes of the failed attempt to stop");
+    return pending;
+  }
+  if (WaitsForOthers(entry)) {
+    pending.set_code(v1::PendingReason::CODE_WAITING_FOR_DEPENDENCY);
+    pending.set_message(DependencyText(entry));
+    return pending;
+  }
+  if (entry.generation != nullptr && IsHeld(entry, 0)) {
+    pending.set_code(v1::PendingReason::CODE_HELD_BY_PARENT);
+    pending.set_message(HoldText(entry));
     return pending;
   }
   if (entry.state() == v1::JOB_STATE_RECOVERING && now.mono < entry.retry_at) {
@@ -150,19 +166,18 @@ v1::PendingReason Core::PendingOf(const JobEntry& entry, const std::map<spec::Sl
         return worker.second.state == v1::WORKER_STATE_DISCONNECTED;
       });
   const std::string numbers =
-      absl::StrCat("needs ", entry.options.world.max, " ", NameOf(type), " slots, ", capacity.free, " of ",
-                   capacity.total, " are free, at most ", capacity.largest_free, " on one worker");
-  if (capacity.free < entry.options.world.max) {
+      absl::StrCat("needs ", entry.gang.max, " ", NameOf(type), " slots, ", capacity.free, " of ", capacity.total,
+                   " are free, at most ", capacity.largest_free, " on one worker");
+  if (capacity.free < entry.gang.max) {
     pending.set_code(in_grace ? v1::PendingReason::CODE_RECOVERING_COORDINATOR
                               : v1::PendingReason::CODE_NOT_ENOUGH_SLOTS);
     pending.set_message(in_grace ? absl::StrCat("the coordinator has just started and waits for workers: ", numbers)
                                  : numbers);
     return pending;
   }
-  const int per_worker = entry.options.world.slots_per_worker.value_or(0);
+  const int per_worker = entry.gang.slots_per_worker.value_or(0);
   if (per_worker > 0 &&
-      !Place({.ranks = entry.options.world.max, .slots_per_worker = per_worker, .avoided_workers = {}},
-             FreeWorkers(type))) {
+      !Place({.ranks = entry.gang.max, .slots_per_worker = per_worker, .avoided_workers = {}}, FreeWorkers(type))) {
     pending.set_code(v1::PendingReason::CODE_NOT_ENOUGH_SLOTS);
     pending.set_message(absl::StrCat(numbers, ", and at most ", per_worker, " may be used on one worker"));
     return pending;

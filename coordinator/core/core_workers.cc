@@ -112,7 +112,7 @@ absl::Status Core::Register(uint64_t session, const v1::Register& message, Now n
   for (const v1::TaskReport& task : message.tasks()) *registered.add_decisions() = Decide(worker, task, now);
   effects->pushes.push_back({session, std::move(reply)});
   Reconcile(worker, same_incarnation, message, now, effects);
-  Finish(effects);
+  Finish(now, effects);
   return absl::OkStatus();
 }
 

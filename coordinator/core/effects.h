@@ -71,9 +71,20 @@ struct PutEvent {
 struct PutFence {
   uint64_t next_fence = 1;
 };
+// A generation is written once; it goes with its parent's DeleteJob.
+struct PutGeneration {
+  GenerationRecord record;
+};
+// Which job is the trial at (parent, generation, index): written once, in the same commit as the generation.
+struct PutTrial {
+  std::string parent_uid;
+  int64_t generation = 0;
+  int index = 0;
+  std::string uid;
+};
 
 using Write = std::variant<PutJob, DeleteJob, OpenAttempt, CloseAttempt, HoldSlot, ReleaseSlot, PutWorker, PutRequest,
-                           DeleteRequest, PutMetric, PutEvent, PutFence>;
+                           DeleteRequest, PutMetric, PutEvent, PutFence, PutGeneration, PutTrial>;
 
 // A message for the worker that has the session.
 struct Push {
@@ -106,6 +117,8 @@ struct Effects {
   std::vector<Transition> transitions;
   std::vector<AttemptEnd> attempt_ends;
   std::vector<absl::Duration> queue_waits;
+  std::vector<v1::JobState> trial_ends;
+  int generations = 0;  // committed for the first time
   int lease_expirations = 0;
   int invariant_violations = 0;
 };
@@ -115,6 +128,7 @@ struct Records {
   std::vector<JobRecord> jobs;
   std::vector<WorkerRecord> workers;
   std::vector<RequestRecord> requests;
+  std::vector<GenerationRecord> generations;
   uint64_t next_fence = 1;
   uint64_t revision = 0;
   uint64_t leader_epoch = 1;

@@ -1,7 +1,9 @@
 // The core under random faults, with a virtual clock and one seed a run: lost sessions, crashes of the coordinator
 // before and after a commit, of daemons and of hosts, pauses longer than a lease, repeated reports and submits. The
 // rules of the store (memory_records.h) hold I3, I4, I5, I8, I16; the world below holds I1, I6, I7, I9, I11 and I18;
-// at the end faults stop and every job must end (I2). A failing seed replays exactly:  --seed=N
+// at the end faults stop and every job must end (I2). Two of the jobs are searches that ask for generations of trials:
+// every outcome that any attempt is told is the same for ever, and a search that nobody interfered with ends with the
+// winner that follows from its seed alone (I23). A failing seed replays exactly:  --seed=N
 #include <algorithm>
 #include <cstdlib>
 #include <deque>
@@ -17,6 +19,7 @@
 #include "coordinator/core/testing/memory_records.h"
 #include "coordinator/core/times.h"
 #include "coordinator/core/transitions.h"
+#include "coordinator/core/trial_names.h"
 #include "google/protobuf/text_format.h"
 #include "gtest/gtest.h"
 
@@ -29,6 +32,10 @@ constexpr int kCalmSteps = 12'000;  // 100 minutes of virtual time for what is l
 constexpr int kWorkers = 3;
 constexpr int kSlots = 2;
 constexpr int kJobs = 6;
+constexpr int kDriverSlots = 1;
+constexpr int kGenerations = 3;
+constexpr int kTrials = 3;
+constexpr int kMaxParallel = 2;
 
 int first_seed = 1;
 int seeds = 300;
@@ -44,7 +51,53 @@ struct SimTask {
   int steps_done = 0;
   int stop_in = -1;  // simulation steps until a stop has taken effect
   uint64_t sequence = 0, acknowledged = 0;
+  uint64_t seed = 0;
+  int64_t steps = 0;
+  // Of a search.
+  bool is_search = false;
+  int generation = 1;
+  int64_t winner = 0;          // of the generation before
+  uint64_t asked_session = 0;  // in which the generation was asked for
+  std::map<int, v1::TrialOutcome> outcomes = {};
 };
+
+bool IsSearch(const v1::JobSpec& spec) {
+  return spec.has_prune_search();
+}
+
+// What a trial's training comes to.
+int64_t ScoreOf(uint64_t seed, int64_t steps) {
+  return static_cast<int64_t>((seed ^ static_cast<uint64_t>(steps * 7919)) % 1000);
+}
+
+// Steps of a trial follow from the winner before, so that a search that was told anything else asks for other specs.
+int64_t StepsOf(int64_t winner, int index) {
+  return 10 + winner * kTrials + index;
+}
+
+// The winner of the last generation, if all trials succeed.
+int64_t ExpectedWinner(uint64_t seed) {
+  int64_t winner = 0;
+  for (int generation = 1; generation <= kGenerations; ++generation) {
+    int64_t best = -1;
+    for (int i = 0; i < kTrials; ++i) {
+      best = std::max(best, ScoreOf(TrialSeed(seed, generation, i), StepsOf(winner, i)));
+    }
+    winner = best;
+  }
+  return winner;
+}
+
+v1::JobSpec SimSpec(const char* kind) {
+  v1::JobSpec spec;
+  TY_CHECK(google::protobuf::TextFormat::ParseFromString(
+      absl::StrCat(R"(model { preset: "llama-1m" } data { path: "d" sequence_length: 64 }
+             retry { no_progress_limit: 1000 max_user_failures: 1000 backoff_maximum { seconds: 20 } }
+             stop_grace { seconds: 5 } )",
+                   kind),
+      &spec));
+  return spec;
+}
 
 struct SimWorker {
   std::string id;
@@ -77,6 +130,7 @@ class World {
             << record.ShortDebugString();
       }
     }
+    CheckSearches();
     for (int step = 0; step < 400; ++step) Step(/*faults=*/false);  // stop_grace and more
     for (const SimWorker& worker : workers_) {
       for (const auto& [fence, task] : worker.tasks) ASSERT_EQ(task.state, v1::TASK_STATE_EXITED);  // I18
@@ -146,11 +200,8 @@ class World {
   void ActAsUser(bool faults) {
     if (submitted_ < kJobs && (Chance(0.02) || !faults)) {
       v1::SubmitRequest request;
-      TY_CHECK(google::protobuf::TextFormat::ParseFromString(
-          R"(model { preset: "llama-1m" } data { path: "d" sequence_length: 64 } training { steps: 10 } pretrain {}
-             retry { no_progress_limit: 1000 max_user_failures: 1000 backoff_maximum { seconds: 20 } }
-             stop_grace { seconds: 5 })",
-          request.mutable_spec()));
+      const bool is_search = submitted_ % 3 == 1;
+      *request.mutable_spec() = SimSpec(is_search ? "prune_search {}" : "training { steps: 10 } pretrain {}");
       request.set_request_id(absl::StrCat("request-", submitted_));
       request.mutable_spec()->set_name(absl::StrCat("job-", submitted_));
       const int ranks = 1 + submitted_ % (kWorkers * kSlots);
@@ -162,8 +213,10 @@ class World {
       Ask(faults, [&](Core& core, Effects* effects) {
         answered = core.Submit(request, uid, now_, effects).ok() && Chance(0.7);
       });
-      if (answered && records_.jobs().size() == static_cast<size_t>(submitted_) + 1) ++submitted_;
-      TY_CHECK_LE(records_.jobs().size(), static_cast<size_t>(submitted_) + 1);
+      const auto jobs = std::count_if(records_.jobs().begin(), records_.jobs().end(),
+                                      [](const auto& job) { return job.second.job().parent_uid().empty(); });
+      if (answered && jobs == submitted_ + 1) ++submitted_;
+      TY_CHECK_LE(jobs, submitted_ + 1);
     }
     if (!faults) {
       for (const auto& [uid, record] : records_.jobs()) {
@@ -210,6 +263,10 @@ class World {
       if (task.state != v1::TASK_STATE_EXITED) continue;
       rank.set_succeeded(task.succeeded);
       rank.mutable_exit()->set_exit_code(task.exit_code);
+    }
+    if (task.state == v1::TASK_STATE_EXITED && task.succeeded) {
+      const int64_t score = task.is_search ? task.winner : ScoreOf(task.seed, task.steps);
+      (*report.mutable_result()->mutable_values())["score"] = static_cast<double>(score);
     }
     return report;
   }
@@ -267,10 +324,10 @@ class World {
     message.set_incarnation(absl::StrCat(worker.start_count));
     message.set_max_fence(worker.max_fence);
     message.set_max_leader_epoch(worker.max_epoch);
-    for (int i = 0; i < kSlots; ++i) {
+    for (int i = 0; i < kSlots + kDriverSlots; ++i) {
       v1::WorkerSlot& slot = *message.add_slots();
       slot.set_index(i);
-      slot.set_type(v1::SLOT_TYPE_CPU);
+      slot.set_type(i < kSlots ? v1::SLOT_TYPE_CPU : v1::SLOT_TYPE_DRIVER);
       slot.set_healthy(true);
     }
     for (const auto& [fence, task] : worker.tasks) *message.add_tasks() = ReportOf(task);
@@ -300,6 +357,9 @@ class World {
         }
       } else if (message.has_stop()) {
         Stop(worker, message.stop().ref().fence());
+      } else if (message.has_trials_ack()) {
+        const auto task = worker.tasks.find(message.trials_ack().ref().fence());
+        if (task != worker.tasks.end()) TakeOutcomes(task->second, message.trials_ack().outcomes());
       } else if (message.has_report_ack()) {
         const auto task = worker.tasks.find(message.report_ack().ref().fence());
         if (task == worker.tasks.end()) continue;
@@ -326,6 +386,9 @@ class World {
     task.ref = assign.ref();
     task.ranks.assign(assign.ranks().begin(), assign.ranks().end());
     task.sequence = 1;
+    task.seed = assign.spec().seed();
+    task.steps = assign.spec().training().steps();
+    task.is_search = IsSearch(assign.spec());
     // I16: it resumes exactly at the committed step.
     task.first_step = assign.checkpoints_size() > 0 ? assign.checkpoints(0).step() : 0;
     const JobRecord& record = records_.jobs().at(assign.ref().job_uid());
@@ -344,7 +407,7 @@ class World {
       TY_CHECK_GE(task.state(), v1::TASK_STATE_READY);
       ranks += task.ranks_size();
     }
-    TY_CHECK_EQ(ranks, record.job().spec().world().max());
+    TY_CHECK_EQ(ranks, IsSearch(record.job().spec()) ? 1 : record.job().spec().world().max());
   }
 
   void Stop(SimWorker& worker, uint64_t fence) {
@@ -368,6 +431,10 @@ class World {
         continue;
       }
       if (task.state != v1::TASK_STATE_RUNNING || task.stop_in >= 0) continue;
+      if (task.is_search) {
+        Search(worker, task, faults);
+        continue;
+      }
       ++task.steps_done;
       const bool has_rank_0 = task.ranks.front().rank() == 0;
       if (has_rank_0 && worker.session != 0 && worker.away == 0 && task.steps_done % 10 == 0) {
@@ -382,6 +449,70 @@ class World {
         task.succeeded = true;
         Change(task, v1::TASK_STATE_EXITED);
       }
+    }
+  }
+
+  void Search(SimWorker& worker, SimTask& task, bool faults) {
+    if (task.generation > kGenerations) {
+      task.succeeded = true;
+      Change(task, v1::TASK_STATE_EXITED);
+      return;
+    }
+    const bool is_heard = worker.session != 0 && worker.away == 0;
+    const bool repeats = faults && Chance(0.05);
+    if (!is_heard || (task.asked_session == worker.session && !repeats)) return;
+    v1::RunTrials message;
+    *message.mutable_ref() = task.ref;
+    message.mutable_generation()->set_number(task.generation);
+    message.mutable_generation()->set_max_parallel(kMaxParallel);
+    for (int i = 0; i < kTrials; ++i) {
+      *message.mutable_generation()->add_specs() =
+          SimSpec(absl::StrCat("training { steps: ", StepsOf(task.winner, i), " } pretrain {}").c_str());
+    }
+    task.asked_session = worker.session;
+    const uint64_t session = worker.session;
+    Ask(faults, [&](Core& core, Effects* effects) { core.RunTrials(session, message, now_, effects); });
+  }
+
+  void TakeOutcomes(SimTask& task, const v1::TrialOutcomes& outcomes) {
+    if (outcomes.code() != 0) {
+      TY_CHECK(!records_.IsLive(task.ref.job_uid(), task.ref.fence()));  // the only refusal that this search can meet
+      return;
+    }
+    for (const v1::TrialOutcome& outcome : outcomes.outcomes()) {
+      TY_CHECK(IsTerminal(outcome.state()));
+      const auto place = std::make_tuple(task.ref.job_uid(), outcomes.generation(), outcome.index());
+      TY_CHECK_EQ(records_.trials().at(place), outcome.job_uid());
+      // I23: whoever is told, and whenever, it is the same.
+      const std::string bytes = outcome.SerializeAsString();
+      TY_CHECK_EQ(accepted_.emplace(place, bytes).first->second, bytes);
+      if (outcome.state() == v1::JOB_STATE_SUCCEEDED) TY_CHECK(outcome.result().values().contains("score"));
+      if (outcomes.generation() == task.generation) task.outcomes[outcome.index()] = outcome;
+    }
+    if (outcomes.generation() != task.generation || !outcomes.done()) return;
+    TY_CHECK_EQ(task.outcomes.size(), static_cast<size_t>(kTrials));
+    task.winner = 0;
+    for (const auto& [index, outcome] : task.outcomes) {
+      if (outcome.state() != v1::JOB_STATE_SUCCEEDED) continue;  // a user took it away
+      task.winner = std::max(task.winner, static_cast<int64_t>(outcome.result().values().at("score")));
+    }
+    task.outcomes.clear();
+    ++task.generation;
+    task.asked_session = 0;
+  }
+
+  void CheckSearches() {
+    std::map<std::string, int> trials, taken_away;
+    for (const auto& [place, uid] : records_.trials()) {
+      ++trials[std::get<0>(place)];
+      if (records_.jobs().at(uid).job().state() != v1::JOB_STATE_SUCCEEDED) ++taken_away[std::get<0>(place)];
+    }
+    for (const auto& [uid, record] : records_.jobs()) {
+      const v1::Job& job = record.job();
+      if (!IsSearch(job.spec()) || job.state() != v1::JOB_STATE_SUCCEEDED) continue;
+      EXPECT_EQ(trials[uid], kGenerations * kTrials);
+      if (taken_away[uid] > 0) continue;
+      EXPECT_EQ(job.result().values().at("score"), static_cast<double>(ExpectedWinner(job.spec().seed())));
     }
   }
 
@@ -412,6 +543,7 @@ class World {
   std::vector<SimWorker> workers_;
   std::map<std::string, bool> is_frozen_;
   std::set<std::string> cancelled_;
+  std::map<std::tuple<std::string, int64_t, int>, std::string> accepted_;  // what a search was told of a trial
   uint64_t last_session_ = 0;
   int submitted_ = 0;
 };

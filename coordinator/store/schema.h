@@ -3,7 +3,7 @@
 
 namespace trainyard::coordinator {
 
-inline constexpr int kSchemaVersion = 1;
+inline constexpr int kSchemaVersion = 2;
 
 // Records are protocol buffers in `record`; columns beside it exist for the rules and for people with the sqlite3
 // shell. job.state values 7, 8, 9 are SUCCEEDED, FAILED, CANCELLED.
@@ -72,5 +72,32 @@ CREATE TABLE metric_strides (
   stride INTEGER NOT NULL
 ) WITHOUT ROWID;
 )sql";
+
+// From version i + 1 to i + 2; a new database takes all of them too.
+//
+// A trial's row goes only with its generation, and that only with the parent; as a job with a row cannot be deleted, no
+// outcome is lost before its parent. That there is no second one is the rule about ended jobs.
+inline constexpr const char* kUpgrades[] = {R"sql(
+CREATE TABLE generations (
+  parent_uid TEXT NOT NULL REFERENCES jobs (uid) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED,
+  number INTEGER NOT NULL CHECK (number >= 1),
+  record BLOB NOT NULL,
+  PRIMARY KEY (parent_uid, number)
+) WITHOUT ROWID;
+CREATE TRIGGER generations_never_change BEFORE UPDATE ON generations
+  BEGIN SELECT RAISE(ABORT, 'a generation may not change'); END;
+
+CREATE TABLE trials (
+  parent_uid TEXT NOT NULL,
+  generation INTEGER NOT NULL,
+  trial_index INTEGER NOT NULL,
+  job_uid TEXT NOT NULL UNIQUE REFERENCES jobs (uid) DEFERRABLE INITIALLY DEFERRED,
+  PRIMARY KEY (parent_uid, generation, trial_index),
+  FOREIGN KEY (parent_uid, generation) REFERENCES generations (parent_uid, number)
+    ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED
+) WITHOUT ROWID;
+CREATE TRIGGER trials_never_change BEFORE UPDATE ON trials
+  BEGIN SELECT RAISE(ABORT, 'a trial may not become another job'); END;
+)sql"};
 
 }  // namespace trainyard::coordinator

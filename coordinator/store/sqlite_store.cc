@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <utility>
@@ -37,6 +38,7 @@ struct Statements {
   Statement begin, commit, rollback;
   Statement put_job, delete_job, open_attempt, close_attempt, hold_slot, release_slot, put_worker, put_request;
   Statement delete_request, put_event, trim_events, put_metric, thin_metrics, count_metrics, put_stride, put_meta;
+  Statement put_generation, put_trial;
 };
 
 class SqliteStore final : public Store {
@@ -119,9 +121,12 @@ absl::Status SqliteStore::CheckSchema() {
     return absl::FailedPreconditionError(absl::StrCat("the database in ", options_.directory, " has schema version ",
                                                       version, "; this release knows ", kSchemaVersion));
   }
-  TY_CHECK_EQ(version, 0);  // there is no older release to upgrade from
-  return Execute(db_.get(),
-                 absl::StrCat("BEGIN IMMEDIATE;", kSchema, "PRAGMA user_version=", kSchemaVersion, ";", "COMMIT;"));
+  static_assert(std::size(kUpgrades) == kSchemaVersion - 1);
+  std::string sql = version == 0 ? kSchema : "";
+  for (int64_t from = std::max<int64_t>(version, 1); from < kSchemaVersion; ++from) {
+    absl::StrAppend(&sql, kUpgrades[from - 1]);
+  }
+  return Execute(db_.get(), absl::StrCat("BEGIN IMMEDIATE;", sql, "PRAGMA user_version=", kSchemaVersion, ";COMMIT;"));
 }
 
 absl::Status SqliteStore::PrepareAll() {
@@ -148,6 +153,8 @@ absl::Status SqliteStore::PrepareAll() {
       {&sql_.count_metrics, "SELECT count(*) FROM metrics WHERE job_uid=?"},
       {&sql_.put_stride, "INSERT OR REPLACE INTO metric_strides (job_uid, stride) VALUES (?,?)"},
       {&sql_.put_meta, "INSERT OR REPLACE INTO meta (key, value) VALUES (?,?)"},
+      {&sql_.put_generation, "INSERT INTO generations (parent_uid, number, record) VALUES (?,?,?)"},
+      {&sql_.put_trial, "INSERT INTO trials (parent_uid, generation, trial_index, job_uid) VALUES (?,?,?,?)"},
   };
   for (const auto& [statement, sql] : all) {
     TY_ASSIGN_OR_RETURN(*statement, Statement::Prepare(db_.get(), sql));
@@ -201,6 +208,9 @@ absl::StatusOr<Records> SqliteStore::Load() {
   }));
   TY_RETURN_IF_ERROR(ForEach("SELECT record FROM requests", [&](const Statement& row) {
     return Parse(row.ColumnBytes(0), "requests", &records.requests.emplace_back());
+  }));
+  TY_RETURN_IF_ERROR(ForEach("SELECT record FROM generations ORDER BY parent_uid, number", [&](const Statement& row) {
+    return Parse(row.ColumnBytes(0), "generations", &records.generations.emplace_back());
   }));
   TY_ASSIGN_OR_RETURN(const int64_t fence, GetMeta("next_fence", 1));
   TY_ASSIGN_OR_RETURN(const int64_t revision, GetMeta("revision", 0));
@@ -289,6 +299,13 @@ absl::Status SqliteStore::Apply(const Write& write) {
             events_.push_back({w.revision, static_cast<int64_t>(bytes.size())});
             event_bytes_ += static_cast<int64_t>(bytes.size());
             return PutMeta("revision", revision);
+          },
+          [&](const PutGeneration& w) {
+            const std::string bytes = w.record.SerializeAsString();
+            return sql_.put_generation.Text(w.record.parent_uid()).Int(w.record.number()).Blob(bytes).Run();
+          },
+          [&](const PutTrial& w) {
+            return sql_.put_trial.Text(w.parent_uid).Int(w.generation).Int(w.index).Text(w.uid).Run();
           },
           [&](const PutFence& w) { return PutMeta("next_fence", static_cast<int64_t>(w.next_fence)); },
       },

@@ -1,5 +1,6 @@
 #include "coordinator/store/sqlite_store.h"
 
+#include <sqlite3.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -135,6 +136,63 @@ TEST_F(SqliteStoreTest, RulesOfTheDatabaseHold) {
   ahead.mutable_job()->set_committed_step(9);
   refused({PutJob{ahead}});
   EXPECT_OK(store_->Commit({ReleaseSlot{"a", 0, 5}, HoldSlot{"a", 0, "v", 6}}));
+}
+
+GenerationRecord Generation(const std::string& parent, int64_t number) {
+  GenerationRecord record;
+  record.set_parent_uid(parent);
+  record.set_number(number);
+  record.set_count(1);
+  return record;
+}
+
+// I23: one job a place, one place a job, and no job goes before its parent.
+TEST_F(SqliteStoreTest, TrialsAreWrittenOnceAndGoWithTheirParent) {
+  ASSERT_OK(store_->Commit({PutGeneration{Generation("p", 1)}, PutTrial{"p", 1, 0, "t"},
+                            PutJob{Record("p", v1::JOB_STATE_RUNNING)}, PutJob{Record("t", v1::JOB_STATE_QUEUED)},
+                            PutJob{Record("other", v1::JOB_STATE_QUEUED)}}));
+  const auto refused = [&](std::vector<Write> writes) {
+    EXPECT_EQ(store_->Commit(writes).code(), absl::StatusCode::kDataLoss);
+  };
+  refused({PutGeneration{Generation("p", 1)}});                             // the generation twice
+  refused({PutGeneration{Generation("nobody", 1)}});                        // of no job
+  refused({PutTrial{"p", 1, 0, "other"}});                                  // a second job at the place
+  refused({PutTrial{"p", 1, 1, "t"}});                                      // the job at a second place
+  refused({PutTrial{"p", 2, 0, "other"}});                                  // of no generation
+  refused({PutTrial{"p", 1, 1, "nobody"}});                                 // no job
+  refused({PutJob{Record("t", v1::JOB_STATE_SUCCEEDED)}, DeleteJob{"t"}});  // an outcome lost
+  ASSERT_OK(store_->Commit({PutJob{Record("t", v1::JOB_STATE_SUCCEEDED)}}));
+  refused({PutJob{Record("t", v1::JOB_STATE_FAILED)}});     // a second outcome
+  refused({DeleteJob{"p"}, PutTrial{"p", 1, 1, "other"}});  // of a parent that goes
+  Open({.directory = dir_.path()});
+  ASSERT_OK_AND_ASSIGN(Records records, store_->Load());
+  ASSERT_EQ(records.generations.size(), 1u);
+  EXPECT_EQ(records.generations[0].parent_uid(), "p");
+  ASSERT_OK(store_->Commit({DeleteJob{"t"}, DeleteJob{"p"}}));
+  ASSERT_OK_AND_ASSIGN(records, store_->Load());
+  EXPECT_TRUE(records.generations.empty());
+  ASSERT_EQ(records.jobs.size(), 1u);
+  EXPECT_EQ(records.jobs[0].job().uid(), "other");
+}
+
+// A database of the release before trials: without their tables, at version 1.
+TEST_F(SqliteStoreTest, DatabaseOfAnOlderReleaseIsUpgraded) {
+  ASSERT_OK(store_->Commit({PutJob{Record("p", v1::JOB_STATE_RUNNING)}, PutFence{7}}));
+  store_ = nullptr;
+  sqlite3* db = nullptr;
+  ASSERT_EQ(sqlite3_open(dir_.Join("coordinator.db").c_str(), &db), SQLITE_OK);
+  ASSERT_EQ(
+      sqlite3_exec(db, "DROP TABLE trials; DROP TABLE generations; PRAGMA user_version=1", nullptr, nullptr, nullptr),
+      SQLITE_OK);
+  sqlite3_close(db);
+  for (int start = 0; start < 2; ++start) {
+    Open({.directory = dir_.path()});
+    ASSERT_OK_AND_ASSIGN(const Records records, store_->Load());
+    EXPECT_EQ(records.jobs.size(), 1u);
+    EXPECT_EQ(records.next_fence, 7u);
+  }
+  EXPECT_OK(store_->Commit(
+      {PutGeneration{Generation("p", 1)}, PutTrial{"p", 1, 0, "t"}, PutJob{Record("t", v1::JOB_STATE_QUEUED)}}));
 }
 
 TEST_F(SqliteStoreTest, OldEventsAreDroppedAndTheRestIsGapless) {

@@ -21,7 +21,7 @@ class FakeWorkerImpl final : public FakeWorker {
   FakeWorkerImpl(const FakeWorkerOptions& options, const std::vector<v1::TaskReport>& tasks, uint64_t max_fence,
                  uint64_t max_leader_epoch)
       : options_(options) {
-    auto channel = MakeChannel(options.coordinator, {});
+    auto channel = MakeChannel(options.coordinator, {.security = {}, .max_send_bytes = kMaxSessionMessageBytes});
     TY_CHECK_OK(channel);
     stub_ = v1::Workers::NewStub(*channel);
     stream_ = stub_->Session(&context_);
@@ -34,10 +34,10 @@ class FakeWorkerImpl final : public FakeWorker {
     reg.set_address("127.0.0.1");
     reg.set_max_fence(max_fence);
     reg.set_max_leader_epoch(max_leader_epoch);
-    for (int i = 0; i < options.slots; ++i) {
+    for (int i = 0; i < options.slots + options.driver_slots; ++i) {
       v1::WorkerSlot& slot = *reg.add_slots();
       slot.set_index(i);
-      slot.set_type(v1::SLOT_TYPE_CPU);
+      slot.set_type(i < options.slots ? v1::SLOT_TYPE_CPU : v1::SLOT_TYPE_DRIVER);
       slot.set_healthy(true);
     }
     for (const v1::TaskReport& task : tasks) *reg.add_tasks() = task;

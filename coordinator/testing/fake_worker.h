@@ -15,6 +15,7 @@ struct FakeWorkerOptions {
   std::string coordinator;  // address
   std::string worker_id;
   int slots = 1;
+  int driver_slots = 0;  // after the others
   int64_t start_count = 1;
   absl::Duration heartbeat_interval = absl::Milliseconds(50);
   // By itself: report READY on Assign, RUNNING on StartTask, and EXITED (stopped) on StopTask.
@@ -61,6 +62,9 @@ inline bool IsRegistered(const v1::CoordinatorMessage& m) {
 }
 inline bool IsLogAck(const v1::CoordinatorMessage& m) {
   return m.has_log_ack();
+}
+inline bool IsTrialsAck(const v1::CoordinatorMessage& m) {
+  return m.has_trials_ack();
 }
 inline bool IsCheckpointAck(const v1::CoordinatorMessage& m) {
   return m.has_checkpoint_ack();

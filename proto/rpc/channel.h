@@ -1,5 +1,5 @@
 // Channels as every client of ours makes them: keepalive that notices a dead peer in 40 s (CP-50), retries of
-// UNAVAILABLE by service config (CP-49), messages up to 4 MiB.
+// UNAVAILABLE by service config (CP-49), messages up to 4 MiB unless the options say more.
 //
 // Set a deadline on each unary call: SetDeadline(&context). Watching streams have none.
 #pragma once
@@ -19,6 +19,8 @@ class ClientContext;
 namespace trainyard {
 
 inline constexpr int kMaxMessageBytes = 4 << 20;
+// Of what a worker sends in its session: a whole generation of trials is one message.
+inline constexpr int kMaxSessionMessageBytes = 64 << 20;
 inline constexpr absl::Duration kDefaultCallTimeout = absl::Seconds(10);
 
 struct ChannelOptions {
@@ -28,6 +30,7 @@ struct ChannelOptions {
   bool retry = true;
   // Longest wait between two attempts to connect.
   absl::Duration maximum_reconnect_backoff = absl::Seconds(10);
+  int max_send_bytes = kMaxMessageBytes;
 };
 
 // Returns at once; the connection is made by the first call. `address` is "host:port" or "unix:/path".

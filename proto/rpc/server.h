@@ -1,5 +1,5 @@
-// A gRPC server as every server of ours runs: pings of 30 s clients accepted (CP-50), messages up to 4 MiB, the default
-// health service and reflection (CP-53).
+// A gRPC server as every server of ours runs: pings of 30 s clients accepted (CP-50), messages up to 4 MiB unless the
+// options say more, the default health service and reflection (CP-53).
 #pragma once
 
 #include <memory>
@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "proto/rpc/channel.h"
 #include "proto/rpc/credentials.h"
 
 namespace grpc {
@@ -20,6 +21,7 @@ namespace trainyard {
 struct RpcServerOptions {
   std::string address = "127.0.0.1:0";  // port 0: any free one
   Security security;
+  int max_receive_bytes = kMaxMessageBytes;
 };
 
 // Serves from Start until it is destroyed. Safe from any thread.

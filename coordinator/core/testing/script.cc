@@ -75,6 +75,22 @@ v1::JobSpec Script::SpecOf(const Words& words) const {
   TY_CHECK(google::protobuf::TextFormat::ParseFromString(
       R"(model { preset: "llama-1m" } data { path: "d" sequence_length: 64 } training { steps: 10 } pretrain {})",
       &spec));
+  if (words.Has("driver")) {
+    spec.clear_training();
+    spec.mutable_prune_search();
+  }
+  for (const char* condition : {"after", "finished"}) {
+    const std::vector<std::string> others = absl::StrSplit(words.Get(condition), ',', absl::SkipEmpty());
+    for (const std::string& other : others) {
+      v1::Dependency& dependency = *spec.add_depends_on();
+      dependency.set_job(other);
+      if (std::string(condition) == "finished") dependency.set_condition(v1::Dependency::CONDITION_FINISHED);
+    }
+  }
+  if (words.named.contains("model_of")) {
+    spec.mutable_model()->mutable_artifact()->set_job(words.Get("model_of"));
+    spec.mutable_model()->mutable_artifact()->set_artifact(words.Get("artifact"));
+  }
   if (words.plain.size() > 1 && words.plain[1] != "suspend") spec.set_name(words.plain[1]);
   const int ranks = static_cast<int>(words.Int("ranks", 1));
   spec.mutable_world()->set_min(ranks);
@@ -150,6 +166,9 @@ std::string Script::Describe(const v1::CoordinatorMessage& message) const {
       if (message.assign().checkpoints_size() > 0) {
         absl::StrAppend(&text, " resume=", message.assign().checkpoints(0).step());
       }
+      for (const v1::ResolvedArtifact& artifact : message.assign().artifacts()) {
+        absl::StrAppend(&text, " ", artifact.ref().job(), ":", artifact.ref().artifact(), "=", artifact.path());
+      }
       return text;
     }
     case v1::CoordinatorMessage::kStart: {
@@ -161,6 +180,19 @@ std::string Script::Describe(const v1::CoordinatorMessage& message) const {
     }
     case v1::CoordinatorMessage::kStop:
       return absl::StrCat("stop ", ref(message.stop().ref()), " ", stop_text(message.stop()));
+    case v1::CoordinatorMessage::kTrialsAck: {
+      const v1::TrialOutcomes& outcomes = message.trials_ack().outcomes();
+      std::string text = absl::StrCat("trials ", ref(message.trials_ack().ref()), " g", outcomes.generation());
+      if (outcomes.code() != 0) {
+        return absl::StrCat(text, " ", CodeName(static_cast<absl::StatusCode>(outcomes.code())), " ",
+                            outcomes.message());
+      }
+      for (const v1::TrialOutcome& outcome : outcomes.outcomes()) {
+        absl::StrAppend(&text, " ", outcome.index(), "=", ShortName(outcome.state()));
+      }
+      if (!outcomes.state().empty()) absl::StrAppend(&text, " state=", outcomes.state());
+      return absl::StrCat(text, outcomes.done() ? " done" : "");
+    }
     case v1::CoordinatorMessage::kReportAck:
       return "";
     case v1::CoordinatorMessage::kCheckpointAck:
@@ -272,6 +304,70 @@ std::string Script::Show(const std::string& name) const {
   return text;
 }
 
+std::string Script::ShowTrials(const std::string& name) const {
+  std::string text;
+  const v1::Job job = core_->View(UidOf(name), now_);
+  for (const v1::GenerationSummary& generation : job.generations()) {
+    absl::StrAppend(&text, "g", generation.number(), " \"", generation.label(), "\" total=", generation.total_count(),
+                    " waiting=", generation.waiting_count(), " running=", generation.running_count(),
+                    " succeeded=", generation.succeeded_count(), " failed=", generation.failed_count(),
+                    generation.has_end_time() ? " ended" : "", "\n");
+  }
+  return text;
+}
+
+// Word: "c:a,b" is job c, which comes after a and b.
+void Script::SubmitBatch(const Words& words, Effects* effects, std::string* trace, absl::Status* status) {
+  v1::SubmitBatchRequest request;
+  request.set_request_id(words.Get("request"));
+  request.set_validate_only(words.Has("check"));
+  std::vector<std::string> uids;
+  for (size_t i = 1; i < words.plain.size(); ++i) {
+    if (words.plain[i] == "check") continue;
+    const std::vector<std::string> parts = absl::StrSplit(words.plain[i], ':');
+    *request.add_specs() = SpecOf(Words(absl::StrCat("submit ", parts[0])));
+    const std::vector<std::string> others = absl::StrSplit(parts.size() > 1 ? parts[1] : "", ',', absl::SkipEmpty());
+    for (const std::string& other : others) {
+      request.mutable_specs(request.specs_size() - 1)->add_depends_on()->set_job(other);
+    }
+    uids.push_back(absl::StrCat("uid-", ++last_job_));
+  }
+  const auto result = core_->SubmitBatch(request, uids, now_, effects);
+  *status = result.status();
+  if (!result.ok()) return;
+  if (result->deduplicated) absl::StrAppend(trace, "deduplicated: ", NameOf(result->uids.front()), "\n");
+  for (const v1::Job& job : result->validated) {
+    absl::StrAppend(trace, "valid: ", job.name(), " ", job.pending().message(), "\n");
+  }
+}
+
+void Script::RunTrials(const Words& words, uint64_t session, Effects* effects) {
+  v1::RunTrials message;
+  *message.mutable_ref() =
+      ReportOf(words.plain.at(1), words.plain.at(2), static_cast<int>(words.Int("attempt", 0)), v1::TASK_STATE_RUNNING)
+          .ref();
+  v1::TrialGeneration& generation = *message.mutable_generation();
+  generation.set_number(words.Int("number", 1));
+  generation.set_label(absl::StrCat("generation ", generation.number()));
+  generation.set_state(absl::StrCat("before-", generation.number()));
+  generation.set_max_parallel(static_cast<int32_t>(words.Int("max_parallel", 0)));
+  for (int i = 0; i < words.Int("count", 1); ++i) {
+    v1::JobSpec& spec = *generation.add_specs();
+    spec = SpecOf(Words("submit"));
+    spec.mutable_training()->set_steps(words.Int("steps", 10));
+    if (words.named.contains("seed")) spec.set_seed(static_cast<uint64_t>(words.Int("seed", 0)));
+    if (words.Get("kind") == "driver") spec.mutable_prune_search();
+    if (words.named.contains("after")) spec.add_depends_on()->set_job(words.Get("after"));
+  }
+  const std::vector<std::string> odd = absl::StrSplit(words.Get("steps_at"), ',', absl::SkipEmpty());
+  if (odd.size() == 2) {
+    int index = 0, steps = 0;
+    TY_CHECK(absl::SimpleAtoi(odd[0], &index) && absl::SimpleAtoi(odd[1], &steps));
+    generation.mutable_specs(index)->mutable_training()->set_steps(steps);
+  }
+  core_->RunTrials(session, message, now_, effects);
+}
+
 std::string Script::ShowWorkers() const {
   std::string text;
   const v1::ListWorkersResponse response = core_->Workers();
@@ -324,10 +420,11 @@ std::string Script::Run(const std::string& line) {
     message.set_host("host-" + subject);
     message.set_max_fence(static_cast<uint64_t>(words.Int("fence", 0)));
     message.set_max_leader_epoch(static_cast<uint64_t>(words.Int("epoch", 0)));
-    for (int i = 0; i < words.Int("slots", 1); ++i) {
+    const int64_t slots = words.Int("slots", 1);
+    for (int i = 0; i < slots + words.Int("drivers", 0); ++i) {
       v1::WorkerSlot& slot = *message.add_slots();
       slot.set_index(i);
-      slot.set_type(v1::SLOT_TYPE_CPU);
+      slot.set_type(i < slots ? v1::SLOT_TYPE_CPU : v1::SLOT_TYPE_DRIVER);
       slot.set_healthy(true);
     }
     const std::vector<std::string> tasks = absl::StrSplit(words.Get("tasks"), ',', absl::SkipEmpty());
@@ -375,7 +472,18 @@ std::string Script::Run(const std::string& line) {
         exit.set_failure_class(value);
       }
     }
+    if (words.named.contains("artifact")) {
+      v1::Artifact& artifact = *report.mutable_result()->add_artifacts();
+      artifact.set_name(words.Get("artifact"));
+      artifact.set_path(absl::StrCat("jobs/", object, "/", artifact.name()));
+    }
     core_->Report(session(), report, now_, &effects);
+  } else if (command == "batch") {
+    SubmitBatch(words, &effects, &trace, &status);
+  } else if (command == "trials") {
+    RunTrials(words, session(), &effects);
+  } else if (command == "trials_of") {
+    return ShowTrials(subject);
   } else if (command == "commit") {
     v1::CommitCheckpoint message;
     *message.mutable_ref() = ReportOf(subject, object, attempt, v1::TASK_STATE_RUNNING).ref();

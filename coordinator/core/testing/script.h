@@ -1,18 +1,22 @@
 // Runs one line of a core script and says what it led to. Scripts and their traces are in testdata/.
 //
 //   submit NAME [ranks=N] [priority=N] [request=ID] [suspend] [FIELD=VALUE ...]   FIELD as in SpecOf
+//   submit NAME driver [...]                        a job that asks for trials; it takes a driver slot
+//   submit NAME [after=A,B] [finished=A,B] [model_of=A] [artifact=X]      dependencies, and A's artifact X as its model
+//   batch [request=ID] [check] NAME[:NAME,...] ...  several jobs, each with those that it comes after
+//   trials W NAME number=N count=N [max_parallel=N] [steps=N] [seed=N] [kind=driver] [steps_at=I,STEPS] [after=A]
 //   cancel|suspend|resume NAME [request=ID]
-//   register W slots=N [start=N] [fence=N] [epoch=N] [tasks=NAME/ATTEMPT/STATE,...]
+//   register W slots=N [drivers=N] [start=N] [fence=N] [epoch=N] [tasks=NAME/ATTEMPT/STATE,...]
 //   disconnect|heartbeat W
 //   report W NAME STATE [attempt=N]                 all ranks of the worker's task
-//   exit W NAME success | code=N | signal=N [class=C] [rank=N] [attempt=N] [after=DURATION]
+//   exit W NAME success [artifact=NAME] | code=N | signal=N [class=C] [rank=N] [attempt=N] [after=DURATION]
 //   commit W NAME step=N [attempt=N]
 //   health W slot=N ok|bad
 //   time DURATION         both clocks, in ticks of 100 ms, with heartbeats of the connected workers that are not silent
 //   silence W             no more heartbeats from `time`
 //   wall DURATION         only the wall clock
 //   restart               the core from what was committed; sessions are gone
-//   show NAME | workers | list
+//   show NAME | trials_of NAME | workers | list
 #pragma once
 
 #include <map>
@@ -42,6 +46,9 @@ class Script {
   std::string WorkerOf(uint64_t session) const;
   std::string Describe(const v1::CoordinatorMessage& message) const;
   std::string Show(const std::string& name) const;
+  std::string ShowTrials(const std::string& name) const;
+  void SubmitBatch(const Words& words, Effects* effects, std::string* trace, absl::Status* status);
+  void RunTrials(const Words& words, uint64_t session, Effects* effects);
   std::string ShowWorkers() const;
 
   Timing timing_;
