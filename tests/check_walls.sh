@@ -28,6 +28,7 @@ wall "$(ships //coordinator/...)" "$kernels"
 wall "$(ships //worker/daemon/...)" "$kernels"
 wall "$(ships //kernels/...)" '//proto/... + //coordinator/... + //worker/... + //client/...'
 wall "$(ships //base/...)" '//proto/... + //kernels/... + //coordinator/... + //worker/... + //client/...'
+wall "$(ships //scaling/...)" '//proto/... + //kernels/... + //coordinator/... + //worker/... + //client/...'
 wall "$(ships //coordinator/core/...)" "$grpc + //third_party:sqlite + //third_party:prometheus"
 for part in model linear optim train data ckpt comm jobs runner; do
   wall "$(ships //worker/$part/...)" "$grpc + //worker/daemon/... + //coordinator/... + //client/..."
