@@ -19,9 +19,7 @@ class QatJob final : public LanguageModelJob {
   absl::Status ExportMore(const std::string& data_directory, v1::JobResult* result) override {
     const spec::LinearOptions& linear = options().training.linear;
     const auto* const quest = std::get_if<spec::LinearQuest>(&linear.scheme);
-    const bool has_codes = quest != nullptr && quest->weight_grid != spec::LinearQuest::Grid::kNone &&
-                           quest->projection != spec::LinearQuest::Projection::kLsq;
-    if (!has_codes) return absl::OkStatus();
+    if (quest == nullptr || quest->weight_grid == spec::LinearQuest::Grid::kNone) return absl::OkStatus();
     const std::string directory = JoinPath(place().attempt_dir, "packed");
     TY_ASSIGN_OR_RETURN(
         const int64_t bytes,

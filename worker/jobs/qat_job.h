@@ -1,7 +1,7 @@
 // Quantization-aware training: language_model_job.h under a quantized linear scheme (quest, if the job names none).
 //
-// Beside what that exports: with linear quest, quantized weights and no learned steps, artifact "packed", the model's
-// codes (docs/formats.md, worker/model/packed_model.h). Its evaluation equals the training network's up to rounding.
+// Beside what that exports: with linear quest and quantized weights, artifact "packed", the model's codes
+// (docs/formats.md, worker/model/packed_model.h). Its evaluation equals the training network's up to rounding.
 #pragma once
 
 #include <memory>

@@ -27,7 +27,8 @@ constexpr Named<LinearQuest::Grid> kGrids[] = {{LinearQuest::Grid::kNone, "none"
                                                {LinearQuest::Grid::kFp4, "fp4_e2m1"},
                                                {LinearQuest::Grid::kInt24, "int_2_4"}};
 constexpr Named<LinearQuest::Projection> kProjections[] = {{LinearQuest::Projection::kMseClip, "mse_clip"},
-                                                           {LinearQuest::Projection::kAbsMax, "abs_max"}};
+                                                           {LinearQuest::Projection::kAbsMax, "abs_max"},
+                                                           {LinearQuest::Projection::kLsq, "lsq"}};
 
 template <typename Enum, size_t kCount>
 const char* NameOf(const Named<Enum> (&table)[kCount], Enum value) {
@@ -143,6 +144,13 @@ absl::StatusOr<LinearQuest> ParseQuantization(const std::string& config_json, co
   if (options.weight_grid == LinearQuest::Grid::kNone) reader.Refuse("weight_grid", "none has no codes");
   if (options.activation_grid == LinearQuest::Grid::kInt24) {
     reader.Refuse("activation_grid", "int_2_4 is for weights only");
+  }
+  const auto is_integer = [](LinearQuest::Grid grid) {
+    return grid == LinearQuest::Grid::kInt || grid == LinearQuest::Grid::kNone;
+  };
+  if (options.projection == LinearQuest::Projection::kLsq &&
+      !(is_integer(options.weight_grid) && is_integer(options.activation_grid))) {
+    reader.Refuse("projection", "lsq is for the grids int and none only");
   }
   TY_RETURN_IF_ERROR(reader.status());
   return options;

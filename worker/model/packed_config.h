@@ -36,6 +36,14 @@ inline std::string CodeSumsName(const std::string& name) {
 inline std::string KeptName(const std::string& name) {
   return name + ".kept";
 }
+// Of learned steps: the activations', beside every matrix that they are multiplied with.
+inline std::string ActivationStepName(const std::string& name) {
+  return name + ".activation_step";
+}
+inline bool HasActivationStep(const spec::LinearQuest& options) {
+  return options.projection == spec::LinearQuest::Projection::kLsq &&
+         options.activation_grid != spec::LinearQuest::Grid::kNone;
+}
 inline int PackedCodeBits(const spec::LinearQuest& options) {
   return options.weight_grid == spec::LinearQuest::Grid::kInt ? options.weight_bits : 4;
 }

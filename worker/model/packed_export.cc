@@ -1,10 +1,11 @@
 #include <map>
-#include <set>
+#include <memory>
 
 #include "base/check.h"
 #include "base/file.h"
 #include "base/pattern.h"
 #include "base/status_macros.h"
+#include "kernels/quant/lsq.h"
 #include "kernels/quant/packed_rows.h"
 #include "kernels/quant/quest.h"
 #include "worker/linear/quest_operands.h"
@@ -44,9 +45,15 @@ class Contents {
   std::vector<const void*> data_;
 };
 
+struct Matrix {
+  const Parameter& parameter;
+  TensorView weight;
+  TensorView learned;  // its layer's steps (QuestStep), or absent
+};
+
 // Codes, steps and what else belongs to the matrix, cut like the matrix into the tensors of the file.
-void AddCodes(const Parameter& parameter, const TensorView& weight, const spec::LinearQuest& options,
-              Contents& contents, kernels::Stream& stream) {
+void AddCodes(const Matrix& matrix, const spec::LinearQuest& options, Contents& contents, kernels::Stream& stream) {
+  const TensorView& weight = matrix.weight;
   const linear::QuestOperand operand = linear::OperandsOf(options).weight;
   const int64_t rows = weight.dim(0);
   const int64_t cols = weight.dim(1);
@@ -55,6 +62,13 @@ void AddCodes(const Parameter& parameter, const TensorView& weight, const spec::
   TensorView sums, kept;
   if (HasCodeSums(options)) sums = contents.Make(DType::kI32, {rows});
   if (HasKept(options)) kept = contents.Make(DType::kU8, {rows, PackedBytes(cols, 1)});
+  if (operand.learns_step())
+    LsqRowSteps({.step = matrix.learned.Slice(linear::kWeightStep, 1), .steps = steps}, stream);
+  TensorView activation_step;
+  if (HasActivationStep(options)) {
+    activation_step = contents.Make(DType::kF32, {1});
+    LsqRowSteps({.step = matrix.learned.Slice(linear::kActivationStep, 1), .steps = activation_step}, stream);
+  }
   std::vector<uint8_t> bytes(static_cast<size_t>(rows * cols));
   const TensorView codes(bytes.data(), DType::kU8, {rows, cols});
   QuestQuantize({.v = weight,
@@ -66,12 +80,13 @@ void AddCodes(const Parameter& parameter, const TensorView& weight, const spec::
                  .kept = kept},
                 stream);
   PackRows({.codes = codes, .packed = packed, .bits = PackedCodeBits(options)}, stream);
-  for (const HuggingFacePart& part : parameter.parts) {
+  for (const HuggingFacePart& part : matrix.parameter.parts) {
     const auto rows_of = [&](const TensorView& whole) { return whole.Slice(part.row_begin, part.rows); };
     contents.Add(CodesName(part.name), rows_of(packed));
     contents.Add(StepsName(part.name), rows_of(steps));
     if (sums) contents.Add(CodeSumsName(part.name), rows_of(sums));
     if (kept) contents.Add(KeptName(part.name), rows_of(kept));
+    if (activation_step) contents.Add(ActivationStepName(part.name), activation_step);
   }
 }
 
@@ -81,16 +96,20 @@ absl::StatusOr<int64_t> ExportPackedModel(const ModelConfig& config, const spec:
                                           const std::vector<std::string>& exclude,
                                           const std::vector<TensorView>& tensors, const ExportOptions& export_options,
                                           kernels::Stream& stream) {
-  std::set<std::string> packed;  // names of parameters
+  std::map<std::string, std::string> packed;  // matrices, and the parameters of their layers' scheme
   ForEachSite(ListLinearSites(config, 1, tensors.front().dtype()), [&](const linear::LinearSite& site) {
-    if (!MatchesAny(exclude, site.name)) packed.insert(site.name + ".weight");
+    if (!MatchesAny(exclude, site.name)) packed[site.name + ".weight"] = site.name + ".scheme";
   });
   const std::vector<Parameter> parameters = ListParameters(config);
   TY_CHECK_EQ(parameters.size(), tensors.size());
+  std::map<std::string, TensorView> learned;
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    if (parameters[i].belongs_to_scheme) learned[parameters[i].name] = tensors[i];
+  }
   Contents contents;
   for (size_t i = 0; i < parameters.size(); ++i) {
-    if (packed.count(parameters[i].name) > 0) {
-      AddCodes(parameters[i], tensors[i], options, contents, stream);
+    if (const auto matrix = packed.find(parameters[i].name); matrix != packed.end()) {
+      AddCodes({parameters[i], tensors[i], learned[matrix->second]}, options, contents, stream);
       continue;
     }
     for (const HuggingFacePart& part : parameters[i].parts) {

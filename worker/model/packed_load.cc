@@ -47,7 +47,7 @@ class Loader {
       site_of_[site.name + ".weight"] = site.index;
       sites_.push_back(site);
     });
-    weights_.resize(sites_.size());
+    weights_.resize(sites_.empty() ? 0 : sites_.back().index + 1);  // blocks without attention or MLP leave numbers out
     const bool sums_integers = options.weight_grid == Grid::kInt && options.activation_grid == Grid::kInt;
     for (const Parameter& parameter : parameters_) {
       const auto site = site_of_.find(parameter.name);
@@ -102,6 +102,9 @@ class Loader {
     std::vector<TensorView> all;
     for (const Parameter& parameter : parameters_) {
       PackedQuestWeight* const packed = PackedOf(parameter);
+      if (packed != nullptr && HasActivationStep(options_)) {
+        packed->activation_step = arena.Allocate("weights", DType::kF32, {1});
+      }
       if (packed != nullptr && packed->kind == Kind::kCodes) {
         const int64_t rows = parameter.shape[0];
         const int64_t cols = parameter.shape[1];
@@ -132,18 +135,35 @@ class Loader {
     return file_.Tensor(name);
   }
 
+  absl::StatusOr<TensorView> ExpectSteps(const std::string& name, int64_t rows) {
+    TY_ASSIGN_OR_RETURN(const TensorView steps, Expect(name, DType::kF32, {rows}));
+    for (int64_t row = 0; row < rows; ++row) {
+      const float step = steps.as<float>()[row];
+      if (std::isfinite(step) && step > 0) continue;
+      return absl::DataLossError(
+          absl::StrCat(file_.path(), ": ", name, ": row ", row, ": ", step, " is not the step of a grid (damaged)"));
+    }
+    return steps;
+  }
+
+  // Parts of one matrix are multiplied with the same activations.
+  absl::Status ReadActivationStep(const HuggingFacePart& part, const TensorView& activation_step) {
+    const std::string name = ActivationStepName(part.name);
+    TY_ASSIGN_OR_RETURN(const TensorView stored, ExpectSteps(name, 1));
+    float& step = *activation_step.as<float>();
+    if (part.row_begin == 0) step = *stored.as<float>();
+    if (step == *stored.as<float>()) return absl::OkStatus();
+    return absl::DataLossError(absl::StrCat(file_.path(), ": ", name, ": ", *stored.as<float>(), ", but ", step,
+                                            " for the matrix beside it (damaged)"));
+  }
+
   absl::Status ReadCodes(const HuggingFacePart& part, int64_t cols, const PackedQuestWeight& packed,
                          const TensorView& weight, kernels::Stream& stream) {
     const int bits = PackedCodeBits(options_);
     TY_ASSIGN_OR_RETURN(const TensorView stored,
                         Expect(CodesName(part.name), DType::kU8, {part.rows, PackedBytes(cols, bits)}));
-    TY_ASSIGN_OR_RETURN(const TensorView steps, Expect(StepsName(part.name), DType::kF32, {part.rows}));
-    for (int64_t row = 0; row < part.rows; ++row) {
-      const float step = steps.as<float>()[row];
-      if (std::isfinite(step) && step > 0) continue;
-      return absl::DataLossError(absl::StrCat(file_.path(), ": ", StepsName(part.name), ": row ", row, ": ", step,
-                                              " is not the step of a grid (damaged)"));
-    }
+    TY_ASSIGN_OR_RETURN(const TensorView steps, ExpectSteps(StepsName(part.name), part.rows));
+    if (packed.activation_step) TY_RETURN_IF_ERROR(ReadActivationStep(part, packed.activation_step));
     std::vector<uint8_t> bytes(static_cast<size_t>(part.rows * cols));
     const TensorView codes(bytes.data(), DType::kU8, {part.rows, cols});
     UnpackRows({.packed = stored, .codes = codes, .bits = bits, .is_signed = options_.weight_grid != Grid::kFp4},

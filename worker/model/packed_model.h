@@ -20,8 +20,9 @@
 namespace trainyard::model {
 
 // Quantizes and writes the whole folder. `tensors`: f32 or bf16, as ListParameters: the weights that the network
-// computed with. Layers that match `exclude` (names of LinearSite) are written as floats. Returns the bytes of all
-// files. The weights have a grid, and the sizes are such that the scheme is defined (CheckSite).
+// computed with; `config` with site_parameters if it learned steps (projection lsq). Layers that match `exclude` (names
+// of LinearSite) are written as floats. Returns the bytes of all files. The weights have a grid, and the sizes are such
+// that the scheme is defined (CheckSite).
 absl::StatusOr<int64_t> ExportPackedModel(const ModelConfig& config, const spec::LinearQuest& options,
                                           const std::vector<std::string>& exclude,
                                           const std::vector<kernels::TensorView>& tensors,

@@ -193,6 +193,49 @@ TEST_F(PackedModelTest, EveryLayerComputesAsInTheTrainedNetwork) {
   }
 }
 
+// Learned steps travel with the codes: the weights' as those of all rows, the activations' beside each matrix. The
+// steps are moved off what calibration gives, so that none can be found again from the weights.
+TEST_F(PackedModelTest, LearnedStepsArePartOfTheModel) {
+  ModelConfig config = Config();
+  config.site_parameters = 2;
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const Grid activation : {Grid::kInt, Grid::kNone}) {
+      spec::LinearQuest options = Quest(Grid::kInt, 4, activation, 5, 32);
+      options.projection = spec::LinearQuest::Projection::kLsq;
+      options.gradient_mask = spec::LinearQuest::GradientMask::kClip;
+      TestNetwork test(config, {.batch = 2, .seq = 24, .dtype = dtype});
+      float step = 0.01f;
+      for (size_t i = 0; i < test.parameters.size(); ++i) {
+        if (!test.parameters[i].belongs_to_scheme) continue;
+        Fill({.y = test.weights.all[i].Slice(0, 1), .value = step *= 1.1f}, test.stream);
+        Fill({.y = test.weights.all[i].Slice(1, 1), .value = 8 * step}, test.stream);
+      }
+      ASSERT_OK(ExportPackedModel(config, options, {"layers.0.down"}, test.weights.all,
+                                  {.directory = dir_.path(), .tokenizer_source = ""}, test.stream)
+                    .status());
+      ASSERT_OK_AND_ASSIGN(const PackedModel packed, Load(dtype));
+      EXPECT_EQ(packed.options.projection, spec::LinearQuest::Projection::kLsq);
+      const auto trained = linear::MakeExcludingScheme(linear::MakeQuestScheme(options), {"layers.0.down"});
+      const ComparingScheme both(*trained, packed);
+      const std::vector<double> expected = Losses(config, both, test.weights, dtype, test.stream);
+      EXPECT_EQ(both.calls(), 8);
+      EXPECT_LT(both.worst(), dtype == DType::kF32 ? 1e-6 : 2e-2);
+      if (dtype == DType::kBF16) continue;
+      EXPECT_LT(MeanDistance(Losses(packed.config, *packed.scheme, packed.weights, dtype, test.stream), expected),
+                1e-5);
+      const std::string name = "model.layers.1.self_attn.k_proj.weight.activation_step";
+      ASSERT_OK_AND_ASSIGN(const SafetensorsReader file, SafetensorsReader::Open(dir_.Join("model.safetensors")));
+      EXPECT_EQ(file.Has(name), activation == Grid::kInt);
+      if (activation == Grid::kNone) continue;
+      Change([&](File& contents) { contents[name].bytes[1] ^= 1; });
+      EXPECT_THAT(Load(dtype).status(),
+                  StatusIs(absl::StatusCode::kDataLoss, AllOf(HasSubstr(name), HasSubstr("the matrix beside it"))));
+      Change([&](File& contents) { contents.erase(name); });
+      EXPECT_THAT(Load(dtype).status(), StatusIs(absl::StatusCode::kNotFound, HasSubstr(name)));
+    }
+  }
+}
+
 TEST_F(PackedModelTest, EvaluatesAsTheTrainedNetwork) {
   const spec::LinearQuest options = Quest(Grid::kInt, 4, Grid::kInt, 4);
   ASSERT_OK(Export(options).status());
@@ -296,6 +339,10 @@ TEST_F(PackedModelTest, ConfigsThatAreNotKnownAreRefusedByField) {
               StatusIs(kInvalid, HasSubstr("weight_grid: \"nf4\" is not one of none, int, fp4_e2m1, int_2_4")));
   EXPECT_THAT(with("\"activation_grid\": \"int\"", "\"activation_grid\": \"int_2_4\""),
               StatusIs(kInvalid, HasSubstr("for weights only")));
+  EXPECT_THAT(with("\"projection\": \"mse_clip\"", "\"projection\": \"pact\""),
+              StatusIs(kInvalid, HasSubstr("projection: \"pact\" is not one of mse_clip, abs_max, lsq")));
+  EXPECT_THAT(with("\"projection\": \"mse_clip\"", "\"projection\": \"lsq\""),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr(".activation_step")));
   EXPECT_THAT(with("\"hadamard_dim\": 32", "\"hadamard_dim\": 24"), StatusIs(kInvalid, HasSubstr("hadamard_dim: 24")));
   EXPECT_THAT(with("\"hadamard_dim\": 32", "\"hadamard_dim\": 64"),
               StatusIs(kInvalid, AllOf(HasSubstr("layers.0.down"), HasSubstr("96 is not a multiple of 64"))));
