@@ -174,7 +174,10 @@ absl::StatusOr<UnitResult> LanguageModelJob::RunUnit() {
   if (interval > 0 && unit.step % interval == 0 && !unit.done) {  // the last step's is part of Finish
     std::optional<double> loss;
     TY_RETURN_IF_ERROR(Evaluate(&loss));
-    if (loss) unit.metrics["evaluation_loss"] = *loss;
+    if (loss) {
+      unit.metrics["evaluation_loss"] = *loss;
+      trainer_->AddMaskMetrics(&unit.metrics);
+    }
     context_->EnterSection("train");
   }
   return unit;

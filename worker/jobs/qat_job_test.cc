@@ -41,9 +41,10 @@ v1::JobResult RunJob(const spec::JobOptions& options, const std::string& attempt
 }
 
 // The mean loss of the job's evaluation windows through the packed folder alone.
-double PackedLoss(const std::string& directory, const spec::JobOptions& options) {
+double PackedLoss(const std::string& directory, const spec::JobOptions& options,
+                  kernels::DType dtype = kernels::DType::kF32) {
   kernels::Stream stream(1);
-  absl::StatusOr<model::PackedModel> packed = model::LoadPackedModel(directory, kernels::DType::kF32, stream);
+  absl::StatusOr<model::PackedModel> packed = model::LoadPackedModel(directory, dtype, stream);
   TY_CHECK_OK(packed);
   data::LoaderOptions loading;
   loading.directory = options.data.path;
@@ -52,7 +53,7 @@ double PackedLoss(const std::string& directory, const spec::JobOptions& options)
   absl::StatusOr<data::Loader> loader = data::Loader::Open(loading);
   TY_CHECK_OK(loader);
   const int64_t rows = options.training.micro_batch;
-  const model::NetworkOptions shape{.batch = rows, .seq = options.data.sequence_length};
+  const model::NetworkOptions shape{.batch = rows, .seq = options.data.sequence_length, .dtype = dtype};
   kernels::Arena counting = kernels::Arena::CountOnly();
   model::Network(packed->config, shape, packed->scheme.get(), &packed->weights, nullptr, counting);
   kernels::Arena arena = *kernels::Arena::Reserve(counting.used_bytes());
@@ -95,6 +96,46 @@ TEST(QatJobTest, ExportsTheFloatModelAndItsCodes) {
   dense.training.linear.scheme = spec::LinearFp32{};
   TempDir other;
   EXPECT_GT(std::abs(RunJob(dense, other.path()).values().at("evaluation_loss") - reported), 1e-3);
+}
+
+// The rival's learned steps, and a layer that stays float beside them.
+TEST(QatJobTest, ExportsLearnedStepsWithTheCodes) {
+  train::testing::TinyDataset data;
+  for (const spec::FloatType dtype : {spec::FloatType::kFp32, spec::FloatType::kBf16}) {
+    TempDir attempt;
+    spec::JobOptions options = TinyJob(data.path());
+    options.model.dtype = dtype;
+    options.training.linear.exclude = {"layers.0.output"};
+    options.training.linear.scheme = spec::LinearQuest{.hadamard_dim = 0,
+                                                       .projection = spec::LinearQuest::Projection::kLsq,
+                                                       .gradient_mask = spec::LinearQuest::GradientMask::kClip};
+    const v1::JobResult result = RunJob(options, attempt.path());
+    ASSERT_EQ(result.artifacts_size(), 2);
+    EXPECT_EQ(result.artifacts(1).name(), "packed");
+    const auto storage = dtype == spec::FloatType::kFp32 ? kernels::DType::kF32 : kernels::DType::kBF16;
+    EXPECT_NEAR(PackedLoss(attempt.Join("packed"), options, storage), result.values().at("evaluation_loss"),
+                dtype == spec::FloatType::kFp32 ? 1e-4 : 1e-2);
+  }
+}
+
+// With an evaluation, and only then: outside of its steps nothing is counted.
+TEST(QatJobTest, EvaluationsTellWhatTheMasksStop) {
+  train::testing::TinyDataset data;
+  TempDir attempt;
+  spec::JobOptions options = TinyJob(data.path());
+  options.training.evaluation.interval_steps = 2;
+  options.training.linear.exclude = {"*.gate_up", "*.down"};
+  JobRank rank(options, attempt.path());
+  ASSERT_OK(rank.job->Prepare(rank.context));
+  ASSERT_OK(rank.job->Initialize());
+  const std::vector<UnitResult> units = rank.Units(3);
+  for (const char* name : {"masked_fraction_attention_inputs", "masked_fraction_attention_weights"}) {
+    ASSERT_EQ(units[1].metrics.count(name), 1u) << name;
+    EXPECT_GT(units[1].metrics.at(name), 1e-3);
+    EXPECT_LT(units[1].metrics.at(name), 0.05);  // of normal numbers 0.0073
+    EXPECT_EQ(units[0].metrics.count(name) + units[2].metrics.count(name), 0u);
+  }
+  EXPECT_EQ(units[1].metrics.count("masked_fraction_mlp_inputs"), 0u) << "these layers are dense";
 }
 
 TEST(QatJobTest, StartsFromAModelFolder) {

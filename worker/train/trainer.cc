@@ -90,6 +90,12 @@ void Trainer::Allocate() {
   state_.insert(state_.end(), optimizer_->state().begin(), optimizer_->state().end());
 
   scheme_ = linear::MakeLinearScheme(options_.training.linear);
+  if (std::unique_ptr<linear::MaskProbe> probe = linear::MakeMaskProbe(options_.training.linear)) {
+    std::unique_ptr<linear::MaskCountingScheme> counting =
+        MakeMaskCountingScheme(std::move(scheme_), std::move(probe), options_.training.linear.exclude);
+    mask_counts_ = counting.get();
+    scheme_ = std::move(counting);
+  }
   std::vector<kernels::CodedMatrix> coded = CodedBySite(options_.config, weights_);
   if (!coded.empty()) scheme_ = linear::MakeCodedWeightsScheme(std::move(scheme_), std::move(coded));
   network_ = std::make_unique<model::Network>(
@@ -314,7 +320,10 @@ absl::StatusOr<double> Trainer::Evaluate(data::Loader& loader, int64_t batches,
     TY_ASSIGN_OR_RETURN(const int64_t real_rows,
                         loader.Validation((first + rank) * rows, network_->tokens(), network_->targets()));
     if (real_rows == 0) continue;
+    const bool counts_masks = mask_counts_ != nullptr && first + rank == 0;
+    if (counts_masks) mask_counts_->StartCounting();
     network_->Forward(stream_);
+    if (counts_masks) mask_counts_->StopCounting();
     sums[0] += SumLosses();  // ignored targets have loss 0
     sums[1] += static_cast<double>(real_rows * options_.sequence_length);
   }

@@ -24,6 +24,7 @@
 #include "worker/comm/gradient_exchange.h"
 #include "worker/comm/rank_sums.h"
 #include "worker/data/loader.h"
+#include "worker/linear/mask_counting_scheme.h"
 #include "worker/model/config.h"
 #include "worker/model/network.h"
 #include "worker/model/parameters.h"
@@ -98,6 +99,12 @@ class Trainer {
   absl::StatusOr<double> Evaluate(data::Loader& loader, int64_t batches,
                                   const std::function<absl::StatusOr<bool>()>& should_stop);
 
+  // Adds "masked_fraction_..." of the last Evaluate (worker/linear/mask_counting_scheme.h): what the masks of the
+  // linear scheme stop in its first micro-batch. So they are rank 0's, and the same for any number of ranks.
+  void AddMaskMetrics(std::map<std::string, double>* metrics) const {
+    if (mask_counts_ != nullptr) mask_counts_->AddMetrics(metrics);
+  }
+
   // Steps done, dropped ones among them.
   int64_t step() const { return step_; }
 
@@ -143,6 +150,7 @@ class Trainer {
   const std::vector<model::Parameter> parameters_;
 
   std::unique_ptr<linear::LinearScheme> scheme_;
+  linear::MaskCountingScheme* mask_counts_ = nullptr;  // a part of scheme_, if that has masks
   TrainedWeights weights_;
   std::vector<kernels::TensorView> leading_;
   model::NetworkTensors decoded_;  // of the last DecodedWeights
