@@ -11,12 +11,15 @@
 #include "worker/ckpt/checkpointer.h"
 #include "worker/jobs/testing/job_rank.h"
 #include "worker/jobs/testing/tiny_job.h"
+#include "worker/model/safetensors.h"
 #include "worker/tools/loaded_model.h"
 #include "worker/train/testing/tiny_dataset.h"
 
 namespace trainyard::jobs {
 namespace {
 
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
 spec::JobOptions EcoJob(const std::string& data, spec::FloatType dtype) {
@@ -109,6 +112,71 @@ TEST(CodedWeightsJobTest, ARestoredRunExportsTheBitsOfAnUndisturbedOne) {
     EXPECT_EQ(Weights(result), Weights(expected));
     EXPECT_EQ(result.samples(0), expected.samples(0));
     EXPECT_EQ(result.values().at("evaluation_loss"), expected.values().at("evaluation_loss"));
+  }
+}
+
+// A checkpoint whose codes or scales are cut or altered is refused, and the run goes on from the one before with the bits
+// that it had.
+TEST(CodedWeightsJobTest, ADamagedCheckpointIsRefusedForTheOneBefore) {
+  train::testing::TinyDataset data;
+  TempDir root;
+  JobRank undisturbed(EcoJob(data.path(), spec::FloatType::kFp32), root.path());
+  ASSERT_OK(undisturbed.job->Prepare(undisturbed.context));
+  ASSERT_OK(undisturbed.job->Initialize());
+  ckpt::CheckpointerOptions options;
+  options.job_root = root.path();
+  options.attempt = 1;
+  options.fence = 1;
+  options.keep_last = 2;
+  std::vector<v1::CheckpointManifest> manifests;  // newest first
+  const auto commit = [&](const v1::CheckpointManifest& manifest) {
+    manifests.insert(manifests.begin(), manifest);
+    return absl::OkStatus();
+  };
+  {
+    const std::unique_ptr<ckpt::Checkpointer> checkpointer = ckpt::Checkpointer::Create(options, nullptr, commit);
+    for (const int64_t step : {2, 4}) {
+      undisturbed.Units(2);
+      ASSERT_OK(checkpointer->Snapshot(
+          step, [&](ckpt::CheckpointWriter& writer) { return undisturbed.job->Save(writer); }));
+      ASSERT_OK(checkpointer->Wait().status);
+    }
+  }
+  const std::vector<UnitResult> after = undisturbed.Units(1);
+
+  const std::string shard = root.Join("attempt-1-fence-1/checkpoints/step-00000004/rank-0.safetensors");
+  ASSERT_OK_AND_ASSIGN(const std::string whole, ReadFile(shard));
+  std::vector<std::string> damages = {whole.substr(0, whole.size() / 2), whole.substr(0, whole.size() - 1)};
+  {
+    ASSERT_OK_AND_ASSIGN(const model::SafetensorsReader file, model::SafetensorsReader::Open(shard));
+    for (const char* name : {"weight.codes/layers.0.qkv.weight", "weight.scales/layers.1.down.weight"}) {
+      ASSERT_OK_AND_ASSIGN(const kernels::TensorView tensor, file.Tensor(name));
+      const std::string bytes(static_cast<const char*>(tensor.data()), static_cast<size_t>(tensor.bytes()));
+      const size_t at = whole.find(bytes);
+      ASSERT_NE(at, std::string::npos);
+      damages.push_back(whole);
+      damages.back()[at + bytes.size() / 2] ^= 1;
+    }
+  }
+  for (const std::string& damaged : damages) {
+    ASSERT_OK(WriteFileAtomic(shard, damaged));
+    EXPECT_THAT(ckpt::CheckpointReader::Open(root.path(), manifests[0], 0).status(),
+                StatusIs(absl::StatusCode::kDataLoss, HasSubstr("step-00000004/rank-0.safetensors")));
+    kernels::Stream stream(1);
+    EXPECT_EQ(tools::LoadModel(root.Join("attempt-1-fence-1/checkpoints/step-00000004"), kernels::DType::kF32, stream)
+                  .status()
+                  .code(),
+              absl::StatusCode::kDataLoss);
+    std::vector<int64_t> passed_over;
+    ASSERT_OK_AND_ASSIGN(const std::unique_ptr<ckpt::CheckpointReader> reader,
+                         ckpt::CheckpointReader::OpenNewest(root.path(), manifests, 0, &passed_over));
+    EXPECT_EQ(reader->step(), 2);
+    EXPECT_THAT(passed_over, ElementsAre(4));
+    JobRank second(EcoJob(data.path(), spec::FloatType::kFp32), root.path());
+    ASSERT_OK(second.job->Prepare(second.context));
+    ASSERT_OK(second.job->Initialize());
+    ASSERT_OK(second.job->Restore(*reader));
+    EXPECT_EQ(second.Units(3).back().metrics.at("loss"), after[0].metrics.at("loss"));
   }
 }
 
