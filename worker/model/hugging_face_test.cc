@@ -40,7 +40,8 @@ std::vector<std::vector<double>> Values(const NetworkTensors& tensors) {
 
 TEST(HuggingFaceTest, WhatIsExportedImportsBitForBit) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    for (ModelConfig config : {testing::TinyLlama(), testing::TinyQwen2(), testing::TinyLlama3()}) {
+    for (ModelConfig config : {testing::TinyLlama(), testing::TinyQwen2(), testing::TinyLlama3(), testing::TinyPruned(),
+                               testing::TinyPrunedEnds()}) {
       config.eos_ids = {5, 7};
       TestNetwork test(config, {.dtype = dtype});
       TempDir dir;
@@ -74,6 +75,35 @@ TEST(HuggingFaceTest, WritesTheNamesAndShapesOfLlama) {
   EXPECT_EQ(ToDoubles(v_bias), ToDoubles(test.weights.blocks[0].qkv_bias.Slice(36, 12)));
   ASSERT_OK_AND_ASSIGN(const TensorView up, file.Tensor("model.layers.0.mlp.up_proj.weight"));
   EXPECT_EQ(ToDoubles(up), ToDoubles(test.weights.blocks[0].gate_up.Slice(40, 40)));
+}
+
+// docs/formats.md: Llama's names, each tensor with the shape its block has, absent where the block has none.
+TEST(HuggingFaceTest, WritesPrunedBlocksWithTheirOwnShapes) {
+  TestNetwork test(testing::TinyPruned(), {});
+  TempDir dir;
+  ASSERT_OK(ExportModel(test.config, test.weights.all, {.directory = dir.path(), .tokenizer_source = ""}));
+  ASSERT_OK_AND_ASSIGN(const SafetensorsReader file, SafetensorsReader::Open(dir.Join("model.safetensors")));
+  using Shape = std::vector<int64_t>;
+  const auto shape = [&](const char* name) {
+    const auto found = file.entries().find(std::string("model.layers.") + name);
+    return found == file.entries().end() ? Shape() : found->second.shape;
+  };
+  EXPECT_EQ(shape("0.self_attn.q_proj.weight"), (Shape{3 * 6, 24}));
+  EXPECT_EQ(shape("0.self_attn.k_proj.weight"), (Shape{2 * 6, 24}));
+  EXPECT_EQ(shape("0.self_attn.o_proj.weight"), (Shape{24, 3 * 6}));
+  EXPECT_EQ(shape("0.mlp.up_proj.weight"), (Shape{17, 24}));
+  EXPECT_EQ(shape("0.mlp.down_proj.weight"), (Shape{24, 17}));
+  EXPECT_EQ(shape("1.self_attn.q_proj.weight"), Shape());
+  EXPECT_EQ(shape("1.input_layernorm.weight"), Shape());
+  EXPECT_EQ(shape("1.post_attention_layernorm.weight"), Shape{24});
+  EXPECT_EQ(shape("3.mlp.down_proj.weight"), Shape());
+  EXPECT_EQ(shape("3.self_attn.v_proj.bias"), Shape{2 * 6});
+  for (const auto& [name, entry] : file.entries()) EXPECT_EQ(name.find("model.layers.2."), std::string::npos) << name;
+
+  // A dense file is refused by the blocks' shapes, and the other way round.
+  Weights dense(testing::TinyLlama(), DType::kF32);
+  EXPECT_THAT(ImportWeights(dir.path(), testing::TinyLlama(), dense.tensors.all, test.stream),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("config.json makes it")));
 }
 
 // The parts of a model as Hugging Face tensors, for files of our own making.
