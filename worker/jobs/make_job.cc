@@ -6,6 +6,7 @@
 #include "worker/jobs/pretrain_job.h"
 #include "worker/jobs/qat_job.h"
 #include "worker/jobs/qoda_gan_job.h"
+#include "worker/jobs/study_job.h"
 
 namespace trainyard::jobs {
 
@@ -19,7 +20,7 @@ std::unique_ptr<Job> MakeJob(const spec::JobOptions& options) {
                         [&](const spec::PruneSearchOptions&) -> Made { return nullptr; },
                         [&](const spec::PruneTaskOptions&) -> Made { return nullptr; },
                         [&](const spec::SelectDataOptions&) -> Made { return nullptr; },
-                        [&](const spec::StudyOptions&) -> Made { return nullptr; },
+                        [&](const spec::StudyOptions&) -> Made { return MakeStudyJob(options); },
                     },
                     options.kind);
 }
