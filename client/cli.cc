@@ -8,6 +8,7 @@
 #include "client/commands.h"
 #include "client/duration_text.h"
 #include "client/proto_names.h"
+#include "client/study.h"
 
 namespace trainyard::client {
 namespace {
@@ -178,6 +179,7 @@ int RunCli(const std::vector<std::string>& args, Environment env) {
   AddGlobalFlags(app, flags, context);
   AddJobCommands(app, selected);
   AddReadingCommands(app, selected);
+  AddStudyCommand(app, [&](auto run, bool needs_server) { selected = {std::move(run), needs_server}; });
   for (const auto& [name, description] : LocalCommands()) {
     CLI::App* command = AddCommand(app, name, description);
     command->prefix_command();
