@@ -2,13 +2,16 @@
 """Checks that models travel between Trainyard and Hugging Face transformers, both ways, with the same logits.
 
     python3 -m venv VENV && VENV/bin/pip install torch transformers safetensors     (large)
-    bazel build --config=opt //worker/model:hf_roundtrip
+    bazel build --config=opt //worker/model:hf_roundtrip //worker/prune:hf_shrink
     VENV/bin/python tests/golden/hf_parity.py                    # the check
     VENV/bin/python tests/golden/hf_parity.py --fixture          # rewrites worker/model/testdata
 
 The check, for each of a Llama, a Qwen2 and a Llama 3 with all its options, in one file and in shards: transformers
 makes and saves a model; hf_roundtrip imports it, computes logits and exports it again; transformers opens the export.
 All three sets of logits must agree.
+
+Structured pruning: hf_shrink removes heads and MLP channels from each of the models, alike in every block; transformers
+opens what it writes under the same class, and both give the logits of the model whose removed columns are zero.
 """
 import argparse
 import pathlib
@@ -104,6 +107,54 @@ def check(program):
                 if type(reopened) is not model_class or missing:
                     sys.exit(f"{name}: opened as {type(reopened).__name__}, keys {report}")
                 worst = max(worst, import_error, export_error)
+    return worst
+
+
+def zero_columns(model, heads, channels):
+    config = model.config
+    group = config.num_attention_heads // config.num_key_value_heads
+    with torch.no_grad():
+        for layer in model.model.layers:
+            o = layer.self_attn.o_proj.weight.view(config.hidden_size, config.num_attention_heads, -1)
+            for head in range(config.num_attention_heads):
+                if head % group < heads:
+                    o[:, head] = 0
+            layer.mlp.down_proj.weight[:, :channels] = 0
+
+
+def check_shrunk(program):
+    worst = 0.0
+    for name, model_class, config in make_models():
+        with tempfile.TemporaryDirectory() as scratch:
+            theirs, ours = pathlib.Path(scratch) / "theirs", pathlib.Path(scratch) / "ours"
+            ours.mkdir()
+            model, tokens = make(name, model_class, config)
+            model.save_pretrained(theirs)
+            save_file({"tokens": tokens}, theirs / "tokens.st")
+            subprocess.run([program, theirs, theirs / "tokens.st", ours, "1", "9"], check=True)
+            dense = logits_of(model, tokens)
+            zero_columns(model, 1, 9)
+            expected = logits_of(model, tokens)
+            shrunk = load_file(ours / "logits.safetensors")["logits"]
+            (ours / "logits.safetensors").unlink()
+            reopened, report = transformers.AutoModelForCausalLM.from_pretrained(
+                ours, attn_implementation="eager", dtype=torch.float32, output_loading_info=True)
+            opened = logits_of(reopened.eval(), tokens)
+            shrunk_error = (shrunk - expected).abs().max().item()
+            opened_error = (opened - expected).abs().max().item()
+            small = reopened.config
+            print(f"{name:12} {config.num_attention_heads} -> {small.num_attention_heads} heads, "
+                  f"{config.intermediate_size} -> {small.intermediate_size} channels: logits moved by "
+                  f"{(expected - dense).abs().max():.3f}, error of ours {shrunk_error:.2e}, of transformers on our "
+                  f"folder {opened_error:.2e}, class {type(reopened).__name__}")
+            if type(reopened) is not model_class or report["missing_keys"] or report["unexpected_keys"]:
+                sys.exit(f"{name}: opened as {type(reopened).__name__}, keys {report}")
+            worst = max(worst, shrunk_error, opened_error)
+    return worst
+
+
+def check_all(roundtrip, shrink):
+    worst = max(check(roundtrip), check_shrunk(shrink))
     if worst > TOLERANCE:
         sys.exit(f"FAILED: worst error {worst:.2e} is above {TOLERANCE}")
     print(f"passed: worst error {worst:.2e} (transformers {transformers.__version__}, torch {torch.__version__})")
@@ -113,5 +164,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fixture", action="store_true", help="rewrite worker/model/testdata")
     parser.add_argument("--program", default=ROOT / "bazel-bin/worker/model/hf_roundtrip")
+    parser.add_argument("--shrink_program", default=ROOT / "bazel-bin/worker/prune/hf_shrink")
     arguments = parser.parse_args()
-    write_fixtures() if arguments.fixture else check(arguments.program)
+    write_fixtures() if arguments.fixture else check_all(arguments.program, arguments.shrink_program)
