@@ -20,6 +20,7 @@ void Check(const CrossEntropyArgs& args) {
   TY_CHECK(args.losses.dtype() == DType::kF32);
   TY_CHECK_EQ(args.targets.size(), args.logits.dim(0));
   TY_CHECK_EQ(args.losses.size(), args.logits.dim(0));
+  if (args.weights) TY_CHECK_EQ(args.weights.size(), args.logits.dim(0));
 }
 
 }  // namespace

@@ -3,6 +3,8 @@
 //   lse[i] = log sum_j exp(logits[i,j]);   losses[i] = lse[i] - logits[i, target[i]]
 //   dlogits[i,j] = (exp(logits[i,j] - lse[i]) - [j == target[i]]) * grad_scale
 //
+// With weights, losses[i] and dlogits[i,:] are multiplied by weights[i] too.
+//
 // logits: (n, V) f32 or bf16; targets: i32 (n), each in [0, V) or kIgnoreTarget, whose loss and gradient are 0 whatever
 // the logits; losses: f32 (n). The row maximum is taken out first, so no finite logits overflow. A row with a NaN or
 // +inf logit has a NaN loss. Sums are f32 over fixed lanes and f64 over blocks: the same bits on any thread count.
@@ -25,6 +27,7 @@ struct CrossEntropyArgs {
   TensorView targets;  // i32 (n)
   TensorView losses;   // f32 (n), overwritten
   float grad_scale = 1.0f;
+  TensorView weights = {};  // f32 (n), optional
 };
 
 // Losses only; logits are kept. grad_scale is not used.

@@ -67,8 +67,8 @@ TY_INLINE void Gradient(T* x, int64_t n, int32_t target, float max, double sum, 
 
 // Rows [begin, end); kBackward: dlogits in place.
 template <typename T, bool kBackward>
-TY_INLINE void Rows(T* logits, const int32_t* targets, float* losses, int64_t vocab_size, float grad_scale,
-                    int64_t begin, int64_t end) {
+TY_INLINE void Rows(T* logits, const int32_t* targets, const float* weights, float* losses, int64_t vocab_size,
+                    float grad_scale, int64_t begin, int64_t end) {
   for (int64_t row = begin; row < end; ++row) {
     T* x = logits + row * vocab_size;
     const int32_t target = targets[row];
@@ -82,34 +82,39 @@ TY_INLINE void Rows(T* logits, const int32_t* targets, float* losses, int64_t vo
     const float max = Max(x, vocab_size);
     const double sum = SumOfExp(x, vocab_size, max);
     losses[row] = static_cast<float>(std::log(sum) + (static_cast<double>(max) - ToFloat(x[target])));
-    if (kBackward) Gradient(x, vocab_size, target, max, sum, grad_scale);
+    float scale = grad_scale;
+    if (weights != nullptr) {
+      losses[row] *= weights[row];
+      scale *= weights[row];
+    }
+    if (kBackward) Gradient(x, vocab_size, target, max, sum, scale);
   }
 }
 
-using RowsFunction = void(void* logits, const int32_t* targets, float* losses, int64_t vocab_size, float grad_scale,
-                          int64_t begin, int64_t end);
+using RowsFunction = void(void* logits, const int32_t* targets, const float* weights, float* losses, int64_t vocab_size,
+                          float grad_scale, int64_t begin, int64_t end);
 
-TY_SIMD void ForwardF32(void* logits, const int32_t* targets, float* losses, int64_t vocab_size, float grad_scale,
-                        int64_t begin, int64_t end) {
-  Rows<float, false>(static_cast<float*>(logits), targets, losses, vocab_size, grad_scale, begin, end);
+TY_SIMD void ForwardF32(void* logits, const int32_t* targets, const float* weights, float* losses, int64_t vocab_size,
+                        float grad_scale, int64_t begin, int64_t end) {
+  Rows<float, false>(static_cast<float*>(logits), targets, weights, losses, vocab_size, grad_scale, begin, end);
 }
-TY_SIMD void ForwardBf16(void* logits, const int32_t* targets, float* losses, int64_t vocab_size, float grad_scale,
-                         int64_t begin, int64_t end) {
-  Rows<BFloat16, false>(static_cast<BFloat16*>(logits), targets, losses, vocab_size, grad_scale, begin, end);
+TY_SIMD void ForwardBf16(void* logits, const int32_t* targets, const float* weights, float* losses, int64_t vocab_size,
+                         float grad_scale, int64_t begin, int64_t end) {
+  Rows<BFloat16, false>(static_cast<BFloat16*>(logits), targets, weights, losses, vocab_size, grad_scale, begin, end);
 }
-TY_SIMD void ForwardBackwardF32(void* logits, const int32_t* targets, float* losses, int64_t vocab_size,
-                                float grad_scale, int64_t begin, int64_t end) {
-  Rows<float, true>(static_cast<float*>(logits), targets, losses, vocab_size, grad_scale, begin, end);
+TY_SIMD void ForwardBackwardF32(void* logits, const int32_t* targets, const float* weights, float* losses,
+                                int64_t vocab_size, float grad_scale, int64_t begin, int64_t end) {
+  Rows<float, true>(static_cast<float*>(logits), targets, weights, losses, vocab_size, grad_scale, begin, end);
 }
-TY_SIMD void ForwardBackwardBf16(void* logits, const int32_t* targets, float* losses, int64_t vocab_size,
-                                 float grad_scale, int64_t begin, int64_t end) {
-  Rows<BFloat16, true>(static_cast<BFloat16*>(logits), targets, losses, vocab_size, grad_scale, begin, end);
+TY_SIMD void ForwardBackwardBf16(void* logits, const int32_t* targets, const float* weights, float* losses,
+                                 int64_t vocab_size, float grad_scale, int64_t begin, int64_t end) {
+  Rows<BFloat16, true>(static_cast<BFloat16*>(logits), targets, weights, losses, vocab_size, grad_scale, begin, end);
 }
 
 void Run(const CrossEntropyArgs& args, Stream& stream, RowsFunction* rows) {
   stream.pool().ParallelFor(args.logits.dim(0), 1, [&](int64_t begin, int64_t end) {
-    rows(args.logits.data(), args.targets.as<int32_t>(), args.losses.as<float>(), args.logits.dim(1), args.grad_scale,
-         begin, end);
+    rows(args.logits.data(), args.targets.as<int32_t>(), args.weights ? args.weights.as<float>() : nullptr,
+         args.losses.as<float>(), args.logits.dim(1), args.grad_scale, begin, end);
   });
 }
 

@@ -187,5 +187,25 @@ TEST(CrossEntropyExtremes, MinusInfinityIsProbabilityZero) {
   EXPECT_THAT(x.logits.ToDoubles(), AllNear({-0.5, 0, 0.5}, ToleranceFor(DType::kF32)));
 }
 
+// A weight multiplies its row's loss and gradient and nothing else; 0 takes a row out.
+TEST(CrossEntropyWeightsTest, ScaleLossAndGradientOfTheirRow) {
+  Stream stream(1);
+  const HostTensor targets = HostTensor::Of(DType::kI32, {3}, {1, 4, 0});
+  const HostTensor weights = HostTensor::Of(DType::kF32, {3}, {1, 2.5, 0});
+  HostTensor plain = HostTensor::Normal(DType::kF32, {3, 5}, 1), weighted = plain.Copy();
+  const HostTensor losses(DType::kF32, {3}), weighted_losses(DType::kF32, {3});
+  CrossEntropyForwardBackward({.logits = plain, .targets = targets, .losses = losses, .grad_scale = 0.5f}, stream);
+  CrossEntropyForwardBackward(
+      {.logits = weighted, .targets = targets, .losses = weighted_losses, .grad_scale = 0.5f, .weights = weights},
+      stream);
+  for (size_t row = 0; row < 3; ++row) {
+    const double weight = weights.ToDoubles()[row];
+    EXPECT_NEAR(weighted_losses.ToDoubles()[row], weight * losses.ToDoubles()[row], 1e-6);
+    for (size_t i = row * 5; i < row * 5 + 5; ++i) {
+      EXPECT_NEAR(weighted.ToDoubles()[i], weight * plain.ToDoubles()[i], 1e-6);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace trainyard::kernels

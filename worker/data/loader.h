@@ -16,19 +16,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/core/tensor.h"
+#include "worker/data/batch_source.h"
 #include "worker/data/dataset.h"
 #include "worker/data/token_shard.h"
 
 namespace trainyard::data {
-
-// Where the run is in its sample sequence; equal on all ranks, part of the checkpoint.
-struct LoaderPosition {
-  int64_t epoch = 0;
-  int64_t next_sample = 0;  // 0 .. windows - 1, of this epoch
-};
-inline bool operator==(const LoaderPosition& a, const LoaderPosition& b) {
-  return a.epoch == b.epoch && a.next_sample == b.next_sample;
-}
 
 struct LoaderOptions {
   std::string directory;
@@ -40,11 +32,8 @@ struct LoaderOptions {
   int32_t vocab_size = 0;
 };
 
-// The target of positions that count for nothing, as kernels/loss has it.
-inline constexpr int32_t kIgnoredTarget = -100;
-
 // Not thread-safe; allocates only in Open.
-class Loader {
+class Loader final : public BatchSource {
  public:
   // FailedPrecondition if the train split has no window of that length or the dataset's vocabulary exceeds the
   // model's; DataLoss for damaged shards. A missing or short validation split means validation_windows() == 0.
@@ -55,9 +44,9 @@ class Loader {
   // DataLoss, with shard and offset, if a token is not below the model's vocab_size; the position then stays.
   absl::Status Next(const kernels::TensorView& tokens, const kernels::TensorView& targets);
 
-  LoaderPosition position() const { return position_; }
+  LoaderPosition position() const override { return position_; }
   // OutOfRange for a position that this dataset and sequence length do not have.
-  absl::Status Restore(const LoaderPosition& position);
+  absl::Status Restore(const LoaderPosition& position) override;
 
   // Windows first, first + 1, ... of the validation split, in the order of the file and independent of seed, position
   // and rank: each caller asks for its own part. Rows past the last window get token 0 and targets kIgnoredTarget.
@@ -65,11 +54,19 @@ class Loader {
   absl::StatusOr<int64_t> Validation(int64_t first, const kernels::TensorView& tokens,
                                      const kernels::TensorView& targets) const;
 
+  absl::Status NextBatch(const BatchViews& batch) override { return Next(batch.tokens, batch.targets); }
+  absl::StatusOr<int64_t> ValidationBatch(int64_t first, const BatchViews& batch) const override {
+    return Validation(first, batch.tokens, batch.targets);
+  }
+  bool is_weighted() const override { return false; }
+  int64_t validation_rows() const override { return validation_.window_count; }
+  int32_t end_of_text_id() const override { return info_.end_of_text_id; }
+
   int64_t train_windows() const { return train_.window_count; }
   int64_t validation_windows() const { return validation_.window_count; }
   const DatasetInfo& dataset() const { return info_; }
   // Identifies dataset, sequence length and seed: a position means something only under an equal fingerprint.
-  std::string Fingerprint() const;
+  std::string Fingerprint() const override;
 
  private:
   struct Windows {

@@ -163,10 +163,12 @@ void Network::ForwardHead(bool with_gradients, const StepArgs& args, Stream& str
     const int64_t count = std::min(logits_.dim(0), rows_ - begin);
     const TensorView logits = logits_.Slice(0, count);
     const TensorView normed = final_normed_.Slice(begin, count);
-    const kernels::CrossEntropyArgs loss{.logits = logits,
-                                         .targets = targets.Slice(begin, count),
-                                         .losses = losses_.Slice(begin, count),
-                                         .grad_scale = args.loss_scale};
+    const kernels::CrossEntropyArgs loss{
+        .logits = logits,
+        .targets = targets.Slice(begin, count),
+        .losses = losses_.Slice(begin, count),
+        .grad_scale = args.loss_scale,
+        .weights = target_weights_ ? target_weights_.Slice(begin, count) : TensorView()};
     ForHeadParts(count, [&](int64_t row, int64_t rows) {
       LinearForward(
           {.x = normed.Slice(row, rows), .w = weights_->head, .y = logits.Slice(row, rows), .workspace = workspace_},

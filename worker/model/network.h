@@ -43,7 +43,8 @@ struct NetworkOptions {
   // The head and its loss work on chunks of rows, so only about 1 / head_chunks of the logits exist at a time. A chunk
   // is a multiple of kHeadRows rows, so there may be fewer chunks.
   int head_chunks = 1;
-  int threads = 1;  // of the stream: some ops' scratch depends on it
+  int threads = 1;                // of the stream: some ops' scratch depends on it
+  bool weighted_targets = false;  // losses are multiplied by target_weights()
 };
 
 // Rows that are added into the head's gradient at a time, whatever the chunks: so chunks change no bit.
@@ -63,6 +64,8 @@ class Network {
   // i32 (batch, seq), to be filled by the caller; targets may be kIgnoreTarget.
   const kernels::TensorView& tokens() const { return tokens_; }
   const kernels::TensorView& targets() const { return targets_; }
+  // f32 (batch * seq), to be filled by the caller; no view unless weighted_targets.
+  const kernels::TensorView& target_weights() const { return target_weights_; }
   // f32 (batch * seq), of the last call.
   const kernels::TensorView& losses() const { return losses_; }
 
@@ -134,7 +137,7 @@ class Network {
   linear::LinearRandom random_;  // of the call in progress
   bool calibrates_ = false;      // the call in progress sets the scheme's parameters
 
-  kernels::TensorView tokens_, targets_, losses_;
+  kernels::TensorView tokens_, targets_, target_weights_, losses_;
   kernels::TensorView rope_table_;
   std::vector<kernels::TensorView> residual_;  // x[0] .. x[L]; absent before a block that has nothing
   std::vector<BlockActivations> blocks_;       // with recompute_blocks, or without gradients, in the same memory

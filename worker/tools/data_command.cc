@@ -24,6 +24,7 @@
 #include "worker/data/corpus.h"
 #include "worker/data/dataset.h"
 #include "worker/data/dataset_builder.h"
+#include "worker/data/sample_set_builder.h"
 #include "worker/data/tokenizer.h"
 
 namespace trainyard {
@@ -107,6 +108,25 @@ absl::Status Inspect(const std::string& directory, int sample_tokens) {
   return absl::OkStatus();
 }
 
+absl::Status MakeSamples(const data::SampleSetOptions& options) {
+  TY_ASSIGN_OR_RETURN(const data::SampleSetReport report, BuildSampleSet(options));
+  for (const std::string& line : report.damaged) std::cerr << line << "\n";
+  const int64_t untold = report.damaged_count - static_cast<int64_t>(report.damaged.size());
+  if (untold > 0) std::cerr << "and " << untold << " more damaged lines\n";
+  std::cout << absl::StreamFormat("samples     %d, %d of them for validation\n", report.info.sample_count,
+                                  report.validation_count);
+  std::cout << absl::StreamFormat("tokens      %d, vocabulary %d\n", report.info.shard.info.token_count,
+                                  report.info.vocab_size);
+  std::cout << absl::StreamFormat("left out    %d damaged lines, %d empty ones\n", report.damaged_count,
+                                  report.empty_line_count);
+  std::cout << absl::StreamFormat("no labels   %d samples, which are never selected\n", report.info.unlabelled_count);
+  for (const auto& [source, count] : report.info.sources) {
+    if (!source.empty()) std::cout << absl::StreamFormat("source      %s: %d\n", source, count);
+  }
+  std::cout << "fingerprint " << report.info.Fingerprint() << "\n";
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::string> ReadInput(const std::string& path) {
   if (path != "-") return ReadFile(path);
   return std::string(std::istreambuf_iterator<char>(std::cin), {});
@@ -187,12 +207,34 @@ void AddTokenize(CLI::App& data, int* exit_code) {
       [flags, exit_code] { *exit_code = ExitCode(Tokenize(flags->options, flags->separator, flags->is_quiet)); });
 }
 
+void AddSamples(CLI::App& app, int* exit_code) {
+  auto options = std::make_shared<data::SampleSetOptions>();
+  CLI::App* const command =
+      app.add_subcommand("samples", "Turn JSON lines into a sample set, to select from or train on");
+  command
+      ->add_option("--input", options->inputs,
+                   "Files of a JSON object a line: {\"text\"} or {\"prompt\", \"response\"}, and \"id\", \"source\"")
+      ->required();
+  command->add_option("--output", options->output, "Folder for the set")->required();
+  command
+      ->add_option("--tokenizer", options->tokenizer,
+                   "bytes, a tokenizer.json, or a folder with one (a data set, a model)")
+      ->capture_default_str();
+  command
+      ->add_option("--validation_fraction", options->validation_fraction,
+                   "Share of the samples kept for evaluation, 0 to 0.5")
+      ->capture_default_str();
+  command->add_flag("--overwrite", options->overwrite, "Replace the set in the output folder");
+  command->callback([options, exit_code] { *exit_code = ExitCode(MakeSamples(*options)); });
+}
+
 }  // namespace
 
 void AddDataCommand(CLI::App& app, int* exit_code) {
   CLI::App* const data = app.add_subcommand("data", "Make and look at token datasets");
   data->require_subcommand(1);
   AddTokenize(*data, exit_code);
+  AddSamples(*data, exit_code);
 
   struct Flags {
     std::string directory, tokenizer, input = "-";

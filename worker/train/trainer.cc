@@ -105,7 +105,8 @@ void Trainer::Allocate() {
                             .dtype = options_.dtype,
                             .recompute_blocks = options_.training.recompute == spec::Recompute::kBlock,
                             .head_chunks = options_.training.lm_head_chunks,
-                            .threads = options_.threads},
+                            .threads = options_.threads,
+                            .weighted_targets = options_.weighted_targets},
       scheme_.get(), &weights_.values, &gradients_.tensors, arena_);
 
   norm_ = arena_.Allocate("workspace", DType::kF32, {1});
@@ -213,23 +214,24 @@ const model::NetworkTensors& Trainer::DecodedWeights() {
   return decoded_;
 }
 
-absl::StatusOr<StepResult> Trainer::Step(data::Loader& loader) {
-  return StepFrom(&loader);
+absl::StatusOr<StepResult> Trainer::Step(data::BatchSource& source) {
+  TY_CHECK(source.is_weighted() == options_.weighted_targets);
+  return StepFrom(&source);
 }
 
 absl::StatusOr<StepResult> Trainer::StepOnLoadedBatch() {
   return StepFrom(nullptr);
 }
 
-absl::StatusOr<StepResult> Trainer::StepFrom(data::Loader* loader) {
+absl::StatusOr<StepResult> Trainer::StepFrom(data::BatchSource* source) {
   const spec::TrainingOptions& training = options_.training;
   const int64_t tokens = network_->losses().size() * training.accumulation;  // of this rank in this step
   const int rank = communicator_ == nullptr ? 0 : communicator_->rank();
   const int ranks = communicator_ == nullptr ? 1 : communicator_->size();
-  if (step_ == 0 && options_.config.site_parameters > 0) CalibrateScheme(loader != nullptr);
+  if (step_ == 0 && options_.config.site_parameters > 0) CalibrateScheme(source != nullptr);
   double loss_sum = 0;
   for (int micro = 0; micro < training.accumulation; ++micro) {
-    if (loader != nullptr) TY_RETURN_IF_ERROR(loader->Next(network_->tokens(), network_->targets()));
+    if (source != nullptr) TY_RETURN_IF_ERROR(source->NextBatch(BatchMemory()));
     const bool exchanges = exchange_ != nullptr && micro + 1 == training.accumulation;
     if (exchanges) exchange_->Begin(step_, 1.0f / static_cast<float>(ranks));
     network_->ForwardBackward(
@@ -306,30 +308,36 @@ absl::Status Trainer::CheckFinite(const StepResult& result) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<double> Trainer::Evaluate(data::Loader& loader, int64_t batches,
+absl::StatusOr<double> Trainer::Evaluate(const data::BatchSource& source, int64_t batches,
                                          const std::function<absl::StatusOr<bool>()>& should_stop) {
   const int64_t rank = communicator_ == nullptr ? 0 : communicator_->rank();
   const int64_t ranks = communicator_ == nullptr ? 1 : communicator_->size();
   const int64_t rows = options_.training.micro_batch;
+  batches = std::min(batches, (source.validation_rows() + rows - 1) / rows);  // "all" is a number far beyond
   double sums[2] = {0, 0};  // losses, tokens
   // All ranks make the same number of rounds; a rank without a batch left in the last round sits it out.
   for (int64_t first = 0; first < batches; first += ranks) {
     TY_ASSIGN_OR_RETURN(const bool stops, should_stop());
     if (stops) return absl::CancelledError("evaluation was broken off");
     if (first + rank >= batches) continue;
-    TY_ASSIGN_OR_RETURN(const int64_t real_rows,
-                        loader.Validation((first + rank) * rows, network_->tokens(), network_->targets()));
+    TY_ASSIGN_OR_RETURN(const int64_t real_rows, source.ValidationBatch((first + rank) * rows, BatchMemory()));
     if (real_rows == 0) continue;
     const bool counts_masks = mask_counts_ != nullptr && first + rank == 0;
     if (counts_masks) mask_counts_->StartCounting();
     network_->Forward(stream_);
     if (counts_masks) mask_counts_->StopCounting();
     sums[0] += SumLosses();  // ignored targets have loss 0
-    sums[1] += static_cast<double>(real_rows * options_.sequence_length);
+    const int32_t* const targets = network_->targets().as<int32_t>();
+    const int64_t positions = network_->targets().size();
+    sums[1] += static_cast<double>(positions - std::count(targets, targets + positions, data::kIgnoredTarget));
   }
   if (rank_sums_ != nullptr) TY_RETURN_IF_ERROR(rank_sums_->Sum(sums, 2));
   if (sums[1] == 0) return absl::FailedPreconditionError("the data set has no validation windows");
   return sums[0] / sums[1];
+}
+
+data::BatchViews Trainer::BatchMemory() const {
+  return {network_->tokens(), network_->targets(), network_->target_weights()};
 }
 
 double Trainer::SumLosses() const {

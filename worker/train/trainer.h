@@ -23,7 +23,7 @@
 #include "worker/comm/communicator.h"
 #include "worker/comm/gradient_exchange.h"
 #include "worker/comm/rank_sums.h"
-#include "worker/data/loader.h"
+#include "worker/data/batch_source.h"
 #include "worker/linear/mask_counting_scheme.h"
 #include "worker/model/config.h"
 #include "worker/model/network.h"
@@ -41,10 +41,11 @@ struct TrainerOptions {
   int64_t sequence_length = 0;
   int threads = 1;
   uint64_t seed = 0;
+  bool weighted_targets = false;  // the source of the rows has weights (BatchSource::is_weighted)
 };
 
 struct StepResult {
-  double loss = 0;           // mean over the tokens of all ranks, before the update
+  double loss = 0;           // mean over the tokens of all ranks, before the update; weighted: data/batch_source.h
   double gradient_norm = 0;  // of the mean gradient, before clipping
   double learning_rate = 0;
   double loss_z_score = 0;
@@ -90,13 +91,14 @@ class Trainer {
 
   // FailedPrecondition under NanPolicy::kFail, or after kMaxDroppedUpdates in a row under kSkip, if the loss or the
   // norm is not finite.
-  absl::StatusOr<StepResult> Step(data::Loader& loader);
+  absl::StatusOr<StepResult> Step(data::BatchSource& source);
   // A step of which every micro-batch is what network().tokens() and targets() hold: for benchmarks.
   absl::StatusOr<StepResult> StepOnLoadedBatch();
 
-  // Mean loss over the first `batches` micro-batches of the validation split, shared out over the ranks; the same
-  // number on all. `should_stop` is polled between batches, on all ranks alike, and ends it early with Cancelled.
-  absl::StatusOr<double> Evaluate(data::Loader& loader, int64_t batches,
+  // Mean loss over the labels of the first `batches` micro-batches of the validation split, shared out over the ranks;
+  // the same number on all. `should_stop` is polled between batches, on all ranks alike, and ends it early with
+  // Cancelled.
+  absl::StatusOr<double> Evaluate(const data::BatchSource& source, int64_t batches,
                                   const std::function<absl::StatusOr<bool>()>& should_stop);
 
   // Adds "masked_fraction_..." of the last Evaluate (worker/linear/mask_counting_scheme.h): what the masks of the
@@ -137,10 +139,11 @@ class Trainer {
 
  private:
   Trainer(const TrainerOptions& options, kernels::Arena arena);
-  absl::StatusOr<StepResult> StepFrom(data::Loader* loader);
+  absl::StatusOr<StepResult> StepFrom(data::BatchSource* source);
   void Allocate();
   void RoundMasters();
   double SumLosses() const;
+  data::BatchViews BatchMemory() const;
   absl::Status CheckFinite(const StepResult& result);
   void CalibrateScheme(bool draws_tokens);
 
