@@ -14,6 +14,8 @@ namespace {
 
 constexpr int kAttemptsKept = 32;                          // in a job's record; older ones are dropped
 constexpr absl::Duration kStopMargin = absl::Seconds(10);  // I18
+// A job is read, and a trial's outcome told, in one message; a session carries far larger ones.
+constexpr size_t kMaxResultBytes = 2 << 20;
 
 void SetState(v1::Attempt& attempt, v1::AttemptState to) {
   TY_CHECK(CanChange(attempt.state(), to));
@@ -310,7 +312,15 @@ bool Core::MergeReport(JobEntry& entry, TaskRecord& task, const v1::TaskReport& 
   const bool has_rank_0 = std::any_of(task.ranks().begin(), task.ranks().end(),
                                       [](const v1::RankStatus& rank) { return rank.rank() == 0; });
   if (report.has_result() && has_rank_0 && IsLive(report.ref())) {
-    *entry.job().mutable_result() = report.result();
+    v1::JobResult& result = *entry.job().mutable_result();
+    result = report.result();
+    if (result.ByteSizeLong() > kMaxResultBytes) {
+      const size_t bytes = result.ByteSizeLong();
+      result.clear_samples();
+      result.clear_documents();
+      (*result.mutable_documents())["dropped"] = absl::StrCat("\"samples and documents were not kept: the result has ",
+                                                              bytes, " bytes, at most ", kMaxResultBytes, " are\"");
+    }
     is_news = true;
   }
   return is_news;

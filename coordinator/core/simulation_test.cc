@@ -407,7 +407,9 @@ class World {
       TY_CHECK_GE(task.state(), v1::TASK_STATE_READY);
       ranks += task.ranks_size();
     }
-    TY_CHECK_EQ(ranks, IsSearch(record.job().spec()) ? 1 : record.job().spec().world().max());
+    // A search has one rank, whatever its spec says, which is about its trials; and those of this one say nothing.
+    const v1::JobSpec& spec = record.job().spec();
+    TY_CHECK_EQ(ranks, IsSearch(spec) ? 1 : std::max(1, spec.world().max()));
   }
 
   void Stop(SimWorker& worker, uint64_t fence) {

@@ -187,7 +187,8 @@ class Search {
       task.is_search = assign.spec().has_prune_search();
       task.score = static_cast<int64_t>((assign.spec().seed() ^ assign.spec().training().steps() * 7919) % 100'003);
       if (!task.is_search) {
-        EXPECT_EQ(runs_[{assign.ref().job_uid(), assign.ref().attempt()}]++, 0) << "a trial ran twice";
+        const auto run = std::make_pair(assign.ref().job_uid(), assign.ref().attempt());
+        EXPECT_EQ(runs_[run]++, 0) << "a trial ran twice";
         EXPECT_EQ(assign.ref().attempt(), 1);
       }
       SendReport(task);
