@@ -4,6 +4,8 @@
 
 #include "base/overloaded.h"
 #include "worker/jobs/pretrain_job.h"
+#include "worker/jobs/prune_search_job.h"
+#include "worker/jobs/prune_task_job.h"
 #include "worker/jobs/qat_job.h"
 #include "worker/jobs/qoda_gan_job.h"
 #include "worker/jobs/study_job.h"
@@ -17,8 +19,8 @@ std::unique_ptr<Job> MakeJob(const spec::JobOptions& options) {
                         [&](const spec::PretrainOptions&) -> Made { return MakePretrainJob(options); },
                         [&](const spec::QatOptions&) -> Made { return MakeQatJob(options); },
                         [&](const spec::QodaGanOptions&) -> Made { return MakeQodaGanJob(options); },
-                        [&](const spec::PruneSearchOptions&) -> Made { return nullptr; },
-                        [&](const spec::PruneTaskOptions&) -> Made { return nullptr; },
+                        [&](const spec::PruneSearchOptions&) -> Made { return MakePruneSearchJob(options); },
+                        [&](const spec::PruneTaskOptions&) -> Made { return MakePruneTaskJob(options); },
                         [&](const spec::SelectDataOptions&) -> Made { return nullptr; },
                         [&](const spec::StudyOptions&) -> Made { return MakeStudyJob(options); },
                     },
