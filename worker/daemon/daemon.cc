@@ -37,7 +37,10 @@ Daemon::Daemon(DaemonOptions options, Spawner spawner, Metrics* metrics, FileLoc
       fences_(std::move(fences)),
       spool_(std::move(spool)),
       lease_(options_.clock->Monotonic()),
-      slots_(static_cast<size_t>(options_.cpu_slots)) {
+      slots_(static_cast<size_t>(options_.cpu_slots + options_.driver_slots)) {
+  for (size_t i = static_cast<size_t>(options_.cpu_slots); i < slots_.size(); ++i) {
+    slots_[i].type = v1::SLOT_TYPE_DRIVER;
+  }
   loop_.Watch(spawner_.fd(), EPOLLIN, [this](uint32_t) { OnSpawnEvents(); });
 }
 
@@ -52,7 +55,7 @@ absl::Status Daemon::TakeUpRecords() {
     for (const auto& [rank, process] : record.processes) {
       if (KillLeftOver(process.pid, process.start_ticks, options_.kill_timeout)) continue;
       for (const v1::RankStatus& status : record.report.ranks()) {
-        if (status.rank() != rank || status.slot() < 0 || status.slot() >= options_.cpu_slots) continue;
+        if (status.rank() != rank || !HasSlot(status.slot())) continue;
         Slot& slot = slots_[static_cast<size_t>(status.slot())];
         slot.is_healthy = false;
         slot.message = absl::StrCat("process group ", process.pid, " of ", TaskName(ref), " cannot be killed");

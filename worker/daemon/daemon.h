@@ -42,8 +42,9 @@ struct DaemonOptions {
   std::string job_root;   // absolute; shared by the workers of a job
   std::string data_root;  // absolute
   int cpu_slots = 1;
-  std::string host;     // name of this machine, for people
-  std::string address;  // where peers of a job reach it
+  int driver_slots = 8;  // numbered after the others; each takes one rank of a job that waits for its trials
+  std::string host;      // name of this machine, for people
+  std::string address;   // where peers of a job reach it
   std::map<std::string, std::string> labels;
   std::vector<std::string> runner;  // absolute program and arguments; --link_fd is added
   int64_t log_limit_bytes = int64_t{1} << 30;
@@ -91,6 +92,7 @@ class Daemon {
     std::unique_ptr<ProgressBuffer> progress;
     std::map<int, RankProcess> ranks;
     std::map<int64_t, v1::CheckpointManifest> commits;  // asked for by rank 0 and not answered yet
+    std::optional<v1::TrialGeneration> trials;          // the same, until all its outcomes are here
     uint64_t saved = 0;                                 // sequences of the report
     uint64_t sent = 0;
     uint64_t acked = 0;
@@ -100,6 +102,7 @@ class Daemon {
   };
 
   struct Slot {
+    v1::SlotType type = v1::SLOT_TYPE_CPU;
     bool is_healthy = true;
     std::string message;
   };
@@ -114,6 +117,7 @@ class Daemon {
   void OnMessage(uint64_t generation, v1::CoordinatorMessage message);
   void OnRegistered(const v1::Registered& registered);
   void OnCheckpointAck(const v1::CheckpointAck& ack);
+  void OnTrialsAck(const v1::TrialsAck& ack);
   void OnStop(const v1::StopTask& stop);
   v1::Register MakeRegister() const;
   void Send(v1::WorkerMessage message);
@@ -122,6 +126,7 @@ class Daemon {
   void SendReports(absl::Duration now);
   void SendProgress(Entry& entry);  // all there is
   void SendCommit(Entry& entry, const v1::CheckpointManifest& manifest);
+  void SendTrials(const Entry& entry);
 
   // daemon_tasks.cc: what happens to tasks.
   void OnAssign(const v1::Assign& assign);
@@ -140,6 +145,8 @@ class Daemon {
   Entry* FindEntry(const v1::AttemptRef& ref);
   TaskOptions TaskOptionsFor(const v1::JobSpec* spec) const;
   bool SlotIsBusy(int slot) const;
+  bool HasSlot(int slot) const { return slot >= 0 && slot < static_cast<int>(slots_.size()); }
+  void CountSlots();
 
   const DaemonOptions options_;
   EventLoop loop_;

@@ -32,7 +32,7 @@ v1::Register Daemon::MakeRegister() const {
   for (size_t i = 0; i < slots_.size(); ++i) {
     v1::WorkerSlot* slot = message.add_slots();
     slot->set_index(static_cast<int>(i));
-    slot->set_type(v1::SLOT_TYPE_CPU);
+    slot->set_type(slots_[i].type);
     slot->set_healthy(slots_[i].is_healthy && !is_draining_);
     slot->set_health_message(is_draining_ ? "the worker is draining" : slots_[i].message);
   }
@@ -125,6 +125,9 @@ void Daemon::OnMessage(uint64_t generation, v1::CoordinatorMessage message) {
     case v1::CoordinatorMessage::kCheckpointAck:
       OnCheckpointAck(message.checkpoint_ack());
       break;
+    case v1::CoordinatorMessage::kTrialsAck:
+      OnTrialsAck(message.trials_ack());
+      break;
     default:
       LogWarning("a message of the coordinator that this version does not know");
   }
@@ -154,6 +157,7 @@ void Daemon::OnRegistered(const v1::Registered& registered) {
     entry.progress->Rewind();
     entry.sent = 0;
     for (const auto& [step, manifest] : entry.commits) SendCommit(entry, manifest);
+    if (entry.trials) SendTrials(entry);
   }
   for (const v1::TaskDecision& decision : registered.decisions()) {
     Entry* entry = FindEntry(decision.ref());
@@ -198,6 +202,20 @@ void Daemon::OnCheckpointAck(const v1::CheckpointAck& ack) {
   rank->second.io->Send(command);
 }
 
+void Daemon::OnTrialsAck(const v1::TrialsAck& ack) {
+  Entry* entry = FindEntry(ack.ref());
+  if (entry == nullptr || ack.ref().attempt() != entry->task->ref().attempt()) return;
+  const v1::TrialOutcomes& outcomes = ack.outcomes();
+  // What comes again after the rank has everything is of no use to it.
+  if (!entry->trials || entry->trials->number() != outcomes.generation()) return;
+  if (outcomes.done() || outcomes.code() != 0) entry->trials.reset();
+  const auto rank = entry->ranks.find(0);
+  if (rank == entry->ranks.end() || rank->second.io == nullptr) return;
+  v1::RunnerCommand command;
+  *command.mutable_trial_outcomes() = outcomes;
+  rank->second.io->Send(command);
+}
+
 void Daemon::SendProgress(Entry& entry) {
   while (std::optional<v1::ProgressReport> report = entry.progress->Take(heartbeat_sequence_)) {
     v1::WorkerMessage message;
@@ -212,6 +230,13 @@ void Daemon::SendCommit(Entry& entry, const v1::CheckpointManifest& manifest) {
   v1::WorkerMessage message;
   *message.mutable_commit_checkpoint()->mutable_ref() = entry.task->ref();
   *message.mutable_commit_checkpoint()->mutable_manifest() = manifest;
+  Send(std::move(message));
+}
+
+void Daemon::SendTrials(const Entry& entry) {
+  v1::WorkerMessage message;
+  *message.mutable_run_trials()->mutable_ref() = entry.task->ref();
+  *message.mutable_run_trials()->mutable_generation() = *entry.trials;
   Send(std::move(message));
 }
 

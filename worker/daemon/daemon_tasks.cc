@@ -57,8 +57,8 @@ absl::Status Daemon::Admit(const v1::Assign& assign) {
   if (assign.ranks().empty()) return absl::InvalidArgumentError("an assignment without ranks");
   for (const v1::RankAssignment& rank : assign.ranks()) {
     const int slot = rank.slot();
-    if (slot < 0 || slot >= options_.cpu_slots) {
-      return absl::InvalidArgumentError(absl::StrCat("slot ", slot, " not in [0, ", options_.cpu_slots, ")"));
+    if (!HasSlot(slot)) {
+      return absl::InvalidArgumentError(absl::StrCat("slot ", slot, " not in [0, ", slots_.size(), ")"));
     }
     if (!slots_[static_cast<size_t>(slot)].is_healthy) {
       return absl::UnavailableError(
@@ -167,6 +167,7 @@ void Daemon::QueueLaunch(Entry& entry, int rank) {
   launch->set_job_dir(JoinPath(options_.job_root, assign.job_dir()));
   launch->set_data_root(options_.data_root);
   *launch->mutable_checkpoints() = assign.checkpoints();
+  *launch->mutable_artifacts() = assign.artifacts();
   launch->set_address(options_.address);
   for (int i = 0; i < assign.ranks_size(); ++i) {
     if (assign.ranks(i).rank() == rank) launch->set_local_rank(i);
@@ -258,6 +259,14 @@ void Daemon::OnReport(uint64_t fence, int rank, v1::RunnerReport report) {
       entry.commits[report.commit_checkpoint().step()] = report.commit_checkpoint();
       if (is_registered_) SendCommit(entry, report.commit_checkpoint());  // else at the next registration
       break;
+    case v1::RunnerReport::kTrials:
+      if (rank != 0) {
+        LogWarning("rank ", rank, " of ", TaskName(entry.task->ref()), " asks for trials; only rank 0 may");
+        break;
+      }
+      entry.trials = std::move(*report.mutable_trials());
+      if (is_registered_) SendTrials(entry);  // else at the next registration
+      break;
     case v1::RunnerReport::kFailure:
       entry.task->Failure(rank, report.failure(), wall);
       break;
@@ -304,7 +313,6 @@ void Daemon::Perform(Entry& entry) {
 }
 
 void Daemon::TickTasks(absl::Duration now) {
-  int busy = 0;
   for (auto it = tasks_.begin(); it != tasks_.end();) {
     Entry& entry = it->second;
     entry.task->Tick(options_.clock->Now(), now);
@@ -326,14 +334,28 @@ void Daemon::TickTasks(absl::Duration now) {
       Finish(entry);
       it = tasks_.erase(it);
     } else {
-      busy += static_cast<int>(entry.ranks.size());
       ++it;
     }
   }
-  int unhealthy = 0;
-  for (const Slot& slot : slots_) unhealthy += slot.is_healthy ? 0 : 1;
-  metrics_->SetSlots(options_.cpu_slots - busy, busy, unhealthy);
+  CountSlots();
   metrics_->SetLogSpool(spool_.bytes_on_disk(), spool_.lost_bytes());
+}
+
+void Daemon::CountSlots() {
+  Metrics::SlotCounts cpu{.free = options_.cpu_slots}, driver{.free = options_.driver_slots};
+  const auto counts_of = [&](const Slot& slot) -> Metrics::SlotCounts& {
+    return slot.type == v1::SLOT_TYPE_DRIVER ? driver : cpu;
+  };
+  for (const auto& [fence, entry] : tasks_) {
+    for (const v1::RankStatus& status : entry.task->report().ranks()) {
+      if (entry.ranks.count(status.rank()) == 0) continue;
+      Metrics::SlotCounts& counts = counts_of(slots_[static_cast<size_t>(status.slot())]);
+      --counts.free;
+      ++counts.busy;
+    }
+  }
+  for (const Slot& slot : slots_) counts_of(slot).unhealthy += slot.is_healthy ? 0 : 1;
+  metrics_->SetSlots(cpu, driver);
 }
 
 void Daemon::Finish(Entry& entry) {

@@ -139,6 +139,20 @@ class DaemonTest : public ::testing::Test {
     SetProto(message.mutable_stop()->mutable_grace(), grace);
     coordinator.Push(message);
   }
+  void SayOutcomes(uint64_t fence, int64_t generation, const std::vector<int>& indices, bool done, int code = 0) {
+    v1::CoordinatorMessage message;
+    *message.mutable_trials_ack()->mutable_ref() = coordinator.report(fence).ref();
+    v1::TrialOutcomes* outcomes = message.mutable_trials_ack()->mutable_outcomes();
+    outcomes->set_generation(generation);
+    outcomes->set_done(done);
+    outcomes->set_code(code);
+    for (const int index : indices) outcomes->add_outcomes()->set_index(index);
+    coordinator.Push(message);
+  }
+  bool WaitForLog(uint64_t fence, const std::string& text) {
+    return WaitUntil(
+        [&] { return coordinator.log(absl::StrCat("job", fence), 0, "stdout").find(text) != std::string::npos; });
+  }
   bool WaitForState(uint64_t fence, v1::TaskState state) {
     return WaitUntil([&] { return coordinator.state(fence) == state; });
   }
@@ -224,7 +238,7 @@ TEST_F(DaemonTest, SeriesOfARankComeWithItAndGoWithIt) {
   EXPECT_THAT(page, HasSubstr("trainyard_tokens_total{job=\"job5\",rank=\"0\"}"));
   EXPECT_THAT(page, HasSubstr("trainyard_goodput_seconds_total{category=\"data_wait\",job=\"job5\",rank=\"0\"} 0"));
   EXPECT_THAT(page, HasSubstr("trainyard_worker_coordinator_connected 1"));
-  EXPECT_THAT(page, HasSubstr("trainyard_worker_slots{state=\"busy\"} 1"));
+  EXPECT_THAT(page, HasSubstr("trainyard_worker_slots{state=\"busy\",type=\"cpu\"} 1"));
   StopTask(5, true, absl::Seconds(20));
   ASSERT_TRUE(WaitForState(5, v1::TASK_STATE_EXITED));
   EXPECT_TRUE(WaitUntil([&] { return Scrape(metrics->port()).find("job5") == std::string::npos; }));
@@ -415,6 +429,102 @@ TEST_F(DaemonTest, DrainStopsTasksReportsThemAndLeaves) {
   daemon.reset();
 }
 
+// CP-14: the daemon repeats the request until all is told, and then no more.
+TEST_F(DaemonTest, TrialsAreAskedForInEverySessionUntilTheirOutcomesAreComplete) {
+  Start();
+  Assign(5, {"ready trials:1 trials:2 result exit:0"});
+  StartTask(5);
+  ASSERT_TRUE(WaitUntil([&] { return coordinator.trial_requests().size() == 1; }));
+  const v1::RunTrials request = coordinator.trial_requests()[0];
+  EXPECT_EQ(request.ref().job_uid(), "job5");
+  EXPECT_EQ(request.ref().attempt(), 1);
+  EXPECT_EQ(request.ref().fence(), 5u);
+  EXPECT_EQ(request.generation().number(), 1);
+  EXPECT_EQ(request.generation().specs_size(), 3);
+  SayOutcomes(5, 1, {2}, false);
+  ASSERT_TRUE(WaitForLog(5, "generation 1: 2 more\n"));
+
+  // Not complete: the same request again, and everything may come again.
+  coordinator.Stop();
+  coordinator.Start();
+  ASSERT_TRUE(WaitUntil([&] { return coordinator.trial_requests().size() == 2; }));
+  EXPECT_EQ(coordinator.trial_requests()[1].SerializeAsString(), request.SerializeAsString());
+  SayOutcomes(5, 1, {0, 1, 2}, true);
+  ASSERT_TRUE(WaitForLog(5, "generation 1: 0 1 2 done\n"));
+  ASSERT_TRUE(WaitUntil([&] { return coordinator.trial_requests().size() == 3; }));
+  EXPECT_EQ(coordinator.trial_requests()[2].generation().number(), 2);
+
+  // What belongs to another attempt or to a generation that is over does not reach the rank.
+  v1::CoordinatorMessage other;
+  *other.mutable_trials_ack()->mutable_ref() = request.ref();
+  other.mutable_trials_ack()->mutable_ref()->set_attempt(2);
+  other.mutable_trials_ack()->mutable_outcomes()->set_generation(2);
+  other.mutable_trials_ack()->mutable_outcomes()->set_done(true);
+  coordinator.Push(other);
+  SayOutcomes(5, 1, {0, 1, 2}, true);
+  SayOutcomes(5, 2, {}, false, 9);
+  ASSERT_TRUE(WaitForState(5, v1::TASK_STATE_EXITED));
+  EXPECT_EQ(Exit(5, 0).reason(), "COMPLETED");
+  ASSERT_TRUE(WaitForLog(5, "<end>"));
+  EXPECT_EQ(coordinator.log("job5", 0, "stdout"),
+            "generation 1: 2 more\ngeneration 1: 0 1 2 done\ngeneration 2: refused 9\n<end>");
+  EXPECT_EQ(coordinator.trial_requests().size(), 3u);
+}
+
+TEST_F(DaemonTest, ATaskThatWaitsForTrialsCanBeStopped) {
+  Start();
+  Assign(5, {"ready trials:1"});
+  StartTask(5);
+  ASSERT_TRUE(WaitUntil([&] { return !coordinator.trial_requests().empty(); }));
+  StopTask(5, true, absl::Seconds(20));
+  ASSERT_TRUE(WaitForState(5, v1::TASK_STATE_EXITED));
+  EXPECT_EQ(Exit(5, 0).failure_class(), v1::FAILURE_CLASS_CONTROL);
+  coordinator.Stop();
+  coordinator.Start();
+  ASSERT_TRUE(WaitUntil([&] { return coordinator.registrations().size() >= 2; }));
+  const int heartbeats = coordinator.heartbeats();
+  ASSERT_TRUE(WaitUntil([&] { return coordinator.heartbeats() > heartbeats + 2; }));
+  EXPECT_EQ(coordinator.trial_requests().size(), 1u) << "asked for a task that is over";
+}
+
+// Two CPU slots (0 and 1), then the driver slots: busy with a task of their own, locked and fenced like the others.
+TEST_F(DaemonTest, DriverSlotsComeAfterTheOthersAndRunWhileThoseAreBusy) {
+  DaemonOptions options = Options();
+  options.driver_slots = 3;
+  Start(options);
+  const v1::Register registered = coordinator.registrations()[0];
+  ASSERT_EQ(registered.slots_size(), 5);
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_EQ(registered.slots(i).index(), i);
+    EXPECT_EQ(registered.slots(i).type(), i < 2 ? v1::SLOT_TYPE_CPU : v1::SLOT_TYPE_DRIVER);
+    EXPECT_TRUE(registered.slots(i).healthy());
+  }
+  Assign(5, {"ready train", "ready train"});
+  StartTask(5);
+  v1::CoordinatorMessage driver = AssignOf(6, {"artifacts ready train"}, absl::Seconds(20));
+  driver.mutable_assign()->mutable_ranks(0)->set_slot(4);
+  v1::ResolvedArtifact* artifact = driver.mutable_assign()->add_artifacts();
+  artifact->mutable_ref()->set_job("before");
+  artifact->mutable_ref()->set_artifact("model");
+  artifact->set_path("/jobs/before/model");
+  coordinator.Push(driver);
+  StartTask(6);
+  ASSERT_TRUE(WaitForState(6, v1::TASK_STATE_RUNNING));
+  EXPECT_TRUE(WaitForLog(6, "before/model /jobs/before/model\n"));
+  EXPECT_TRUE(FileExists(dir.Join("state/slot-4.lock")));
+  EXPECT_TRUE(WaitUntil([&] {
+    const std::string page = Scrape(metrics->port());
+    return page.find("trainyard_worker_slots{state=\"busy\",type=\"driver\"} 1") != std::string::npos &&
+           page.find("trainyard_worker_slots{state=\"free\",type=\"driver\"} 2") != std::string::npos &&
+           page.find("trainyard_worker_slots{state=\"free\",type=\"cpu\"} 0") != std::string::npos;
+  })) << Scrape(metrics->port());
+  v1::CoordinatorMessage beyond = AssignOf(7, {"ready"}, absl::Seconds(1));
+  beyond.mutable_assign()->mutable_ranks(0)->set_slot(5);
+  coordinator.Push(beyond);
+  ASSERT_TRUE(WaitForState(7, v1::TASK_STATE_EXITED));
+  EXPECT_THAT(Exit(7, 0).message(), HasSubstr("slot 5 not in [0, 5)"));
+}
+
 // The program itself, killed: nothing lives on, and the next start tells what happened.
 class KilledDaemonTest : public DaemonTest {
  protected:
@@ -498,7 +608,7 @@ TEST_F(KilledDaemonTest, LeavesNothingAndItsSuccessorReportsTheEnd) {
 int main(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
   std::vector<trainyard::daemon::Spawner> forked;
-  for (int i = 0; i < 12; ++i) {
+  for (int i = 0; i < 16; ++i) {
     auto spawner = trainyard::daemon::Spawner::Fork();
     TY_CHECK_OK(spawner);
     forked.push_back(*std::move(spawner));

@@ -29,7 +29,7 @@ struct Flags {
   std::string state_dir, job_root, data_root = ".", address, metrics_listen, runner, port_file;
   std::string log_level = "info";
   std::vector<std::string> labels;
-  int cpu_slots = 1;
+  int cpu_slots = 1, driver_slots = 8;
   int64_t log_limit_bytes = int64_t{1} << 30;
 };
 
@@ -88,6 +88,7 @@ int Run(const Flags& flags) {
   options.job_root = Absolute(flags.job_root.empty() ? JoinPath(flags.state_dir, "jobs") : flags.job_root);
   options.data_root = Absolute(flags.data_root);
   options.cpu_slots = flags.cpu_slots;
+  options.driver_slots = flags.driver_slots;
   options.host = HostName();
   options.address = flags.address.empty() ? AddressTowards(flags.coordinator) : flags.address;
   options.log_limit_bytes = flags.log_limit_bytes;
@@ -138,7 +139,8 @@ int Run(const Flags& flags) {
     if (!written.ok()) return Fail(written.message());
   }
   LogInfo("worker ", identity.worker_id, " (start ", identity.start_count, ", version ", kVersion, ") with ",
-          options.cpu_slots, " CPU slots at ", options.address, ", coordinator ", flags.coordinator,
+          options.cpu_slots, " CPU and ", options.driver_slots, " driver slots at ", options.address, ", coordinator ",
+          flags.coordinator,
           metrics_address.empty() ? "" : absl::StrCat(", metrics at http://", metrics_address, "/metrics"));
   const absl::Status end = (*daemon)->Run();
   if (!end.ok()) return Fail(end.message());
@@ -163,6 +165,10 @@ int main(int argc, char** argv) {
   app.add_option("--data_root", flags.data_root, "Where relative paths in job specs start")->capture_default_str();
   app.add_option("--cpu_slots", flags.cpu_slots, "CPU slots offered: ranks that may run at a time")
       ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  app.add_option("--driver_slots", flags.driver_slots,
+                 "Slots beside those for jobs that wait for trials, such as searches and studies")
+      ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   app.add_option("--address", flags.address,
                  "Address at which ranks on other hosts reach this one (default: the one "

@@ -57,9 +57,9 @@ constexpr std::pair<const char*, const char*> kTypeGauges[] = {{"quant_nmse_", "
 // A spec has at most 8 built-in layer types and 32 of its own.
 constexpr size_t kMostTypeSeries = 2 * 40;
 
-constexpr const char* kCategories[] = {
-    "productive", "init",         "data_wait", "checkpoint_save", "checkpoint_restore", "lost_progress",
-    "recovery",   "health_check", "other"};
+constexpr const char* kCategories[] = {"productive",         "init",          "data_wait", "checkpoint_save",
+                                       "checkpoint_restore", "lost_progress", "recovery",  "health_check",
+                                       "trials_wait",        "other"};
 
 class PrometheusMetrics final : public Metrics {
  public:
@@ -96,7 +96,7 @@ class PrometheusMetrics final : public Metrics {
                          .Name("trainyard_worker_ranks_ended_total")
                          .Help("Ranks that ended on this worker, by reason")
                          .Register(*registry_)),
-        slots_(GaugeFamily("worker_slots", "Slots of this worker by state")) {
+        slots_(GaugeFamily("worker_slots", "Slots of this worker by type and state")) {
     for (const auto& [value, name] : kGauges) {
       gauges_.emplace(value, &GaugeFamily(name, "Newest value of the training metric of this name"));
     }
@@ -120,9 +120,11 @@ class PrometheusMetrics final : public Metrics {
                        .Help("Bytes of runner logs given up before the coordinator had them")
                        .Register(*registry_)
                        .Add({});
-    free_ = &slots_.Add({{"state", "free"}});
-    busy_ = &slots_.Add({{"state", "busy"}});
-    unhealthy_ = &slots_.Add({{"state", "unhealthy"}});
+    for (auto& [type, gauges] : {std::pair{"cpu", &cpu_}, std::pair{"driver", &driver_}}) {
+      gauges->free = &slots_.Add({{"type", type}, {"state", "free"}});
+      gauges->busy = &slots_.Add({{"type", type}, {"state", "busy"}});
+      gauges->unhealthy = &slots_.Add({{"type", type}, {"state", "unhealthy"}});
+    }
     GaugeFamily("worker_build_info", "1; the labels tell what runs").Add({{"version", kVersion}}).Set(1);
   }
 
@@ -228,10 +230,9 @@ class PrometheusMetrics final : public Metrics {
   void SetConnected(bool connected) override { connected_->Set(connected ? 1 : 0); }
   void SessionOpened() override { sessions_->Increment(); }
   void HeartbeatRoundTrip(absl::Duration time) override { round_trip_->Observe(absl::ToDoubleSeconds(time)); }
-  void SetSlots(int free, int busy, int unhealthy) override {
-    free_->Set(free);
-    busy_->Set(busy);
-    unhealthy_->Set(unhealthy);
+  void SetSlots(const SlotCounts& cpu, const SlotCounts& driver) override {
+    cpu_.Set(cpu);
+    driver_.Set(driver);
   }
   void SetLogSpool(int64_t bytes_on_disk, int64_t lost_bytes) override {
     spool_bytes_->Set(static_cast<double>(bytes_on_disk));
@@ -308,7 +309,16 @@ class PrometheusMetrics final : public Metrics {
   Family<Counter>& ranks_ended_;
   Family<Gauge>& slots_;
   std::map<std::string, Family<Gauge>*> gauges_, type_gauges_;
-  Gauge *connected_, *spool_bytes_, *free_, *busy_, *unhealthy_;
+  struct SlotGauges {
+    void Set(const SlotCounts& counts) {
+      free->Set(counts.free);
+      busy->Set(counts.busy);
+      unhealthy->Set(counts.unhealthy);
+    }
+    Gauge *free = nullptr, *busy = nullptr, *unhealthy = nullptr;
+  };
+  SlotGauges cpu_, driver_;
+  Gauge *connected_, *spool_bytes_;
   Counter *sessions_, *spool_lost_;
   Histogram* round_trip_;
   std::map<std::pair<std::string, int>, Rank> ranks_;

@@ -44,7 +44,10 @@ class Metrics {
   virtual void SetConnected(bool connected) = 0;
   virtual void SessionOpened() = 0;
   virtual void HeartbeatRoundTrip(absl::Duration time) = 0;
-  virtual void SetSlots(int free, int busy, int unhealthy) = 0;
+  struct SlotCounts {
+    int free = 0, busy = 0, unhealthy = 0;
+  };
+  virtual void SetSlots(const SlotCounts& cpu, const SlotCounts& driver) = 0;
   virtual void SetLogSpool(int64_t bytes_on_disk, int64_t lost_bytes) = 0;
   // `reason` of the exit record: an enumeration.
   virtual void RankEnded(const std::string& reason) = 0;

@@ -20,6 +20,9 @@ void Inbox::Put(v1::RunnerCommand command) {
     case v1::RunnerCommand::kCheckpointReply:
       replies_[command.checkpoint_reply().step()] = command.checkpoint_reply();
       break;
+    case v1::RunnerCommand::kTrialOutcomes:
+      trial_outcomes_.push_back(std::move(*command.mutable_trial_outcomes()));
+      break;
     default:
       break;
   }
@@ -64,6 +67,15 @@ absl::Status Inbox::WaitCommit(int64_t step, absl::Duration timeout) {
     }
     changed_.WaitFor(&mutex_, kLook);
   }
+}
+
+std::optional<v1::TrialOutcomes> Inbox::TakeTrialOutcomes(absl::Duration timeout) {
+  MutexLock lock(&mutex_);
+  if (trial_outcomes_.empty()) changed_.WaitFor(&mutex_, timeout);
+  if (trial_outcomes_.empty()) return std::nullopt;
+  v1::TrialOutcomes next = std::move(trial_outcomes_.front());
+  trial_outcomes_.pop_front();
+  return next;
 }
 
 }  // namespace trainyard::runner

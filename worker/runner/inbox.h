@@ -1,6 +1,7 @@
 // What the daemon has said, for the main thread and the checkpoint writer to wait for.
 #pragma once
 
+#include <deque>
 #include <map>
 #include <optional>
 
@@ -28,6 +29,8 @@ class Inbox {
   // The verdict on the commit of `step`: OK, or the coordinator's refusal. DeadlineExceeded after `timeout`, Cancelled
   // if the stop will not wait.
   absl::Status WaitCommit(int64_t step, absl::Duration timeout);
+  // The next word on trials; nothing if none comes within `timeout`.
+  std::optional<v1::TrialOutcomes> TakeTrialOutcomes(absl::Duration timeout);
 
  private:
   // Looks again at least this often, as a stop may come by a signal.
@@ -39,6 +42,7 @@ class Inbox {
   std::optional<v1::Launch> launch_ ABSL_GUARDED_BY(mutex_);
   std::optional<v1::StartTraining> start_ ABSL_GUARDED_BY(mutex_);
   std::map<int64_t, v1::CheckpointReply> replies_ ABSL_GUARDED_BY(mutex_);
+  std::deque<v1::TrialOutcomes> trial_outcomes_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace trainyard::runner

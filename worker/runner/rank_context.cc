@@ -20,6 +20,7 @@ absl::string_view CategoryOf(absl::string_view section) {
   if (section == "restore") return "checkpoint_restore";
   if (section == "recover") return "recovery";
   if (section == "health") return "health_check";
+  if (section == "trials") return "trials_wait";
   return "other";
 }
 
@@ -83,6 +84,11 @@ void RankContext::EnterSection(absl::string_view section) {
     report = MakeReport();
   }
   report_(report);
+}
+
+std::string RankContext::section() {
+  MutexLock lock(&mutex_);
+  return section_;
 }
 
 void RankContext::SetStep(int64_t step, int64_t total_steps) {

@@ -23,12 +23,16 @@ class RankContext final : public jobs::JobContext {
 
   // Once the ranks are connected; both are borrowed.
   void Connected(comm::Communicator* data, comm::Communicator* control);
+  // For rank 0 of a kind that asks for trials, once it is connected; borrowed.
+  void OfferTrials(jobs::Trials* trials) { trials_ = trials; }
 
   const jobs::JobPlace& place() const override { return place_; }
   comm::Communicator* communicator() override { return data_; }
   bool ShouldStop() override;
   absl::StatusOr<bool> AgreeToStop() override;
+  jobs::Trials* trials() override { return trials_; }
   void EnterSection(absl::string_view section) override;
+  std::string section();
 
   // Reports the end of a unit. Adds `extra` and, unless the job gave it, step_seconds to the unit's metrics.
   void ReportUnit(const jobs::UnitResult& unit, const std::map<std::string, double>& extra);
@@ -46,6 +50,7 @@ class RankContext final : public jobs::JobContext {
   Clock* const clock_;
   comm::Communicator* data_ = nullptr;
   comm::Communicator* control_ = nullptr;
+  jobs::Trials* trials_ = nullptr;
 
   Mutex mutex_;
   std::string section_ ABSL_GUARDED_BY(mutex_) = "prepare";

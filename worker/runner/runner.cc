@@ -16,11 +16,13 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "proto/spec/references.h"
 #include "worker/ckpt/checkpointer.h"
 #include "worker/comm/rendezvous.h"
 #include "worker/runner/fault.h"
 #include "worker/runner/inbox.h"
 #include "worker/runner/link.h"
+#include "worker/runner/link_trials.h"
 #include "worker/runner/loop.h"
 #include "worker/runner/rank_context.h"
 #include "worker/runner/restore.h"
@@ -82,7 +84,16 @@ class Rank {
             launch_.ref().attempt(), ", fence ", launch_.ref().fence());
     where_ = "spec";
     TY_ASSIGN_OR_RETURN(options_, spec::ParseJob(launch_.spec()));
+    TY_RETURN_IF_ERROR(ResolveReferences());
+    if (spec::IsDriver(options_.kind) && launch_.world_size() != 1) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a job of kind ", spec::KindName(launch_.spec()), " has one rank, not ", launch_.world_size()));
+    }
     TY_ASSIGN_OR_RETURN(std::unique_ptr<jobs::Job> job, make_job(options_));
+    if (job == nullptr) {
+      return absl::UnimplementedError(
+          absl::StrCat("this version cannot run jobs of kind ", spec::KindName(launch_.spec())));
+    }
     job_ = std::move(job);
     TY_RETURN_IF_ERROR(Prepare());
     const absl::StatusOr<v1::StartTraining> start = inbox_->WaitStart();
@@ -103,6 +114,15 @@ class Rank {
   void Report(const v1::RunnerReport& report) {
     const absl::Status sent = link_->Send(report);
     if (!sent.ok()) LogDebug("report not sent: ", sent.message());  // the link's reader ends the process
+  }
+
+  absl::Status ResolveReferences() {
+    for (const v1::ResolvedArtifact& artifact : launch_.artifacts()) {
+      const std::string& name = artifact.ref().artifact();
+      spec::ResolveReference(artifact.ref().job(), name.empty() ? std::string("model") : name, artifact.path(),
+                             &options_);
+    }
+    return spec::CheckResolved(options_);
   }
 
   absl::Status Prepare() {
@@ -167,6 +187,11 @@ class Rank {
     }
     if (stop_->abandoned()) Abort();  // it came while we connected
     context_->Connected(communicators_.data.get(), communicators_.control.get());
+    if (spec::IsDriver(options_.kind) && launch_.rank() == 0) {
+      trials_ = std::make_unique<LinkTrials>(context_.get(), inbox_,
+                                             [this](const v1::RunnerReport& report) { Report(report); });
+      context_->OfferTrials(trials_.get());
+    }
 
     where_ = "restore";
     context_->EnterSection("restore");
@@ -240,6 +265,7 @@ class Rank {
   spec::JobOptions options_;
   RestoreOptions restore_;
   std::unique_ptr<RankContext> context_;
+  std::unique_ptr<LinkTrials> trials_;
   std::unique_ptr<jobs::Job> job_;  // ends before the context
   std::unique_ptr<comm::Rendezvous> rendezvous_;
   Mutex communicators_mutex_;  // against Abort while they are set

@@ -1,7 +1,7 @@
 // One rank, from its first word with the daemon to its exit code.
 //
-//   Launch -> parse the spec -> Prepare -> restore -> rendezvous -> READY ... StartTraining -> connect -> agree on the
-//   restored step -> the loop -> result or stop
+//   Launch -> parse the spec, put paths in the place of references -> Prepare -> restore -> rendezvous -> READY ...
+//   StartTraining -> connect -> agree on the restored step -> the loop -> result or stop
 #pragma once
 
 #include <functional>

@@ -87,6 +87,9 @@ class FakeCoordinator::Service final : public v1::Workers::Service {
         commits_.emplace(ack->step(), losses.empty() ? 0 : losses.rbegin()->first);
         break;
       }
+      case v1::WorkerMessage::kRunTrials:
+        trial_requests_.push_back(message.run_trials());
+        return {};
       default:
         return {};
     }
@@ -115,6 +118,7 @@ class FakeCoordinator::Service final : public v1::Workers::Service {
   std::map<std::string, std::map<int64_t, double>> metrics_ ABSL_GUARDED_BY(mutex_);
   std::map<std::tuple<std::string, int, std::string>, Log> logs_ ABSL_GUARDED_BY(mutex_);
   std::map<int64_t, int64_t> commits_ ABSL_GUARDED_BY(mutex_);
+  std::vector<v1::RunTrials> trial_requests_ ABSL_GUARDED_BY(mutex_);
   int heartbeats_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
@@ -178,6 +182,11 @@ std::map<int64_t, double> FakeCoordinator::metric(const std::string& name) const
 std::map<int64_t, int64_t> FakeCoordinator::commits() const {
   MutexLock lock(&service_->mutex_);
   return service_->commits_;
+}
+
+std::vector<v1::RunTrials> FakeCoordinator::trial_requests() const {
+  MutexLock lock(&service_->mutex_);
+  return service_->trial_requests_;
 }
 
 int FakeCoordinator::heartbeats() const {

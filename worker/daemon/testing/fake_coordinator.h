@@ -41,6 +41,8 @@ class FakeCoordinator {
   std::map<int64_t, double> metric(const std::string& name) const;
   // For each step whose checkpoint was to be committed: the newest step whose metrics had come before that message.
   std::map<int64_t, int64_t> commits() const;
+  // Every request for trials, in order of arrival; nothing is answered by itself.
+  std::vector<v1::RunTrials> trial_requests() const;
   int heartbeats() const;
 
  private:

@@ -3,6 +3,9 @@
 //   steps:<n>        reports steps 1..n, 1 ms apart
 //   train            reports steps until it is stopped, then exits 0
 //   checkpoint       asks to commit step 10, prints and sends the verdict as a metric "verdict"
+//   trials:<n>       asks for generation n of three trials and waits for all outcomes, a refusal or a stop; prints each
+//                    message as "generation <n>: <indices> done|more|refused <code>"
+//   artifacts        prints what references mean: "<job>/<artifact> <path>"
 //   print:<n>        writes n numbered lines to stdout
 //   child            starts a sleeping child and prints its pid
 //   deaf             ignores StopRunner and SIGTERM from here on
@@ -67,6 +70,34 @@ void Step(Link& link, int64_t step, double verdict = -1) {
   link.Send(report).IgnoreError();
 }
 
+void AskForTrials(Link& link, Inbox& inbox, int number) {
+  v1::RunnerReport report;
+  report.mutable_trials()->set_number(number);
+  for (int i = 0; i < 3; ++i) report.mutable_trials()->add_specs()->set_name("trial");
+  link.Send(report).IgnoreError();
+  size_t seen = 0;
+  while (!stopped) {
+    v1::TrialOutcomes news;
+    {
+      MutexLock lock(&inbox.mutex);
+      if (seen == inbox.commands.size()) {
+        inbox.changed.WaitFor(&inbox.mutex, absl::Milliseconds(5));
+        continue;
+      }
+      const v1::RunnerCommand& command = inbox.commands[seen++];
+      if (!command.has_trial_outcomes()) continue;
+      news = command.trial_outcomes();
+    }
+    if (news.generation() != number) continue;
+    std::printf("generation %d:", number);
+    for (const v1::TrialOutcome& outcome : news.outcomes()) std::printf(" %d", outcome.index());
+    if (news.code() != 0) std::printf(" refused %d", news.code());
+    std::printf("%s\n", news.code() != 0 ? "" : news.done() ? " done" : " more");
+    std::fflush(stdout);
+    if (news.done() || news.code() != 0) return;
+  }
+}
+
 int Run(int fd) {
   signal(SIGTERM, OnTerminate);
   auto* inbox = new Inbox();
@@ -112,6 +143,15 @@ int Run(int fd) {
       link.Send(report).IgnoreError();
       const v1::RunnerCommand reply = Wait(*inbox, v1::RunnerCommand::kCheckpointReply);
       Step(link, 10, reply.checkpoint_reply().code());
+    } else if (verb == "trials") {
+      AskForTrials(link, *inbox, count);
+      if (stopped) return 0;
+    } else if (verb == "artifacts") {
+      for (const v1::ResolvedArtifact& artifact : launch.artifacts()) {
+        std::printf("%s/%s %s\n", artifact.ref().job().c_str(), artifact.ref().artifact().c_str(),
+                    artifact.path().c_str());
+      }
+      std::fflush(stdout);
     } else if (verb == "print") {
       for (int i = 0; i < count; ++i) std::printf("line %d\n", i);
       std::fflush(stdout);
