@@ -150,11 +150,13 @@ void Core::Reconcile(WorkerEntry& worker, bool same_incarnation, const v1::Regis
   std::set<uint64_t> reported;
   for (const v1::TaskReport& task : message.tasks()) reported.insert(task.ref().fence());
 
-  std::set<std::pair<std::string, uint64_t>> missing;  // (job, fence) that we believe to be there
+  // (fence, job) that we believe to be there. By fence, since a worker refuses one that is smaller than any it has
+  // seen.
+  std::set<std::pair<uint64_t, std::string>> missing;
   for (const auto& [slot, holder] : worker.held) {
-    if (!holder.is_foreign && !reported.contains(holder.fence)) missing.insert({holder.uid, holder.fence});
+    if (!holder.is_foreign && !reported.contains(holder.fence)) missing.insert({holder.fence, holder.uid});
   }
-  for (const auto& [uid, fence] : missing) {
+  for (const auto& [fence, uid] : missing) {
     JobEntry& entry = *FindEntry(uid);
     TaskRecord* task = FindTask(entry, worker.record.worker_id(), fence);
     TY_CHECK(task != nullptr);

@@ -44,7 +44,7 @@ TEST(TrialNamesTest, NamesAreLabelsHoweverLongTheParents) {
   EXPECT_NE(taken, "search-g3-17");
   EXPECT_TRUE(spec::IsLabel(taken));
   // Cut at a hyphen, and two long names that begin alike.
-  for (const std::string parent :
+  for (const std::string& parent :
        {std::string(63, 'a'), std::string(40, 'a') + std::string(10, '-') + "bcdefghijklmn"}) {
     const std::string name = TrialName(parent, "u", 1'000'000, 9999, false);
     EXPECT_TRUE(spec::IsLabel(name)) << name;
