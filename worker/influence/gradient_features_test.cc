@@ -4,12 +4,20 @@
 
 #include "base/testing/status_matchers.h"
 #include "gtest/gtest.h"
+#include "kernels/tangent/random_direction.h"
 
 namespace trainyard::influence {
 namespace {
 
 using kernels::DType;
 using ::testing::HasSubstr;
+
+// All of what the patterns choose, unprojected.
+spec::SelectionGradientOptions Unprojected() {
+  spec::SelectionGradientOptions options;
+  options.projection = spec::SelectionProjection::kNone;
+  return options;
+}
 
 struct Model {
   Model() {
@@ -64,8 +72,11 @@ double Inner(const std::vector<float>& a, const std::vector<float>& b) {
 // gradient times the direction. The normaliser and the labels are inside.
 TEST(GradientFeaturesTest, GradientIsTheSlopeOfTheMeanLossOverTheLabels) {
   Model model;
-  const std::unique_ptr<GradientFeatures> features =
-      model.Features({.parameters = {"*down*", "layers.0.qkv.weight"}, .projection = spec::SelectionProjection::kNone});
+  const std::unique_ptr<GradientFeatures> features = [&] {
+    spec::SelectionGradientOptions options = Unprojected();
+    options.parameters = {"*down*", "layers.0.qkv.weight"};
+    return model.Features(options);
+  }();
   EXPECT_EQ(features->element_count(), 2 * 16 * 24 + 32 * 16);
   std::vector<float> gradient(static_cast<size_t>(features->element_count()));
   features->Gradient(kSample, gradient.data(), model.stream);
@@ -102,7 +113,11 @@ TEST(GradientFeaturesTest, GradientIsTheSlopeOfTheMeanLossOverTheLabels) {
 
 TEST(GradientFeaturesTest, FeaturesHaveUnitNormAndKeepTheNormBeside) {
   Model model;
-  const std::unique_ptr<GradientFeatures> features = model.Features({.projection_dim = 1 << 20});
+  const std::unique_ptr<GradientFeatures> features = [&] {
+    spec::SelectionGradientOptions options;
+    options.projection_dim = 1 << 20;
+    return model.Features(options);
+  }();
   std::vector<float> gradient(static_cast<size_t>(features->element_count()));
   features->Gradient(kSample, gradient.data(), model.stream);
   std::vector<float> feature(static_cast<size_t>(features->feature_size()));
@@ -113,8 +128,9 @@ TEST(GradientFeaturesTest, FeaturesHaveUnitNormAndKeepTheNormBeside) {
 
 TEST(GradientFeaturesTest, OptimizersScaleIsAppliedBeforeTheNormalisation) {
   Model model;
-  const std::unique_ptr<GradientFeatures> features = model.Features({.projection = spec::SelectionProjection::kNone});
-  OptimizerState state{.adam = {.beta1 = 0.9, .beta2 = 0.99, .epsilon = 1e-6, .weight_decay = 0, .steps = 4}};
+  const std::unique_ptr<GradientFeatures> features = model.Features(Unprojected());
+  OptimizerState state;
+  state.adam = {.beta1 = 0.9, .beta2 = 0.99, .epsilon = 1e-6, .weight_decay = 0, .steps = 4};
   std::vector<std::vector<float>> memory;
   for (const kernels::TensorView& weight : model.weights.all) {
     for (int part = 0; part < 2; ++part) {
@@ -156,9 +172,12 @@ TEST(GradientFeaturesTest, OptimizersScaleIsAppliedBeforeTheNormalisation) {
 
 TEST(GradientFeaturesTest, AMaskKeepsItsNumberOfElements) {
   Model model;
-  const std::unique_ptr<GradientFeatures> all = model.Features({.projection = spec::SelectionProjection::kNone});
-  const std::unique_ptr<GradientFeatures> some =
-      model.Features({.mask_elements = 100, .projection = spec::SelectionProjection::kNone});
+  const std::unique_ptr<GradientFeatures> all = model.Features(Unprojected());
+  const std::unique_ptr<GradientFeatures> some = [&] {
+    spec::SelectionGradientOptions options = Unprojected();
+    options.mask_elements = 100;
+    return model.Features(options);
+  }();
   EXPECT_EQ(some->element_count(), 100);
   std::vector<float> whole(static_cast<size_t>(all->element_count())), part(100);
   all->Gradient(kSample, whole.data(), model.stream);

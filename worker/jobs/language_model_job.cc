@@ -28,14 +28,14 @@ absl::Status LanguageModelJob::Prepare(JobContext& context) {
   context_ = &context;
   const JobPlace& place = context.place();
   TY_ASSIGN_OR_RETURN(PretrainSetup setup, SetUpPretrain(options_, place.data_root, place.rank, place.world_size));
-  TY_ASSIGN_OR_RETURN(data::Loader loader, data::Loader::Open(setup.loader));
-  loader_ = std::make_unique<data::Loader>(std::move(loader));
-  if (setup.trainer.config.eos_ids.empty() && loader_->dataset().end_of_text_id >= 0) {
-    setup.trainer.config.eos_ids = {loader_->dataset().end_of_text_id};
+  TY_ASSIGN_OR_RETURN(rows_, OpenRows(setup));
+  data_directory_ = setup.loader.directory;
+  if (setup.trainer.config.eos_ids.empty() && rows_->end_of_text_id() >= 0) {
+    setup.trainer.config.eos_ids = {rows_->end_of_text_id()};
   }
-  if (loader_->validation_windows() == 0 && place.rank == 0) {
-    LogWarning(setup.loader.directory, ": no validation window of ", setup.loader.sequence_length,
-               " tokens: there will be no evaluation");
+  if (rows_->validation_rows() == 0 && place.rank == 0) {
+    LogWarning(setup.loader.directory, ": no validation ", setup.reads_samples ? "sample" : "window", " of ",
+               setup.loader.sequence_length, " tokens: there will be no evaluation");
   }
   weights_directory_ = std::move(setup.weights_directory);
   TY_ASSIGN_OR_RETURN(trainer_, train::Trainer::Create(setup.trainer));
@@ -74,23 +74,24 @@ absl::Status LanguageModelJob::Save(ckpt::CheckpointWriter& writer) {
     for (const comm::NamedState& state : exchange->replicated_state()) writer.AddTensor(state.name, state.tensor);
     writer.AddText("exchange", exchange->Text());
   }
-  const data::LoaderPosition position = loader_->position();
+  const data::LoaderPosition position = rows_->position();
   writer.AddText("trainer", trainer_->StateText());
   writer.AddText("loader", absl::StrCat(position.epoch, " ", position.next_sample));
-  writer.AddText("loader_fingerprint", loader_->Fingerprint());
+  writer.AddText("loader_fingerprint", rows_->Fingerprint());
   writer.AddText("last_loss", absl::StrFormat("%.17g", last_loss_));
   // For tools that open a checkpoint without the job.
   writer.AddText("config", model::ToConfigJson(config_, "float32"));
-  writer.AddText("data_directory", JoinPath(context_->place().data_root, options_.data.path));
+  writer.AddText("data_directory", data_directory_);
   return absl::OkStatus();
 }
 
 absl::Status LanguageModelJob::Restore(ckpt::CheckpointReader& reader) {
   TY_ASSIGN_OR_RETURN(const std::string fingerprint, reader.Text("loader_fingerprint"));
-  if (fingerprint != loader_->Fingerprint()) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "data.path: ", options_.data.path, " is not the data set that the checkpoint of step ", reader.step(),
-        " was made with (fingerprint ", loader_->Fingerprint(), ", then ", fingerprint, ")"));
+  if (fingerprint != rows_->Fingerprint()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(options_.data.samples.empty() ? "data.path: " : "data.samples: ", data_directory_,
+                     " is not the data set that the checkpoint of step ", reader.step(), " was made with (fingerprint ",
+                     rows_->Fingerprint(), ", then ", fingerprint, ")"));
   }
   for (const optim::NamedTensor& tensor : trainer_->state()) {
     TY_RETURN_IF_ERROR(reader.ReadTensor(tensor.name, tensor.tensor));
@@ -118,7 +119,7 @@ absl::Status LanguageModelJob::Restore(ckpt::CheckpointReader& reader) {
       !absl::SimpleAtoi(numbers[1], &position.next_sample)) {
     return absl::DataLossError(absl::StrCat("loader position \"", loader, "\" is not two numbers"));
   }
-  return loader_->Restore(position);
+  return rows_->Restore(position);
 }
 
 absl::Status LanguageModelJob::Connect() {
@@ -137,7 +138,7 @@ bool LanguageModelJob::IsAlarm(const train::StepResult& result) const {
 absl::StatusOr<UnitResult> LanguageModelJob::RunUnit() {
   TY_RETURN_IF_ERROR(Connect());
   const absl::Duration begin = RealClock()->Monotonic();
-  TY_ASSIGN_OR_RETURN(const train::StepResult result, trainer_->Step(*loader_));
+  TY_ASSIGN_OR_RETURN(const train::StepResult result, trainer_->Step(*rows_));
   const double seconds = absl::ToDoubleSeconds(RealClock()->Monotonic() - begin);
   last_loss_ = result.loss;
 
@@ -184,10 +185,10 @@ absl::StatusOr<UnitResult> LanguageModelJob::RunUnit() {
 }
 
 absl::Status LanguageModelJob::Evaluate(std::optional<double>* loss) {
-  if (loader_->validation_windows() == 0) return absl::OkStatus();
+  if (rows_->validation_rows() == 0) return absl::OkStatus();
   context_->EnterSection("evaluate");
   absl::StatusOr<double> mean =
-      trainer_->Evaluate(*loader_, options_.training.evaluation.batches, [this] { return context_->AgreeToStop(); });
+      trainer_->Evaluate(*rows_, options_.training.evaluation.batches, [this] { return context_->AgreeToStop(); });
   if (mean.ok()) *loss = *mean;
   return absl::IsCancelled(mean.status()) ? absl::OkStatus() : mean.status();
 }
@@ -221,7 +222,7 @@ absl::StatusOr<v1::JobResult> LanguageModelJob::Finish() {
   const JobPlace& place = context_->place();
   if (place.rank != 0) return result;
   context_->EnterSection("export");
-  const std::string data_directory = JoinPath(place.data_root, options_.data.path);
+  const std::string& data_directory = data_directory_;
   const std::string directory = JoinPath(place.attempt_dir, "model");
   const model::NetworkTensors& weights = trainer_->DecodedWeights();
   TY_ASSIGN_OR_RETURN(int64_t bytes,

@@ -18,7 +18,7 @@
 #include <string>
 
 #include "proto/spec/job_options.h"
-#include "worker/data/loader.h"
+#include "worker/data/batch_source.h"
 #include "worker/jobs/job.h"
 #include "worker/model/config.h"
 #include "worker/train/exchange_metrics.h"
@@ -65,7 +65,8 @@ class LanguageModelJob : public Job {
   JobContext* context_ = nullptr;
   std::string weights_directory_;
   model::ModelConfig config_;
-  std::unique_ptr<data::Loader> loader_;
+  std::unique_ptr<data::BatchSource> rows_;
+  std::string data_directory_;  // has the tokenizer
   std::unique_ptr<train::Trainer> trainer_;
   double gemm_rate_ = 0;
   bool is_connected_ = false;

@@ -8,6 +8,7 @@
 #include "worker/jobs/prune_task_job.h"
 #include "worker/jobs/qat_job.h"
 #include "worker/jobs/qoda_gan_job.h"
+#include "worker/jobs/select_data_job.h"
 #include "worker/jobs/study_job.h"
 
 namespace trainyard::jobs {
@@ -21,7 +22,7 @@ std::unique_ptr<Job> MakeJob(const spec::JobOptions& options) {
                         [&](const spec::QodaGanOptions&) -> Made { return MakeQodaGanJob(options); },
                         [&](const spec::PruneSearchOptions&) -> Made { return MakePruneSearchJob(options); },
                         [&](const spec::PruneTaskOptions&) -> Made { return MakePruneTaskJob(options); },
-                        [&](const spec::SelectDataOptions&) -> Made { return nullptr; },
+                        [&](const spec::SelectDataOptions&) -> Made { return MakeSelectDataJob(options); },
                         [&](const spec::StudyOptions&) -> Made { return MakeStudyJob(options); },
                     },
                     options.kind);

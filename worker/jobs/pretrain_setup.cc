@@ -1,8 +1,11 @@
 #include "worker/jobs/pretrain_setup.h"
 
+#include <utility>
+
 #include "base/file.h"
 #include "base/status_macros.h"
 #include "proto/spec/references.h"
+#include "worker/data/sample_loader.h"
 #include "worker/model/hugging_face.h"
 
 namespace trainyard::jobs {
@@ -43,13 +46,27 @@ absl::StatusOr<PretrainSetup> SetUpPretrain(const spec::JobOptions& options, con
   setup.trainer.threads = options.world.threads_per_rank;
   setup.trainer.seed = seed;
 
-  setup.loader.directory = JoinPath(data_root, options.data.path);
+  // A selection is a sample set by now (spec::ResolveReference).
+  setup.reads_samples = !options.data.samples.empty();
+  setup.trainer.weighted_targets = setup.reads_samples;
+  setup.loader.directory = JoinPath(data_root, setup.reads_samples ? options.data.samples : options.data.path);
   setup.loader.sequence_length = options.data.sequence_length;
   setup.loader.rank = rank;
   setup.loader.world_size = world_size;
   setup.loader.seed = options.data.shuffle_seed.value_or(seed);
   setup.loader.vocab_size = static_cast<int32_t>(setup.trainer.config.vocab_size);
   return setup;
+}
+
+absl::StatusOr<std::unique_ptr<data::BatchSource>> OpenRows(const PretrainSetup& setup) {
+  std::unique_ptr<data::BatchSource> rows;
+  if (setup.reads_samples) {
+    TY_ASSIGN_OR_RETURN(rows, data::SampleLoader::Open(setup.loader));
+  } else {
+    TY_ASSIGN_OR_RETURN(data::Loader loader, data::Loader::Open(setup.loader));
+    rows = std::make_unique<data::Loader>(std::move(loader));
+  }
+  return rows;
 }
 
 }  // namespace trainyard::jobs
