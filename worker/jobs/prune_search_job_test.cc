@@ -158,12 +158,13 @@ TEST(PruneSearchJobTest, BeatsTheUniformGenomeAndNeverLosesItsBest) {
   const v1::JobSpec spec = SpecOf({{"train_tokens: 100", "train_tokens: 0"},
                                    {"train_tokens: 200", "train_tokens: 0"},
                                    {"generations: 3", "generations: 8 resample: false"},
-                                   {"evaluation_tokens: 200", "evaluation_tokens: 400"},
-                                   {"evaluation_tokens: 400", "evaluation_tokens: 1000"},
+                                   {"evaluation_tokens: 200", "evaluation_tokens: 1000"},
+                                   {"evaluation_tokens: 400", "evaluation_tokens: 4000"},
+                                   {"target_level: 2", "target_parameters: 100000"},
                                    {"offspring: 5", "offspring: 8"},
                                    {"survivors: 2", "survivors: 4"},
                                    {"evaluation_batches: 4",
-                                    "evaluation_batches: 16 baselines: PRUNE_BASELINE_UNIFORM baselines: "
+                                    "evaluation_batches: 21 baselines: PRUNE_BASELINE_UNIFORM baselines: "
                                     "PRUNE_BASELINE_SPDY baselines: PRUNE_BASELINE_MAGNITUDE baselines: "
                                     "PRUNE_BASELINE_DEPTH"}});
   Driver driver(spec, dir.path(), 1, &trials);
@@ -224,20 +225,18 @@ TEST(PruneSearchJobTest, BeatsTheUniformGenomeAndNeverLosesItsBest) {
                                                                                   .vocab_size = 257}));
   const prune::ParameterTable parameters =
       prune::ParametersOf(dense.config, {0, 16, 32, 48, 64}, {0, 32, 64, 96, 128}, true);
-  const prune::Genome start = prune::UniformGenome(4, 2);
-  prune::Evolution evolution({.mutation = {.levels = 5,
-                                           .parameters = &parameters,
-                                           .target_parameters = parameters.Count(start),
-                                           .tolerance = 0.01},
-                              .offspring = 8,
-                              .survivors = {4, 1},
-                              .seed = 5},
-                             start);
+  ASSERT_OK_AND_ASSIGN(const prune::Genome start, prune::GenomeForParameters(parameters, 100000, 0.01));
+  prune::Evolution evolution(
+      {.mutation = {.levels = 5, .parameters = &parameters, .target_parameters = 100000, .tolerance = 0.01},
+       .offspring = 8,
+       .survivors = {4, 1},
+       .seed = 5},
+      start);
   prune::DistanceMeter meter(&dense, 32, 0, &stream);
   while (evolution.generation() < 8) {
     evolution.Begin();
     while (evolution.stage() != 0) {
-      const int64_t tokens = 1000;
+      const int64_t tokens = evolution.stage() == 1 ? 1000 : 4000;
       ASSERT_OK_AND_ASSIGN(const std::vector<prune::Document> documents, pool.Draw(5, 1, tokens, true));
       std::vector<std::optional<double>> fitness;
       for (const prune::Genome& candidate : evolution.candidates()) {
