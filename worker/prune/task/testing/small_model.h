@@ -47,7 +47,8 @@ class SmallModel {
     options.training.micro_batch = 8;
     train::testing::TinyTraining training(data_, options);
     last_loss_ = training.Steps(steps).back();
-    TY_CHECK_OK(model::ExportModel(options.config, training.trainer->weights().all, {.directory = dir_.path(), .tokenizer_source = data_.path()}));
+    TY_CHECK_OK(model::ExportModel(options.config, training.trainer->weights().all,
+                                   {.directory = dir_.path(), .tokenizer_source = data_.path()}));
     config_ = options.config;
   }
 
