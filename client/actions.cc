@@ -1,7 +1,9 @@
 #include <ostream>
 
+#include "absl/strings/str_cat.h"
 #include "base/ids.h"
 #include "client/commands.h"
+#include "client/trials.h"
 
 namespace trainyard::client {
 namespace {
@@ -39,7 +41,12 @@ int RunAction(JobAction action, const ActionOptions& options, Context& context) 
     } else if (context.settings.output == OutputFormat::kName) {
       context.out() << job->name() << "\n";
     } else if (!PrintAsData(context, *job)) {
-      context.out() << "job " << job->name() << " " << StateName(job->state()) << "\n";
+      context.out() << "job " << job->name() << " " << StateName(job->state());
+      if (const int open = OpenTrials(*job); action == JobAction::kCancel && open > 0) {
+        context.out() << ", and so " << (open == 1 ? "is its trial" : absl::StrCat("are its ", open, " trials"))
+                      << " that had not ended";
+      }
+      context.out() << "\n";
     }
   }
   return code;

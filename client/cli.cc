@@ -44,14 +44,15 @@ CLI::App* AddCommand(CLI::App& app, const std::string& name, const std::string& 
 
 void AddJobCommands(CLI::App& app, Selected& selected) {
   auto submit = std::make_shared<SubmitOptions>();
-  CLI::App* command = AddCommand(app, "submit", "Hand a job to the coordinator");
-  command->add_option("-f,--file", submit->file, "Job file: .yaml, .json or .textproto; - for stdin")->required();
+  CLI::App* command = AddCommand(app, "submit", "Hand the jobs of a file to the coordinator: all of them, or none");
+  command->add_option("-f,--file", submit->file, "Job file: .yaml, .json or .textproto; - for stdin. --- between jobs")
+      ->required();
   command->add_option("--set", submit->overrides, "path=value: replace a field, for example training.steps=100")
       ->allow_extra_args(false);
   command->add_option("--dry-run", submit->dry_run, "client: check the file only; server: ask the coordinator too")
       ->check(CLI::IsMember({"client", "server"}));
-  command->add_option("--request-id", submit->request_id, "Repeat with the same id to get the same job");
-  command->add_flag("-w,--watch", submit->watch, "Then watch it");
+  command->add_option("--request-id", submit->request_id, "Repeat with the same id to get the same jobs");
+  command->add_flag("-w,--watch", submit->watch, "Then watch it; of several jobs the last");
   command->callback([submit, &selected] {
     selected.needs_server = submit->dry_run != "client";
     selected.run = [submit](Context& context) { return RunSubmit(*submit, context); };
@@ -64,7 +65,17 @@ void AddJobCommands(CLI::App& app, Selected& selected) {
     one->callback(
         [job, run, &selected] { selected.run = [job, run](Context& context) { return run(*job, context); }; });
   };
-  add_one_job("get", "Show one job", RunGet);
+  auto get = std::make_shared<GetOptions>();
+  command = AddCommand(app, "get", "Show one job");
+  command->add_option("job", get->job, "Name or uid")->required();
+  auto* trials = command->add_flag("--trials", get->trials, "Its trials, counted by generation");
+  auto* generation = command->add_option("--generation", get->generation, "The trials of one generation, with results")
+                         ->check(CLI::PositiveNumber);
+  command->add_option("--document", get->document, "A document of its result, for example report: JSON as it is")
+      ->excludes(trials)
+      ->excludes(generation);
+  command->callback([get, &selected] { selected.run = [get](Context& context) { return RunGet(*get, context); }; });
+
   add_one_job("watch", "Follow a job's progress; Ctrl-C leaves it running", RunWatch);
   add_one_job("explain", "Why a job waits, or how it ended", RunExplain);
 
@@ -72,6 +83,8 @@ void AddJobCommands(CLI::App& app, Selected& selected) {
   command = AddCommand(app, "list", "Show jobs");
   command->add_option("--filter", list->filter, "Terms joined by AND: state=RUNNING, queue=q, label.team=nlp, kind=k");
   command->add_flag("-A,--all-namespaces", list->all_namespaces, "Of every namespace");
+  command->add_flag("--all", list->trials, "Trials too");
+  command->add_option("--parent", list->parent, "Only the trials of this job, name or uid");
   command->add_option("--limit", list->limit, "At most so many")->check(CLI::PositiveNumber);
   command->callback([list, &selected] { selected.run = [list](Context& c) { return RunList(*list, c); }; });
 
@@ -84,7 +97,7 @@ void AddJobCommands(CLI::App& app, Selected& selected) {
       selected.run = [options, action](Context& context) { return RunAction(action, *options, context); };
     });
   };
-  add_action("cancel", "End jobs, with a checkpoint if the grace allows", JobAction::kCancel);
+  add_action("cancel", "End jobs and their trials, with a checkpoint if the grace allows", JobAction::kCancel);
   add_action("suspend", "Take jobs off their slots until they are resumed", JobAction::kSuspend);
   add_action("resume", "Queue suspended jobs again", JobAction::kResume);
 }

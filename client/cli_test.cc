@@ -42,6 +42,19 @@ class FakeJobs final : public v1::Jobs::Service {
     response->set_deduplicated(submits.size() > 1 && submits.back().request_id() == submits[0].request_id());
     return grpc::Status::OK;
   }
+  grpc::Status SubmitBatch(grpc::ServerContext*, const v1::SubmitBatchRequest* request,
+                           v1::SubmitBatchResponse* response) override {
+    batches.push_back(*request);
+    if (!error.ok()) return ToGrpcStatus(error);
+    for (const v1::JobSpec& spec : request->specs()) {
+      v1::Job* made = response->add_jobs();
+      *made = job;
+      made->set_name(spec.name());
+      made->set_uid(absl::StrCat("u-", spec.name()));
+      *made->mutable_spec() = spec;
+    }
+    return grpc::Status::OK;
+  }
   grpc::Status Get(grpc::ServerContext*, const v1::GetRequest* request, v1::Job* response) override {
     if (!error.ok()) return ToGrpcStatus(error);
     if (request->job() != job.name() && request->job() != job.uid()) {
@@ -52,6 +65,10 @@ class FakeJobs final : public v1::Jobs::Service {
   }
   grpc::Status List(grpc::ServerContext*, const v1::ListRequest* request, v1::ListResponse* response) override {
     lists.push_back(*request);
+    if (!trials.empty()) {
+      for (const v1::Job& trial : trials) *response->add_jobs() = trial;
+      return grpc::Status::OK;
+    }
     *response->add_jobs() = job;
     if (request->page_token().empty()) {
       response->set_next_page_token("2");
@@ -101,6 +118,11 @@ class FakeJobs final : public v1::Jobs::Service {
     worker->set_worker_id("w-1");
     worker->set_state(v1::WORKER_STATE_READY);
     worker->add_slots()->set_state(v1::SLOT_STATE_FREE);
+    for (const v1::SlotState state : {v1::SLOT_STATE_FREE, v1::SLOT_STATE_BUSY}) {
+      auto* slot = worker->add_slots();
+      slot->set_type(v1::SLOT_TYPE_DRIVER);
+      slot->set_state(state);
+    }
     return grpc::Status::OK;
   }
   grpc::Status GetServerInfo(grpc::ServerContext*, const v1::GetServerInfoRequest*, v1::ServerInfo* info) override {
@@ -111,6 +133,8 @@ class FakeJobs final : public v1::Jobs::Service {
   v1::Job job;
   absl::Status error;
   std::vector<v1::SubmitRequest> submits;
+  std::vector<v1::SubmitBatchRequest> batches;
+  std::vector<v1::Job> trials;  // what List answers, if set
   std::vector<v1::ListRequest> lists;
   std::vector<v1::JobActionRequest> actions;
   std::vector<uint64_t> watches;
@@ -237,6 +261,164 @@ TEST_F(CliTest, WhatTheCoordinatorRefusesHasALineToo) {
   SetFieldViolations(&fake_.error, {{"training.steps", "10 is too many here"}});
   EXPECT_EQ(Run({"submit", "-f", file_}), 1);
   EXPECT_EQ(err_.str(), file_ + ":5:3: training.steps: 10 is too many here\n");
+}
+
+constexpr char kPipeline[] = R"(name: train
+model: {preset: llama-1m}
+data: {path: d, sequence_length: 64}
+training: {steps: 10}
+pretrain:
+---
+name: more
+depends_on: [outside]
+model:
+  artifact: train
+data: {path: d, sequence_length: 64}
+training: {steps: 10}
+pretrain:
+)";
+
+TEST_F(CliTest, AFileOfSeveralJobsGoesInOneCall) {
+  ASSERT_TRUE(WriteFileAtomic(file_, kPipeline).ok());
+  EXPECT_EQ(Run({"submit", "-f", file_, "-n", "team"}), 0) << err_.str();
+  EXPECT_EQ(out_.str(), "job train (u-train) queued\njob more (u-more) queued, after outside and train\n");
+  ASSERT_EQ(fake_.batches.size(), 1u);
+  EXPECT_EQ(fake_.submits.size(), 0u);
+  ASSERT_EQ(fake_.batches[0].specs_size(), 2);
+  EXPECT_EQ(fake_.batches[0].specs(1).model().artifact().job(), "train");
+  EXPECT_EQ(fake_.batches[0].specs(1).namespace_(), "team");
+  EXPECT_EQ(fake_.batches[0].request_id().size(), 36u);
+  EXPECT_EQ(Run({"submit", "-f", file_, "-q", "--request-id", "r"}), 0);
+  EXPECT_EQ(out_.str(), "u-train\nu-more\n");
+  EXPECT_EQ(fake_.batches[1].request_id(), "r");
+  EXPECT_EQ(Run({"submit", "-f", file_, "-o", "json"}), 0);
+  v1::SubmitBatchResponse response;
+  ASSERT_TRUE(google::protobuf::util::JsonStringToMessage(out_.str(), &response).ok()) << out_.str();
+  EXPECT_EQ(response.jobs_size(), 2);
+  EXPECT_EQ(Run({"submit", "-f", file_, "--dry-run=server"}), 0);
+  EXPECT_TRUE(fake_.batches.back().validate_only());
+  EXPECT_THAT(out_.str(), HasSubstr("would accept its 2 jobs"));
+}
+
+TEST_F(CliTest, WatchAfterSeveralJobsIsOfTheLast) {
+  ASSERT_TRUE(WriteFileAtomic(file_, kPipeline).ok());
+  v1::WatchResponse end = Event(1, v1::JOB_STATE_SUCCEEDED);
+  end.mutable_job()->set_uid("u-more");
+  end.mutable_job()->set_name("more");
+  fake_.watch_script = {{{end}, absl::OkStatus()}};
+  EXPECT_EQ(Run({"submit", "-f", file_, "--watch"}), 0) << err_.str();
+  EXPECT_THAT(err_.str(), HasSubstr("watching more, the last of 2 jobs"));
+  EXPECT_THAT(out_.str(), testing::EndsWith("job more succeeded\n"));
+}
+
+TEST_F(CliTest, ProblemsOfAllJobsOfAFileHaveTheirLines) {
+  ASSERT_TRUE(WriteFileAtomic(file_, kPipeline).ok());
+  EXPECT_EQ(Run({"submit", "-f", file_, "--set", "training.micro_batch=0"}), 2);
+  const std::string problem = "--set training.micro_batch=0: training.micro_batch: 0 not in";
+  EXPECT_THAT(err_.str(), HasSubstr(problem));
+  fake_.error = absl::InvalidArgumentError("bad");
+  SetFieldViolations(&fake_.error, {{"jobs[1].depends_on[0].job", "there is no job 'outside'"},
+                                    {"jobs[0].training.steps", "10 is too many here"},
+                                    {"", "too many jobs"}});
+  EXPECT_EQ(Run({"submit", "-f", file_}), 1);
+  EXPECT_EQ(err_.str(), "too many jobs\n" + file_ + ":4:12: training.steps: 10 is too many here\n" + file_ +
+                            ":8:14: depends_on[0].job: there is no job 'outside'\n");
+}
+
+TEST_F(CliTest, TrialsByGenerationAndOfOneGeneration) {
+  EXPECT_EQ(Run({"get", "tiny", "--trials"}), 0);
+  EXPECT_THAT(err_.str(), HasSubstr("has asked for no trials"));
+  clock_.StepWall(absl::Seconds(100));
+  for (int i = 1; i <= 12; ++i) {
+    v1::GenerationSummary* one = fake_.job.add_generations();
+    one->set_number(i);
+    one->set_total_count(16);
+    one->set_succeeded_count(15);
+    one->set_failed_count(1);
+    one->mutable_create_time()->set_seconds(1'700'000'000);
+    one->mutable_end_time()->set_seconds(1'700'000'007);
+  }
+  v1::GenerationSummary* newest = fake_.job.mutable_generations(11);
+  newest->set_label("stage 2");
+  newest->set_succeeded_count(9);
+  newest->set_running_count(4);
+  newest->set_waiting_count(2);
+  newest->clear_end_time();
+  EXPECT_EQ(Run({"get", "tiny", "--trials"}), 0);
+  EXPECT_THAT(out_.str(), testing::StartsWith("GENERATION  LABEL    TRIALS  WAITING  RUNNING  OK  FAILED  TIME\n"
+                                              "1           -        16      0        0        15  1       7s\n"));
+  EXPECT_THAT(out_.str(), testing::EndsWith("12          stage 2  16      2        4        9   1       1m 40s\n"));
+  EXPECT_EQ(Run({"get", "tiny", "--trials", "-o", "json"}), 0);
+  v1::Job told;
+  ASSERT_TRUE(google::protobuf::util::JsonStringToMessage(out_.str(), &told).ok()) << out_.str();
+  EXPECT_EQ(told.generations_size(), 12);
+  EXPECT_EQ(Run({"get", "tiny"}), 0);
+  EXPECT_THAT(out_.str(), HasSubstr("12 generations: 186 of 192 trials done, 4 running, 12 failed"));
+  EXPECT_THAT(out_.str(), HasSubstr("2 earlier ones: trainyard get tiny --trials\n"));
+  EXPECT_EQ(Run({"cancel", "tiny"}), 0);
+  EXPECT_EQ(out_.str(), "job tiny stopping, and so are its 6 trials that had not ended\n");
+  EXPECT_EQ(Run({"explain", "tiny"}), 0);
+  EXPECT_THAT(out_.str(), HasSubstr("Its generation 12 (stage 2): 10 of 16 trials done, 4 running, 1 failed."));
+
+  for (const int index : {1, 0}) {
+    v1::Job trial = fake_.job;
+    trial.clear_generations();
+    trial.set_uid(absl::StrCat("t-", index));
+    trial.set_kind("prune_task");
+    trial.set_parent_uid("u-1");
+    trial.set_generation(12);
+    trial.set_trial_index(index);
+    trial.set_state(index == 0 ? v1::JOB_STATE_SUCCEEDED : v1::JOB_STATE_FAILED);
+    trial.mutable_exit()->set_reason("NAN_LOSS");
+    trial.mutable_start_time()->set_seconds(1'700'000'000);
+    trial.mutable_end_time()->set_seconds(1'700'000'003);
+    (*trial.mutable_result()->mutable_values())["kl"] = 0.25;
+    fake_.trials.push_back(trial);
+  }
+  EXPECT_EQ(Run({"get", "tiny", "--generation", "12"}), 0);
+  EXPECT_EQ(out_.str(),
+            "TRIAL  STATE      KIND        TIME  UID  RESULT\n"
+            "0      succeeded  prune_task  3s    t-0  kl=0.25\n"
+            "1      failed     prune_task  3s    t-1  NAN_LOSS\n");
+  EXPECT_EQ(fake_.lists.back().filter(), "parent=u-1 AND generation=12");
+  EXPECT_TRUE(fake_.lists.back().include_trials());
+  EXPECT_EQ(Run({"get", "tiny", "--generation", "0"}), 2);
+  EXPECT_EQ(Run({"list", "--parent", "tiny", "--filter", "state=FAILED"}), 0);
+  EXPECT_EQ(fake_.lists.back().filter(), "parent=u-1 AND state=FAILED");
+  EXPECT_THAT(out_.str(), HasSubstr("12/0"));
+  EXPECT_EQ(Run({"list", "--parent", "other"}), 3);
+  EXPECT_EQ(Run({"list", "--all", "-q"}), 0);
+  EXPECT_TRUE(fake_.lists.back().include_trials());
+  EXPECT_EQ(fake_.lists.back().filter(), "");
+  EXPECT_EQ(Run({"list"}), 0);
+  EXPECT_FALSE(fake_.lists.back().include_trials());
+}
+
+TEST_F(CliTest, DocumentsOfTheResultComeAsTheyAre) {
+  EXPECT_EQ(Run({"get", "tiny", "--document", "report"}), 3);
+  EXPECT_THAT(err_.str(), HasSubstr("no document 'report'; the job is queued"));
+  (*fake_.job.mutable_result()->mutable_documents())["report"] = "{\"a\": [1, 2]}";
+  EXPECT_EQ(Run({"get", "tiny", "--document", "report", "-o", "yaml"}), 0);
+  EXPECT_EQ(out_.str(), "{\"a\": [1, 2]}\n");
+  EXPECT_EQ(Run({"get", "tiny", "--document", "fit"}), 3);
+  EXPECT_THAT(err_.str(), HasSubstr("it has report"));
+  EXPECT_EQ(Run({"get", "tiny"}), 0);
+  EXPECT_THAT(out_.str(), testing::ContainsRegex("documents +report"));
+  EXPECT_EQ(Run({"get", "tiny", "--document", "fit", "--trials"}), 2);
+}
+
+TEST_F(CliTest, WatchShowsHowFarTheGenerationIs) {
+  const v1::WatchResponse running = Event(1, v1::JOB_STATE_RUNNING);
+  v1::GenerationSummary* one = fake_.job.add_generations();  // no event tells it, so it is asked for
+  one->set_number(3);
+  one->set_total_count(8);
+  one->set_succeeded_count(2);
+  one->set_running_count(6);
+  v1::WatchResponse progress = ProgressEvent(5);
+  progress.mutable_progress()->mutable_progress()->set_section("trials");
+  fake_.watch_script = {{{running, progress, Event(3, v1::JOB_STATE_SUCCEEDED)}, absl::OkStatus()}};
+  EXPECT_EQ(Run({"watch", "tiny"}), 0) << err_.str();
+  EXPECT_THAT(out_.str(), HasSubstr("50%  step 5/10  generation 3: 2 of 8 trials done, 6 running\n"));
 }
 
 TEST_F(CliTest, ExitCodesFollowTheStatus) {
@@ -417,7 +599,7 @@ TEST_F(CliTest, WorkersExplainAndVersion) {
   EXPECT_EQ(Run({"workers", "-o", "jsonl"}), 0);
   EXPECT_THAT(out_.str(), HasSubstr("WORKER_STATE_READY"));
   EXPECT_EQ(Run({"workers"}), 0);
-  EXPECT_THAT(out_.str(), HasSubstr("w-1"));
+  EXPECT_THAT(out_.str(), testing::ContainsRegex("w-1 .* ready +1 +1 +1/2"));
   fake_.job.mutable_pending()->set_code(v1::PendingReason::CODE_NOT_ENOUGH_SLOTS);
   fake_.job.mutable_pending()->set_message("needs 16 slots, 12 free");
   fake_.job.mutable_pending()->set_slots_needed(16);

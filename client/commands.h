@@ -18,14 +18,24 @@ struct SubmitOptions {
 };
 int RunSubmit(const SubmitOptions& options, Context& context);
 
-int RunGet(const std::string& job, Context& context);
+struct GetOptions {
+  std::string job;
+  bool trials = false;
+  int64_t generation = 0;  // > 0: the trials of this one
+  std::string document;    // of the result, instead of all the rest
+};
+int RunGet(const GetOptions& options, Context& context);
 
 struct ListOptions {
   std::string filter;
   bool all_namespaces = false;
+  std::string parent;  // trials of this job
+  bool trials = false;
   int limit = 0;  // 0: all
 };
 int RunList(const ListOptions& options, Context& context);
+// All pages of a list, or as many jobs as `limit` says.
+absl::StatusOr<v1::ListResponse> ListAll(Context& context, v1::ListRequest request, int limit);
 
 int RunWatch(const std::string& job, Context& context);
 

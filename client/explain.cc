@@ -2,6 +2,8 @@
 
 #include "client/commands.h"
 #include "client/follow.h"
+#include "client/pipeline.h"
+#include "client/trials.h"
 
 namespace trainyard::client {
 
@@ -24,6 +26,16 @@ int RunExplain(const std::string& name, Context& context) {
   if (job->queue_position() > 0) {
     out << "It is number " << job->queue_position() << " in queue " << job->queue() << " (priority " << job->priority()
         << ").\n";
+  }
+  if (const std::string after = DependenciesText(job->spec()); !after.empty()) {
+    out << "It comes after " << after << ".\n";
+  }
+  if (!job->parent_uid().empty()) {
+    out << "It is trial " << job->trial_index() << " of generation " << job->generation() << " of job "
+        << job->parent_uid() << ".\n";
+  }
+  if (const std::string trials = NewestGenerationText(*job); !trials.empty() && !IsTerminal(job->state())) {
+    out << "Its " << trials << ".\n";
   }
   if (job->has_decision_time()) out << "Last looked at by the scheduler: " << TimeText(job->decision_time()) << ".\n";
   for (const auto& attempt : job->attempts()) {

@@ -8,6 +8,7 @@
 #include "base/status_macros.h"
 #include "client/duration_text.h"
 #include "client/progress_line.h"
+#include "client/trials.h"
 
 namespace trainyard::client {
 
@@ -66,8 +67,12 @@ std::string EndSummary(const v1::Job& job) {
     for (const std::string& line : job.exit().last_log_lines()) absl::StrAppend(&out, "\n  | ", line);
   }
   absl::StrAppend(&out, "\n");
+  if (const std::string trials = AllGenerationsText(job); !trials.empty()) absl::StrAppend(&out, "  ", trials, "\n");
   for (const auto& artifact : job.result().artifacts()) {
     absl::StrAppend(&out, "  ", artifact.name(), ": ", artifact.path(), "\n");
+  }
+  for (const auto& [name, text] : job.result().documents()) {
+    absl::StrAppend(&out, "  ", name, ": trainyard get ", job.name(), " --document ", name, "\n");
   }
   for (const std::string& sample : job.result().samples()) absl::StrAppend(&out, "  sample: ", sample, "\n");
   return out;
@@ -80,11 +85,19 @@ class ProgressView {
  public:
   explicit ProgressView(Context& context) : context_(context) {}
 
+  // What is known of the job's trials; shown with the next progress, at once on a terminal.
+  void Trials(const std::string& text) {
+    if (text == trials_) return;
+    trials_ = text;
+    if (context_.env.is_terminal && progress_.section() == "trials") Progress(progress_);
+  }
+
   void Progress(const v1::JobProgress& progress) {
+    progress_ = progress;
     const absl::Duration now = context_.env.clock->Monotonic();
     eta_.Add(progress.step(), now);
     const std::string line = ProgressLine(progress, eta_.Remaining(progress.total_steps()),
-                                          context_.env.is_terminal ? context_.env.columns : 120);
+                                          context_.env.is_terminal ? context_.env.columns : 160, trials_);
     if (context_.env.is_terminal) {
       context_.out() << "\r\x1b[K" << line << std::flush;
       is_open_ = true;
@@ -92,7 +105,8 @@ class ProgressView {
     }
     const bool is_last = progress.step() == progress.total_steps() && progress.step() != last_step_;
     last_step_ = progress.step();
-    if (has_printed_ && !is_last && now - last_print_ < absl::Seconds(5)) return;
+    if (has_printed_ && !is_last && (now - last_print_ < absl::Seconds(5) || line == last_line_)) return;
+    last_line_ = line;
     has_printed_ = true;
     last_print_ = now;
     context_.out() << line << std::endl;
@@ -111,6 +125,9 @@ class ProgressView {
  private:
   Context& context_;
   EtaEstimate eta_;
+  v1::JobProgress progress_;  // newest
+  std::string trials_;
+  std::string last_line_;
   bool is_open_ = false;
   bool has_printed_ = false;
   int64_t last_step_ = -1;
@@ -132,6 +149,8 @@ std::string StateLine(const v1::Job& job) {
 
 int ShowJob(Context& context, const v1::Job& job) {
   ProgressView view(context);
+  constexpr absl::Duration kTrialsInterval = absl::Seconds(2);
+  absl::Duration trials_time = -absl::InfiniteDuration();
   v1::Job last = job;
   std::string last_line;
   const absl::Status status =
@@ -140,12 +159,23 @@ int ShowJob(Context& context, const v1::Job& job) {
                      [&](const v1::Job& now) {
                        last = now;
                        if (IsTerminal(now.state())) return false;
+                       view.Trials(NewestGenerationText(now));
                        const std::string line = StateLine(now);
                        if (line != last_line) view.Line(line);
                        last_line = line;
                        return true;
                      },
-                 .on_progress = [&](const v1::JobProgress& progress) { view.Progress(progress); }});
+                 .on_progress =
+                     [&](const v1::JobProgress& progress) {
+                       // What its trials do is no change of the job itself, so no event tells it.
+                       const absl::Duration now = context.env.clock->Monotonic();
+                       if (progress.section() == "trials" && now - trials_time >= kTrialsInterval) {
+                         trials_time = now;
+                         const absl::StatusOr<v1::Job> read = GetJob(context, job.uid());
+                         if (read.ok()) view.Trials(NewestGenerationText(*read));  // else the next time
+                       }
+                       view.Progress(progress);
+                     }});
   view.Close();
   if (absl::IsCancelled(status) && context.env.interrupt != nullptr && context.env.interrupt->triggered()) {
     context.err() << "Stopped watching; the job goes on. Watch again: trainyard watch " << job.name()

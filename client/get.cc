@@ -1,10 +1,15 @@
+#include <algorithm>
 #include <map>
 #include <ostream>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "client/commands.h"
 #include "client/follow.h"
+#include "client/pipeline.h"
+#include "client/trials.h"
 
 namespace trainyard::client {
 namespace {
@@ -24,7 +29,7 @@ std::string FailureName(v1::FailureClass failure) {
   }
 }
 
-void Describe(const v1::Job& job, std::ostream& out) {
+void Describe(const v1::Job& job, absl::Time now, std::ostream& out) {
   std::vector<std::vector<std::string>> rows = {
       {"name", job.name()},
       {"uid", job.uid()},
@@ -40,6 +45,12 @@ void Describe(const v1::Job& job, std::ostream& out) {
   };
   if (job.queue_position() > 0) rows.push_back({"position", absl::StrCat(job.queue_position())});
   if (!job.pending().message().empty()) rows.push_back({"waits for", job.pending().message()});
+  if (const std::string after = DependenciesText(job.spec()); !after.empty()) rows.push_back({"after", after});
+  if (!job.parent_uid().empty()) {
+    rows.push_back({"trial of", absl::StrCat(job.parent_uid(), ", number ", job.trial_index(), " of generation ",
+                                             job.generation())});
+  }
+  if (const std::string trials = AllGenerationsText(job); !trials.empty()) rows.push_back({"trials", trials});
   if (!job.exit().reason().empty()) {
     rows.push_back(
         {"exit", absl::StrCat(job.exit().reason(), job.exit().message().empty() ? "" : ": ", job.exit().message())});
@@ -47,7 +58,20 @@ void Describe(const v1::Job& job, std::ostream& out) {
   for (const auto& artifact : job.result().artifacts()) rows.push_back({artifact.name(), artifact.path()});
   std::map<std::string, double> values(job.result().values().begin(), job.result().values().end());
   for (const auto& [name, value] : values) rows.push_back({name, absl::StrFormat("%.6g", value)});
+  std::vector<std::string> documents;
+  for (const auto& [name, text] : job.result().documents()) documents.push_back(name);
+  std::sort(documents.begin(), documents.end());
+  if (!documents.empty()) rows.push_back({"documents", absl::StrJoin(documents, ", ")});
   out << Table(rows);
+  if (!job.generations().empty()) {
+    // A search may have thousands; --trials has them all.
+    constexpr int kShown = 10;
+    v1::Job newest;
+    const int skipped = std::max(0, job.generations_size() - kShown);
+    for (int i = skipped; i < job.generations_size(); ++i) *newest.add_generations() = job.generations(i);
+    out << "\n" << GenerationsTable(newest, now);
+    if (skipped > 0) out << skipped << " earlier ones: trainyard get " << job.name() << " --trials\n";
+  }
   if (job.attempts_size() > 0) {
     std::vector<std::vector<std::string>> attempts = {
         {"ATTEMPT", "STATE", "FROM STEP", "STARTED", "ENDED", "WORKERS", "EXIT"}};
@@ -70,17 +94,38 @@ void Describe(const v1::Job& job, std::ostream& out) {
   for (const std::string& sample : job.result().samples()) out << "\nsample: " << sample << "\n";
 }
 
+// As it is: for a program that reads JSON.
+int PrintDocument(const v1::Job& job, const std::string& name, Context& context) {
+  const auto& documents = job.result().documents();
+  const auto found = documents.find(name);
+  if (found != documents.end()) {
+    context.out() << found->second << (absl::EndsWith(found->second, "\n") ? "" : "\n");
+    return kExitOk;
+  }
+  std::vector<std::string> names;
+  for (const auto& [other, text] : documents) names.push_back(other);
+  std::sort(names.begin(), names.end());
+  context.err() << "trainyard: the result of job " << job.name() << " has no document '" << name << "'; "
+                << (!names.empty()            ? absl::StrCat("it has ", absl::StrJoin(names, ", "))
+                    : IsTerminal(job.state()) ? "it has none"
+                                              : absl::StrCat("the job is ", StateName(job.state())))
+                << "\n";
+  return kExitNotFound;
+}
+
 }  // namespace
 
-int RunGet(const std::string& name, Context& context) {
-  const auto job = GetJob(context, name);
+int RunGet(const GetOptions& options, Context& context) {
+  const auto job = GetJob(context, options.job);
   if (!job.ok()) return Fail(context, job.status());
+  if (!options.document.empty()) return PrintDocument(*job, options.document, context);
+  if (options.trials || options.generation > 0) return ShowTrials(*job, options.generation, context);
   if (context.quiet) {
     context.out() << job->uid() << "\n";
   } else if (context.settings.output == OutputFormat::kName) {
     context.out() << job->name() << "\n";
   } else if (!PrintAsData(context, *job)) {
-    Describe(*job, context.out());
+    Describe(*job, context.env.clock->Now(), context.out());
   }
   return kExitOk;
 }

@@ -91,6 +91,9 @@ JobsClient::~JobsClient() = default;
 absl::StatusOr<v1::SubmitResponse> JobsClient::Submit(const v1::SubmitRequest& request) {
   return Unary(*connection_, &v1::Jobs::Stub::Submit, request);
 }
+absl::StatusOr<v1::SubmitBatchResponse> JobsClient::SubmitBatch(const v1::SubmitBatchRequest& request) {
+  return Unary(*connection_, &v1::Jobs::Stub::SubmitBatch, request);
+}
 absl::StatusOr<v1::Job> JobsClient::Get(const v1::GetRequest& request) {
   return Unary(*connection_, &v1::Jobs::Stub::Get, request);
 }

@@ -29,6 +29,7 @@ class JobsClient {
   ~JobsClient();
 
   absl::StatusOr<v1::SubmitResponse> Submit(const v1::SubmitRequest& request);
+  absl::StatusOr<v1::SubmitBatchResponse> SubmitBatch(const v1::SubmitBatchRequest& request);
   absl::StatusOr<v1::Job> Get(const v1::GetRequest& request);
   absl::StatusOr<v1::ListResponse> List(const v1::ListRequest& request);
   absl::StatusOr<v1::Job> Cancel(const v1::JobActionRequest& request);

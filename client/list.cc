@@ -2,8 +2,10 @@
 #include <ostream>
 
 #include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
 #include "client/commands.h"
 #include "client/duration_text.h"
+#include "client/follow.h"
 
 namespace trainyard::client {
 namespace {
@@ -22,23 +24,42 @@ std::vector<std::string> Row(const v1::Job& job, bool wide, absl::Time now) {
   return row;
 }
 
+// "3/12": number 12 of generation 3.
+std::string TrialText(const v1::Job& job) {
+  return job.parent_uid().empty() ? "-" : absl::StrCat(job.generation(), "/", job.trial_index());
+}
+
 }  // namespace
+
+absl::StatusOr<v1::ListResponse> ListAll(Context& context, v1::ListRequest request, int limit) {
+  v1::ListResponse all;
+  const auto is_full = [&] { return limit > 0 && all.jobs_size() >= limit; };
+  do {
+    request.set_page_size(limit > 0 ? std::min(1000, limit - all.jobs_size()) : 1000);
+    TY_ASSIGN_OR_RETURN(const v1::ListResponse page, context.jobs->List(request));
+    all.mutable_jobs()->MergeFrom(page.jobs());
+    all.set_revision(page.revision());
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty() && !is_full());
+  all.set_next_page_token(request.page_token());
+  return all;
+}
 
 int RunList(const ListOptions& options, Context& context) {
   v1::ListRequest request;
   if (!options.all_namespaces) request.set_namespace_(context.settings.name_space);
   request.set_filter(options.filter);
-  v1::ListResponse all;
-  const auto is_full = [&] { return options.limit > 0 && all.jobs_size() >= options.limit; };
-  do {
-    request.set_page_size(options.limit > 0 ? std::min(1000, options.limit - all.jobs_size()) : 1000);
-    const auto page = context.jobs->List(request);
-    if (!page.ok()) return Fail(context, page.status());
-    all.mutable_jobs()->MergeFrom(page->jobs());
-    all.set_revision(page->revision());
-    request.set_page_token(page->next_page_token());
-  } while (!request.page_token().empty() && !is_full());
-  all.set_next_page_token(request.page_token());
+  request.set_include_trials(options.trials);
+  if (!options.parent.empty()) {
+    // A name means its newest job, as everywhere.
+    const auto parent = GetJob(context, options.parent);
+    if (!parent.ok()) return Fail(context, parent.status());
+    request.set_filter(absl::StrCat("parent=", parent->uid(), options.filter.empty() ? "" : " AND ", options.filter));
+    request.set_include_trials(true);
+  }
+  const absl::StatusOr<v1::ListResponse> listed = ListAll(context, request, options.limit);
+  if (!listed.ok()) return Fail(context, listed.status());
+  const v1::ListResponse& all = *listed;
 
   const OutputFormat format = context.settings.output;
   if (context.quiet || format == OutputFormat::kName) {
@@ -52,11 +73,16 @@ int RunList(const ListOptions& options, Context& context) {
   if (PrintAsData(context, all)) return kExitOk;
   const bool wide = format == OutputFormat::kWide;
   std::vector<std::vector<std::string>> rows = {{"NAME", "STATE", "KIND", "STEP", "PRIORITY", "AGE", "REASON"}};
+  if (request.include_trials()) rows[0].insert(rows[0].begin() + 1, "TRIAL");
   if (wide) rows[0].insert(rows[0].end() - 1, {"UID", "NAMESPACE", "QUEUE", "ATTEMPTS", "CHECKPOINT"});
-  for (const auto& job : all.jobs()) rows.push_back(Row(job, wide, context.env.clock->Now()));
+  for (const auto& job : all.jobs()) {
+    rows.push_back(Row(job, wide, context.env.clock->Now()));
+    if (!request.include_trials()) continue;
+    rows.back().insert(rows.back().begin() + 1, TrialText(job));
+  }
   if (rows.size() > 1) context.out() << Table(rows);
   if (rows.size() == 1) context.err() << "No jobs.\n";
-  if (!request.page_token().empty()) context.err() << "There are more; raise --limit.\n";
+  if (!all.next_page_token().empty()) context.err() << "There are more; raise --limit.\n";
   return kExitOk;
 }
 

@@ -37,7 +37,7 @@ std::string ShortNumber(double value) {
   return absl::StrFormat("%.0f", value);
 }
 
-std::string ProgressLine(const v1::JobProgress& progress, absl::Duration eta, int columns) {
+std::string ProgressLine(const v1::JobProgress& progress, absl::Duration eta, int columns, const std::string& trials) {
   const int64_t total = std::max<int64_t>(progress.total_steps(), 0);
   const double done =
       total > 0 ? std::clamp(static_cast<double>(progress.step()) / static_cast<double>(total), 0.0, 1.0) : 0.0;
@@ -50,7 +50,11 @@ std::string ProgressLine(const v1::JobProgress& progress, absl::Duration eta, in
   if (const double* critic = value("loss_d")) absl::StrAppendFormat(&text, "  loss_d %.4g", *critic);
   if (const double* rate = value("tokens_per_second")) absl::StrAppend(&text, "  ", ShortNumber(*rate), " tok/s");
   if (const double* rate = value("images_per_second")) absl::StrAppend(&text, "  ", ShortNumber(*rate), " img/s");
-  if (!progress.section().empty() && progress.section() != "train") absl::StrAppend(&text, "  ", progress.section());
+  if (progress.section() == "trials" && !trials.empty()) {
+    absl::StrAppend(&text, "  ", trials);
+  } else if (!progress.section().empty() && progress.section() != "train") {
+    absl::StrAppend(&text, "  ", progress.section());
+  }
   if (eta != absl::InfiniteDuration()) absl::StrAppend(&text, "  ETA ", RoughDuration(eta));
 
   const int bar_width = std::min(30, columns - static_cast<int>(text.size()) - 3);

@@ -24,8 +24,10 @@ class EtaEstimate {
   absl::Duration last_time_;
 };
 
-// "[=====>    ]  45%  step 450/1000  loss 3.213  12.3k tok/s  ETA 1m 20s", at most `columns` wide.
-std::string ProgressLine(const v1::JobProgress& progress, absl::Duration eta, int columns);
+// "[=====>    ]  45%  step 450/1000  loss 3.213  12.3k tok/s  ETA 1m 20s", at most `columns` wide. `trials`, if it says
+// something, stands for the section while the job waits for them.
+std::string ProgressLine(const v1::JobProgress& progress, absl::Duration eta, int columns,
+                         const std::string& trials = "");
 
 // 950 -> "950", 12345 -> "12.3k", 1.2e6 -> "1.2M".
 std::string ShortNumber(double value);

@@ -44,5 +44,7 @@ absl::Status ProblemsToStatus(std::vector<SpecProblem> problems);
 
 // The same for violations that proto/spec or the coordinator found; `status` unchanged if it has none.
 absl::Status LocateViolations(const absl::Status& status, const SourceMap& map);
+// For violations of several jobs, whose paths begin with "jobs[2].".
+absl::Status LocateViolations(const absl::Status& status, const std::vector<const SourceMap*>& maps);
 
 }  // namespace trainyard::client

@@ -37,13 +37,21 @@ int RunWorkers(Context& context) {
     return kExitOk;
   }
   const bool wide = format == OutputFormat::kWide;
-  std::vector<std::vector<std::string>> rows = {{"WORKER", "HOST", "STATE", "FREE", "SLOTS", "HEARTBEAT"}};
+  std::vector<std::vector<std::string>> rows = {{"WORKER", "HOST", "STATE", "FREE", "SLOTS", "DRIVERS", "HEARTBEAT"}};
   if (wide) rows[0].insert(rows[0].end(), {"VERSION", "ADDRESS", "DETAILS"});
   for (const auto& worker : workers->workers()) {
-    int free = 0;
+    // Slots for searches and the like run no training, so they are counted by themselves.
+    int free = 0, total = 0, drivers = 0, busy_drivers = 0;
     std::string details;
     for (const auto& slot : worker.slots()) {
-      if (slot.state() == v1::SLOT_STATE_FREE) ++free;
+      if (slot.type() == v1::SLOT_TYPE_DRIVER) {
+        ++drivers;
+        busy_drivers += slot.state() == v1::SLOT_STATE_FREE ? 0 : 1;
+        if (slot.state() == v1::SLOT_STATE_FREE) continue;
+      } else {
+        ++total;
+        free += slot.state() == v1::SLOT_STATE_FREE ? 1 : 0;
+      }
       absl::StrAppend(&details, details.empty() ? "" : ", ", slot.index(), ":", SlotText(slot));
     }
     const std::string state =
@@ -52,8 +60,8 @@ int RunWorkers(Context& context) {
         worker.has_last_heartbeat_time()
             ? absl::StrCat(RoughDuration(context.env.clock->Now() - ToTime(worker.last_heartbeat_time())), " ago")
             : "-";
-    rows.push_back(
-        {worker.worker_id(), worker.host(), state, absl::StrCat(free), absl::StrCat(worker.slots_size()), heartbeat});
+    rows.push_back({worker.worker_id(), worker.host(), state, absl::StrCat(free), absl::StrCat(total),
+                    drivers == 0 ? "-" : absl::StrCat(busy_drivers, "/", drivers), heartbeat});
     if (wide) rows.back().insert(rows.back().end(), {worker.version(), worker.address(), details});
   }
   context.out() << Table(rows);

@@ -16,6 +16,7 @@
 #include "absl/strings/str_split.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "client/pipeline.h"
 #include "client/yaml_to_proto.h"
 #include "proto/spec/job_options.h"
 
@@ -202,14 +203,20 @@ absl::StatusOr<std::vector<LoadedJob>> ParseJobFile(const std::string& name, con
 
   std::vector<SpecProblem> problems;
   std::vector<LoadedJob> jobs;
+  std::vector<spec::JobOptions> options;
   for (Draft& draft : drafts) {
     for (const std::string& text : overrides) TY_RETURN_IF_ERROR(ApplyOverride(text, &draft));
-    for (const FieldViolation& violation : GetFieldViolations(spec::ParseJob(draft.job.spec).status())) {
+    absl::StatusOr<spec::JobOptions> parsed = spec::ParseJob(draft.job.spec);
+    if (parsed.ok()) options.push_back(*std::move(parsed));
+    for (const FieldViolation& violation : GetFieldViolations(parsed.status())) {
       if (IsEcho(violation.path, draft.bad_paths)) continue;
       draft.problems.push_back({draft.job.sources.Find(violation.path), violation.path, violation.text});
     }
     problems.insert(problems.end(), draft.problems.begin(), draft.problems.end());
     jobs.push_back(std::move(draft.job));
+  }
+  if (options.size() == jobs.size()) {
+    for (SpecProblem& problem : FindPipelineProblems(jobs, options)) problems.push_back(std::move(problem));
   }
   TY_RETURN_IF_ERROR(ProblemsToStatus(std::move(problems)));
   return jobs;

@@ -6,7 +6,8 @@
 //
 // In YAML: durations are "90s", "1h30m" or seconds; enum values are short and lower case ("shape: cosine"); sizes in
 // *_bytes may end in KiB, MiB or GiB; a message without fields is `identity: {}`, and where a message is only a choice
-// of such alternatives its name alone will do ("codec: identity"). "---" separates several jobs.
+// of such alternatives its name alone will do ("codec: identity"), as does a job's where a job is meant ("depends_on:
+// [train]", "artifact: train"). "---" separates several jobs, a pipeline if they wait for each other (pipeline.h).
 #pragma once
 
 #include <string>

@@ -12,6 +12,7 @@
 #include "absl/strings/str_split.h"
 #include "base/testing/status_matchers.h"
 #include "base/testing/temp_dir.h"
+#include "client/pipeline.h"
 #include "client/yaml_text.h"
 #include "gmock/gmock.h"
 
@@ -70,7 +71,8 @@ TEST(YamlSpec, AnUnknownFieldHasItsPlaceAndASuggestion) {
               ElementsAre("job.yaml:10:7: training.optimizer.adamw.learnig_rate: unknown field, did you mean "
                           "learning_rate?"));
   EXPECT_THAT(Problems(With("path: /data", "zzz: 1\n  path: /data")),
-              ElementsAre("job.yaml:4:3: data.zzz: unknown field, known are path, sequence_length, shuffle_seed"));
+              ElementsAre("job.yaml:4:3: data.zzz: unknown field, known are path, sequence_length, shuffle_seed, "
+                          "selection, samples"));
 }
 
 TEST(YamlSpec, AllProblemsAtOnceInTheOrderOfTheFile) {
@@ -112,7 +114,8 @@ TEST(YamlSpec, WhatIsMissingIsReportedAtTheSectionAround) {
   EXPECT_THAT(Problems(With("  steps: 100\n", "")),
               ElementsAre("job.yaml:6:1: training.steps: missing; give a value in [1, 1000000000]"));
   EXPECT_THAT(Problems(With("pretrain:\n", "")),
-              ElementsAre("job.yaml:1:1: no job kind; give one of: pretrain, qat, qoda_gan"));
+              ElementsAre("job.yaml:1:1: no job kind; give one of: pretrain, qat, qoda_gan, prune_search, "
+                          "select_data, study"));
 }
 
 TEST(YamlSpec, ShortForms) {
@@ -354,6 +357,44 @@ TEST(YamlSpec, SurvivesMutations) {
 TEST(YamlSpec, AMissingFileIsNotFound) {
   EXPECT_THAT(LoadJobFile("/nonexistent/job.yaml"),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("/nonexistent/job.yaml")));
+}
+
+// ---- several jobs ----
+
+std::string JobThatWaits(const std::string& name, const std::string& wait) {
+  return absl::StrCat("name: ", name, "\n", wait,
+                      "\nmodel: {preset: llama-1m}\ndata: {path: d}\ntraining: {steps: 3}\npretrain:\n");
+}
+
+TEST(Pipeline, ACycleIsShownAsAWholeAndWhereItBegins) {
+  const std::string file = absl::StrCat(JobThatWaits("first", ""), "---\n", JobThatWaits("a", "depends_on: [first, c]"),
+                                        "---\n", JobThatWaits("b", "depends_on: [{job: a, condition: finished}]"),
+                                        "---\n", JobThatWaits("c", "depends_on: [first, b]"));
+  EXPECT_THAT(ParseJobFile("p.yaml", file),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       "p.yaml:9:21: depends_on[1].job: waits for itself: a -> c -> b -> a"));
+}
+
+TEST(Pipeline, ReferencesCloseCyclesToo) {
+  std::string second = JobThatWaits("b", "depends_on: [a]");
+  std::string first = JobThatWaits("a", "");
+  first.replace(first.find("{preset: llama-1m}"), 18, "{artifact: {job: b}}");
+  EXPECT_THAT(
+      ParseJobFile("p.yaml", absl::StrCat(second, "---\n", first)),
+      StatusIs(absl::StatusCode::kInvalidArgument, "p.yaml:2:14: depends_on[0].job: waits for itself: b -> a -> b"));
+  EXPECT_THAT(
+      ParseJobFile("p.yaml", absl::StrCat(first, "---\n", second)),
+      StatusIs(absl::StatusCode::kInvalidArgument, "p.yaml:3:9: model.artifact: waits for itself: a -> b -> a"));
+}
+
+TEST(Pipeline, NamesMustDifferAndOthersMayBeOutside) {
+  const std::string twice = absl::StrCat(JobThatWaits("a", ""), "---\n", JobThatWaits("a", ""));
+  EXPECT_THAT(
+      ParseJobFile("p.yaml", twice),
+      StatusIs(absl::StatusCode::kInvalidArgument, "p.yaml:8:1: name: 'a' is also the name of the job at p.yaml:1:1"));
+  ASSERT_OK_AND_ASSIGN(const auto jobs, ParseJobFile("p.yaml", JobThatWaits("a", "depends_on: [x-1, {job: y}]")));
+  EXPECT_EQ(DependenciesText(jobs[0].spec), "x-1 and y");
+  EXPECT_EQ(jobs[0].spec.depends_on(0).job(), "x-1");
 }
 
 }  // namespace

@@ -16,6 +16,7 @@
 #include "absl/strings/strip.h"
 #include "client/duration_text.h"
 #include "client/proto_names.h"
+#include "proto/v1/job.pb.h"
 
 namespace trainyard::client {
 namespace {
@@ -246,6 +247,10 @@ void YamlToProto::FillMessage(const YAML::Node& value, const std::string& path, 
   }
   if (!value.IsScalar()) {
     Fill(value, path, message);
+    return;
+  }
+  if (type == v1::Dependency::descriptor() || type == v1::ArtifactRef::descriptor()) {
+    message->GetReflection()->SetString(message, type->FindFieldByName("job"), value.Scalar());
     return;
   }
   const std::vector<std::string> names = NamedAlternatives(*type);
