@@ -9,6 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "base/status_macros.h"
 #include "client/yaml_spec.h"
+#include "proto/spec/references.h"
 #include "worker/jobs/pretrain_setup.h"
 #include "worker/jobs/qoda_gan_setup.h"
 #include "worker/model/network.h"
@@ -113,6 +114,79 @@ void Print(const Flags& flags, const spec::JobOptions& options, const AnyPlan& p
   }
 }
 
+// What a search asks of its trials, counted: the stages of all generations.
+struct SearchCount {
+  explicit SearchCount(const spec::PruneSearchRules& rules) {
+    int64_t candidates = rules.offspring;
+    for (const spec::PruneStageOptions& stage : rules.stages) {
+      per_generation.push_back(candidates);
+      trials += rules.generations * candidates;
+      train_tokens += rules.generations * candidates * stage.train_tokens;
+      evaluation_tokens += rules.generations * candidates * stage.evaluation_tokens;
+      candidates = stage.survivors;
+    }
+  }
+  std::vector<int64_t> per_generation;  // trials of each stage
+  int64_t trials = 0, train_tokens = 0, evaluation_tokens = 0;
+};
+
+void PrintSearch(const Flags& flags, const spec::JobOptions& options, const spec::PruneSearchOptions& search) {
+  const SearchCount count(search.search);
+  const std::vector<spec::PruneStageOptions>& stages = search.search.stages;
+  if (flags.output == "json") {
+    nlohmann::ordered_json root;
+    root["job"] = options.name;
+    root["ranks_per_trial"] = options.world.max;
+    root["calibration_tokens"] = search.database.calibration_tokens;
+    root["generations"] = search.search.generations;
+    root["trials_per_generation"] = count.per_generation;
+    root["trials"] = count.trials;
+    root["train_tokens"] = count.train_tokens;
+    root["evaluation_tokens"] = count.evaluation_tokens;
+    std::cout << root.dump() << "\n";
+    return;
+  }
+  std::cout << (options.name.empty() ? "job" : options.name) << ": a search on a driver slot, its trials on "
+            << options.world.max << (options.world.max == 1 ? " rank each\n\n" : " ranks each\n\n")
+            << "one generation\n";
+  for (size_t i = 0; i < stages.size(); ++i) {
+    std::cout << absl::StrFormat("  stage %-2d       %6d trials, %s tokens to train on and %s to evaluate on\n", i + 1,
+                                 count.per_generation[i], CountText(static_cast<double>(stages[i].train_tokens)),
+                                 CountText(static_cast<double>(stages[i].evaluation_tokens)));
+  }
+  std::cout << absl::StrFormat("\nthe whole search, %d generations\n", search.search.generations) << "  calibration    "
+            << CountText(static_cast<double>(search.database.calibration_tokens)) << " tokens\n"
+            << "  trials         " << count.trials << "\n"
+            << "  to train on    " << CountText(static_cast<double>(count.train_tokens)) << " tokens\n"
+            << "  to evaluate on " << CountText(static_cast<double>(count.evaluation_tokens)) << " tokens\n";
+}
+
+void PrintSelection(const Flags& flags, const spec::JobOptions& options, const spec::SelectDataOptions& selection) {
+  constexpr int64_t kFloatBytes = 4;
+  const int64_t landmarks = selection.landmarks.count;
+  const int64_t gradients = landmarks * selection.gradients.projection_dim * kFloatBytes;
+  const int64_t embeddings = landmarks * selection.embedding.projection_dim * kFloatBytes;
+  const int64_t kernel = landmarks * landmarks * kFloatBytes;
+  if (flags.output == "json") {
+    nlohmann::ordered_json root;
+    root["job"] = options.name;
+    root["ranks"] = options.world.max;
+    root["landmarks"] = landmarks;
+    root["landmark_gradient_bytes"] = gradients;
+    root["landmark_embedding_bytes"] = embeddings;
+    root["landmark_kernel_bytes"] = kernel;
+    root["embedding_bytes_per_sample"] = selection.embedding.projection_dim * kFloatBytes;
+    std::cout << root.dump() << "\n";
+    return;
+  }
+  std::cout << Heading(options.name, options.world.max) << "a selection\n\n"
+            << "of " << landmarks << " landmarks, or of all samples if the pool has fewer\n"
+            << absl::StrFormat("  gradients      %12s\n", BytesText(gradients))
+            << absl::StrFormat("  embeddings     %12s\n", BytesText(embeddings))
+            << absl::StrFormat("  kernel         %12s\n", BytesText(kernel)) << "of each sample of the pool\n"
+            << absl::StrFormat("  embedding      %12s\n", BytesText(selection.embedding.projection_dim * kFloatBytes));
+}
+
 // A kind without a line here does not compile.
 struct PlanOfKind {
   const Flags& flags;
@@ -135,6 +209,58 @@ struct PlanOfKind {
     Print(flags, options, plan);
     return absl::OkStatus();
   }
+  absl::Status operator()(const spec::PruneSearchOptions& search) const {
+    PrintSearch(flags, options, search);
+    return absl::OkStatus();
+  }
+  absl::Status operator()(const spec::PruneTaskOptions&) const {
+    return absl::InvalidArgumentError("prune_task is a trial of a prune_search; plan that");
+  }
+  absl::Status operator()(const spec::SelectDataOptions& selection) const {
+    PrintSelection(flags, options, selection);
+    return absl::OkStatus();
+  }
+  absl::Status operator()(const spec::StudyOptions& study) const { return PlanStudy(study); }
+
+  // The trainings by size, and the memory of the largest.
+  absl::Status PlanStudy(const spec::StudyOptions& study) const {
+    const double runs_per_cell = static_cast<double>(study.recipes.size() * study.seeds.size());
+    double flops = 0;
+    const spec::StudySize* largest = nullptr;
+    for (const spec::StudySize& size : study.sizes) {
+      const double parameters = static_cast<double>(spec::NonEmbeddingParameters(size.shape));
+      for (const double ratio : study.tokens_per_parameter) {
+        flops += 6 * parameters * spec::StudyTokens(size, ratio) * runs_per_cell;
+      }
+      if (largest == nullptr || parameters > static_cast<double>(spec::NonEmbeddingParameters(largest->shape))) {
+        largest = &size;
+      }
+    }
+    const size_t trials =
+        study.sizes.size() * study.tokens_per_parameter.size() * study.recipes.size() * study.seeds.size();
+    if (flags.output == "text") {
+      std::cout << (options.name.empty() ? "job" : options.name) << ": a study of " << trials << " trainings, at most "
+                << study.max_parallel << " at a time, " << CountText(flops) << "FLOP in all by 6 N D\n\n";
+      for (const spec::StudySize& size : study.sizes) {
+        std::cout << absl::StrFormat("  %-14s %8s parameters without embeddings, %s to %s tokens\n", size.name,
+                                     CountText(static_cast<double>(spec::NonEmbeddingParameters(size.shape))),
+                                     CountText(spec::StudyTokens(size, study.tokens_per_parameter.front())),
+                                     CountText(spec::StudyTokens(size, study.tokens_per_parameter.back())));
+      }
+      std::cout << "\nThe largest, with the job's training:\n";
+    } else {
+      nlohmann::ordered_json root;
+      root["job"] = options.name;
+      root["trials"] = trials;
+      root["flops"] = flops;
+      std::cout << root.dump() << "\n";
+    }
+    spec::JobOptions trial = options;
+    trial.name = largest->name;
+    trial.model.source = spec::ShapeModel{largest->shape};
+    trial.kind = spec::PretrainOptions{};
+    return PlanOfKind{flags, trial}.PlanLanguageModel();
+  }
 };
 
 absl::Status Plan(const Flags& flags) {
@@ -144,6 +270,13 @@ absl::Status Plan(const Flags& flags) {
   TY_ASSIGN_OR_RETURN(const std::vector<client::LoadedJob> jobs, client::LoadJobFile(flags.file, flags.overrides));
   for (const client::LoadedJob& job : jobs) {
     TY_ASSIGN_OR_RETURN(const spec::JobOptions options, spec::ParseJob(job.spec));
+    if (const absl::Status resolved = spec::CheckResolved(options); !resolved.ok()) {
+      // Of a pipeline, the jobs that stand on their own are planned.
+      if (jobs.size() == 1) return resolved;
+      std::cerr << (options.name.empty() ? "a job" : options.name) << ": no plan before it runs: " << resolved.message()
+                << "\n";
+      continue;
+    }
     TY_RETURN_IF_ERROR(std::visit(PlanOfKind{flags, options}, options.kind));
   }
   return absl::OkStatus();

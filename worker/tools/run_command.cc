@@ -16,7 +16,9 @@
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "base/clock.h"
+#include "base/digest.h"
 #include "base/file.h"
+#include "base/ids.h"
 #include "base/status_macros.h"
 #include "client/yaml_spec.h"
 #include "proto/spec/job_options.h"
@@ -35,6 +37,7 @@ struct Flags {
   std::string dir = ".trainyard/run";
   std::string data_root = ".";
   int workers = 0;
+  int parallel = 1;
 };
 
 std::atomic<bool> interrupted{false};
@@ -56,10 +59,12 @@ class Cluster {
   Cluster(std::string dir, std::string data_root) : dir_(std::move(dir)), data_root_(std::move(data_root)) {}
   ~Cluster() { Stop(); }
 
+  // With slots for `ranks` at a time, spread over the workers.
   absl::Status Start(int workers, int ranks) {
     TY_ASSIGN_OR_RETURN(const std::string coordinator, FindProgram("trainyard-coordinator", "coordinator"));
     TY_ASSIGN_OR_RETURN(const std::string worker, FindProgram("trainyard-worker", "worker/daemon"));
     TY_ASSIGN_OR_RETURN(client_, FindProgram("trainyard", "client"));
+    TY_RETURN_IF_ERROR(WaitForEarlier(workers));
     const std::string ports = JoinPath(dir_, "coordinator.ports");
     TY_RETURN_IF_ERROR(RemoveTree(ports));
     TY_RETURN_IF_ERROR(MakeDirs(JoinPath(dir_, "coordinator")));
@@ -130,6 +135,23 @@ class Cluster {
     return absl::OkStatus();
   }
 
+  // The processes of a run that was killed end in good order and hold their folders meanwhile.
+  absl::Status WaitForEarlier(int workers) {
+    std::vector<std::string> locks = {"coordinator/coordinator.lock"};
+    for (int i = 1; i <= workers; ++i) locks.push_back(absl::StrCat("worker-", i, "/lock"));
+    const absl::Duration end = RealClock()->Monotonic() + absl::Seconds(60);
+    for (const std::string& lock : locks) {
+      const std::string path = JoinPath(dir_, lock);
+      while (FileExists(path) && !interrupted.load()) {
+        const absl::Status free = FileLock::Acquire(path).status();  // and released again
+        if (free.ok()) break;
+        if (RealClock()->Monotonic() >= end) return Annotate(free, "an earlier run has not ended");
+        absl::SleepFor(absl::Milliseconds(100));
+      }
+    }
+    return absl::OkStatus();
+  }
+
   absl::Status CheckAlive() {
     for (size_t i = 0; i < children_.size(); ++i) {
       if (const std::optional<int> code = children_[i].ExitCode()) {
@@ -165,8 +187,7 @@ class Cluster {
 };
 
 // Where the job's result says the model is; empty if it has none.
-std::string ModelPath(const std::string& job_json) {
-  const nlohmann::json job = nlohmann::json::parse(job_json, nullptr, /*allow_exceptions=*/false);
+std::string ModelPath(const nlohmann::json& job) {
   if (!job.is_object() || !job.contains("result")) return "";
   for (const nlohmann::json& artifact : job["result"].value("artifacts", nlohmann::json::array())) {
     if (artifact.value("name", "") == "model") return artifact.value("path", "");
@@ -174,29 +195,107 @@ std::string ModelPath(const std::string& job_json) {
   return "";
 }
 
-absl::Status SubmitAndWatch(const Flags& flags, const std::string& dir, Cluster& cluster, int* exit_code) {
-  std::vector<std::string> submit = {"submit", "-f", flags.file, "--quiet"};
+// The request of a folder's newest run. Submitting it again leads to the same jobs, so a run that was killed goes on
+// where it was, with all trials that had ended; see FindRequest.
+struct Request {
+  std::string digest;  // of the specs
+  std::string id;
+};
+
+std::string RequestPath(const std::string& dir) {
+  return JoinPath(dir, "request");
+}
+
+// The newest run's request if it was for the same specs; empty otherwise.
+std::string FindRequest(const std::string& dir, const std::string& digest) {
+  const std::vector<std::string> words =
+      absl::StrSplit(ReadFile(RequestPath(dir)).value_or(""), absl::ByAnyChar(" \n"), absl::SkipEmpty());
+  return words.size() == 2 && words[0] == digest ? words[1] : "";
+}
+
+std::string DigestOf(const std::vector<client::LoadedJob>& jobs) {
+  std::string digests;
+  for (const client::LoadedJob& job : jobs) digests += spec::RequestDigest(job.spec);
+  return trainyard::DigestOf(digests);
+}
+
+absl::StatusOr<nlohmann::json> Record(Cluster& cluster, const std::string& job) {
+  std::string text;
+  TY_RETURN_IF_ERROR(cluster.Client({"get", job, "-o", "json"}, &text).status());
+  return nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+}
+
+bool HasEnded(const nlohmann::json& job) {
+  const std::string state = job.is_object() ? job.value("state", "") : "";
+  return state == "JOB_STATE_SUCCEEDED" || state == "JOB_STATE_FAILED" || state == "JOB_STATE_CANCELLED";
+}
+
+// Uids of the jobs, in the order of the file; none with *exit_code set if they are refused.
+absl::StatusOr<std::vector<std::string>> Submit(const Flags& flags, const std::string& id, Cluster& cluster,
+                                                int* exit_code) {
+  std::vector<std::string> submit = {"submit", "-f", flags.file, "--quiet", "--request-id", id};
   for (const std::string& change : flags.overrides) submit.insert(submit.end(), {"--set", change});
-  std::string job;
-  TY_ASSIGN_OR_RETURN(*exit_code, cluster.Client(submit, &job));
-  job = std::string(absl::StripAsciiWhitespace(job));
+  std::string output;
+  TY_ASSIGN_OR_RETURN(*exit_code, cluster.Client(submit, &output));
   if (*exit_code != 0) {
-    std::cerr << job << "\n";
-    return absl::OkStatus();
+    std::cerr << absl::StripAsciiWhitespace(output) << "\n";
+    return std::vector<std::string>();
   }
-  std::cout << "job " << job << " at " << cluster.address() << ", everything below " << dir << std::endl;
-  TY_ASSIGN_OR_RETURN(*exit_code, cluster.Client({"watch", job}));
-  if (interrupted.load()) {
-    std::cerr << "\ncancelling " << job << " and ending all processes\n";
-    TY_RETURN_IF_ERROR(cluster.Client({"cancel", job, "--quiet"}).status());
+  std::vector<std::string> uids;
+  for (absl::string_view line : absl::StrSplit(output, '\n', absl::SkipWhitespace())) {
+    if (!absl::StrContains(line, ' ')) uids.emplace_back(line);  // the others are remarks
+  }
+  return uids;
+}
+
+// The jobs that an earlier run left unended, or new ones.
+absl::StatusOr<std::vector<std::string>> SubmitOrGoOn(const Flags& flags, const std::string& dir,
+                                                      const std::string& digest, Cluster& cluster, int* exit_code) {
+  if (const std::string known = FindRequest(dir, digest); !known.empty()) {
+    TY_ASSIGN_OR_RETURN(std::vector<std::string> uids, Submit(flags, known, cluster, exit_code));
+    bool is_open = false;
+    for (const std::string& uid : uids) {
+      TY_ASSIGN_OR_RETURN(const nlohmann::json record, Record(cluster, uid));
+      is_open |= !HasEnded(record);
+    }
+    if (is_open || *exit_code != 0) {
+      if (is_open) std::cout << "going on with what an earlier run in " << flags.dir << " left" << std::endl;
+      return uids;
+    }
+  }
+  const std::string fresh = NewUuid();
+  // Before the submit: if we die in between, the next run submits the same request.
+  TY_RETURN_IF_ERROR(WriteFileAtomic(RequestPath(dir), absl::StrCat(digest, " ", fresh, "\n")));
+  return Submit(flags, fresh, cluster, exit_code);
+}
+
+absl::Status SubmitAndWatch(const Flags& flags, const std::string& dir, const std::string& digest, Cluster& cluster,
+                            int* exit_code) {
+  TY_ASSIGN_OR_RETURN(const std::vector<std::string> uids, SubmitOrGoOn(flags, dir, digest, cluster, exit_code));
+  if (uids.empty()) return absl::OkStatus();
+  std::cout << (uids.size() == 1 ? "job " : "jobs ") << absl::StrJoin(uids, ", ") << " at " << cluster.address()
+            << ", everything below " << dir << std::endl;
+  for (const std::string& job : uids) {
+    TY_ASSIGN_OR_RETURN(const int code, cluster.Client({"watch", job}));
+    if (*exit_code == 0) *exit_code = code;
+    if (!interrupted.load()) continue;
+    std::cerr << "\ncancelling and ending all processes\n";
+    std::vector<std::string> cancel = uids;
+    cancel.insert(cancel.begin(), {"cancel", "--quiet"});
+    // Those that have ended say so, to the log.
+    std::string ignored;
+    TY_RETURN_IF_ERROR(cluster.Client(cancel, &ignored).status());
     *exit_code = kInterrupted;
     return absl::OkStatus();
   }
-  TY_RETURN_IF_ERROR(cluster.Client({"get", job}).status());
-  std::string record;
-  TY_RETURN_IF_ERROR(cluster.Client({"get", job, "-o", "json"}, &record).status());
-  std::cout << std::endl << "Next:\n";
-  const std::string model = ModelPath(record);
+  std::string model;
+  for (const std::string& job : uids) {
+    TY_RETURN_IF_ERROR(cluster.Client({"get", job}).status());
+    std::cout << std::endl;
+    TY_ASSIGN_OR_RETURN(const nlohmann::json record, Record(cluster, job));
+    if (const std::string path = ModelPath(record); !path.empty()) model = path;
+  }
+  std::cout << "Next:\n";
   if (!model.empty()) std::cout << "  trainyard generate --model " << model << " --prompt \"Once\"\n";
   std::cout << "  trainyard run -f " << flags.file << " --dir " << flags.dir << "   # again\n"
             << "  ls " << dir << "/*.log                      # what the processes said\n";
@@ -205,11 +304,21 @@ absl::Status SubmitAndWatch(const Flags& flags, const std::string& dir, Cluster&
 
 absl::Status Run(const Flags& flags, int* exit_code) {
   TY_ASSIGN_OR_RETURN(const std::vector<client::LoadedJob> jobs, client::LoadJobFile(flags.file, flags.overrides));
-  if (jobs.size() != 1) {
-    return absl::InvalidArgumentError(absl::StrCat(flags.file, ": has ", jobs.size(), " jobs; run takes one"));
+  // A driver takes a slot of its own, so what counts is the world of each job, or of a driver's trials.
+  int ranks = 1;
+  bool has_driver = false;
+  for (const client::LoadedJob& job : jobs) {
+    TY_ASSIGN_OR_RETURN(const spec::JobOptions options, spec::ParseJob(job.spec));
+    ranks = std::max(ranks, options.world.max);
+    has_driver |= spec::IsDriver(options.kind);
   }
-  TY_ASSIGN_OR_RETURN(const spec::JobOptions options, spec::ParseJob(jobs[0].spec));
-  const int ranks = options.world.max;
+  if (flags.parallel < 1 || flags.parallel > 64) {
+    return absl::InvalidArgumentError(absl::StrCat("--parallel: ", flags.parallel, " not in [1, 64]"));
+  }
+  if (flags.parallel > 1 && jobs.size() == 1 && !has_driver) {
+    return absl::InvalidArgumentError("--parallel: the job asks for no trials");
+  }
+  ranks *= flags.parallel;
   const int workers = flags.workers == 0 ? std::min(ranks, 8) : flags.workers;
   if (workers < 1 || workers > 64) {
     return absl::InvalidArgumentError(absl::StrCat("--workers: ", workers, " not in [1, 64]"));
@@ -227,7 +336,7 @@ absl::Status Run(const Flags& flags, int* exit_code) {
 
   Cluster cluster(dir, data_root);
   absl::Status status = cluster.Start(workers, ranks);
-  if (status.ok()) status = SubmitAndWatch(flags, dir, cluster, exit_code);
+  if (status.ok()) status = SubmitAndWatch(flags, dir, DigestOf(jobs), cluster, exit_code);
   cluster.Stop();
   if (interrupted.load()) *exit_code = kInterrupted;
   return interrupted.load() ? absl::OkStatus() : status;
@@ -238,12 +347,15 @@ absl::Status Run(const Flags& flags, int* exit_code) {
 void AddRunCommand(CLI::App& app, int* exit_code) {
   auto flags = std::make_shared<Flags>();
   CLI::App* const command =
-      app.add_subcommand("run", "Coordinator, workers and a job in one process tree; Ctrl-C cancels and ends all");
-  command->add_option("job,-f,--file", flags->file, "Job file with one job")->required();
+      app.add_subcommand("run",
+                         "Coordinator, workers and jobs in one process tree; Ctrl-C cancels and ends all. The same "
+                         "file in the same folder goes on where a run was killed");
+  command->add_option("job,-f,--file", flags->file, "Job file; --- between the jobs of a pipeline")->required();
   command->add_option("--set", flags->overrides, "path=value over the file, as often as wanted");
   command->add_option("--dir", flags->dir, "Folder for everything it writes")->capture_default_str();
   command->add_option("--data_root", flags->data_root, "Where relative paths of the job start")->capture_default_str();
   command->add_option("--workers", flags->workers, "Worker daemons; 0: one a rank, at most 8")->capture_default_str();
+  command->add_option("--parallel", flags->parallel, "Trials, or jobs of a pipeline, at a time")->capture_default_str();
   command->callback([flags, exit_code] {
     int code = 0;
     const absl::Status status = Run(*flags, &code);
