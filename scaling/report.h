@@ -38,8 +38,8 @@ struct StudyReport {
 // The losses that `fit` expects at a point, of the baseline and of each recipe.
 std::vector<Prediction> Predict(const StudyFit& fit, double parameters, double tokens);
 
-// JSON (docs/methods/scaling-laws.md); numbers that do not exist are null. ParseReport returns an equal report; InvalidArgument if
-// the text is not one.
+// JSON (docs/methods/scaling-laws.md); numbers that do not exist are null. ParseReport returns an equal report;
+// InvalidArgument if the text is not one.
 std::string FormatReport(const StudyReport& report);
 absl::StatusOr<StudyReport> ParseReport(absl::string_view text);
 

@@ -84,11 +84,13 @@ TEST(ParseJob, TheSmallestSpecGetsTheDocumentedDefaults) {
 }
 
 TEST(ParseJob, AnEmptySpecNamesAllThatIsMissing) {
-  EXPECT_THAT(Problems(v1::JobSpec()),
-              ElementsAre("model: missing; give one of model.preset, model.path, model.shape",
-                          "data.path: missing; give a folder made by 'trainyard data tokenize'",
-                          "training.steps: missing; give a value in [1, 1000000000]",
-                          ": no job kind; give one of: pretrain, qat, qoda_gan"));
+  EXPECT_THAT(
+      Problems(v1::JobSpec()),
+      ElementsAre("model: missing; give one of model.preset, model.path, model.shape, model.artifact",
+                  "data.path: missing; give a folder made by 'trainyard data tokenize', or selection or samples "
+                  "instead",
+                  "training.steps: missing; give a value in [1, 1000000000]",
+                  ": no job kind; give one of: pretrain, qat, qoda_gan, prune_search, select_data, study"));
 }
 
 TEST(ParseJob, AllProblemsComeAtOnceInTextAndAsList) {

@@ -154,9 +154,10 @@ TEST(QodaGanOptions, NetworksAndDataMustBeGivenAndFit) {
 
 TEST(QodaGanOptions, SectionsOfLanguageModelsAreRefused) {
   const auto wrong = ParseMixture("", "model { preset: 'llama-1m' } data { path: 'x' } training { steps: 5 }");
-  ExpectRefused(wrong, "model: a section of pretrain and qat; a qoda_gan job has qoda_gan.networks");
-  ExpectRefused(wrong, "data: a section of pretrain");
-  ExpectRefused(wrong, "training: a section of pretrain");
+  ExpectRefused(wrong,
+                "model: a section of the kinds that have a language model; a qoda_gan job has qoda_gan.networks");
+  ExpectRefused(wrong, "data: a section of the kinds");
+  ExpectRefused(wrong, "training: a section of the kinds");
 }
 
 TEST(QodaGanOptions, TheBatchMustDivideAmongTheRanks) {

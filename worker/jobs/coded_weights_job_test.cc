@@ -115,8 +115,8 @@ TEST(CodedWeightsJobTest, ARestoredRunExportsTheBitsOfAnUndisturbedOne) {
   }
 }
 
-// A checkpoint whose codes or scales are cut or altered is refused, and the run goes on from the one before with the bits
-// that it had.
+// A checkpoint whose codes or scales are cut or altered is refused, and the run goes on from the one before with the
+// bits that it had.
 TEST(CodedWeightsJobTest, ADamagedCheckpointIsRefusedForTheOneBefore) {
   train::testing::TinyDataset data;
   TempDir root;
@@ -137,8 +137,8 @@ TEST(CodedWeightsJobTest, ADamagedCheckpointIsRefusedForTheOneBefore) {
     const std::unique_ptr<ckpt::Checkpointer> checkpointer = ckpt::Checkpointer::Create(options, nullptr, commit);
     for (const int64_t step : {2, 4}) {
       undisturbed.Units(2);
-      ASSERT_OK(checkpointer->Snapshot(
-          step, [&](ckpt::CheckpointWriter& writer) { return undisturbed.job->Save(writer); }));
+      ASSERT_OK(
+          checkpointer->Snapshot(step, [&](ckpt::CheckpointWriter& writer) { return undisturbed.job->Save(writer); }));
       ASSERT_OK(checkpointer->Wait().status);
     }
   }

@@ -1,4 +1,5 @@
-// `data tokenize`, `data samples`, `data inspect`, `data encode` and `data decode`: from text to token shards, and a look at both.
+// `data tokenize`, `data samples`, `data inspect`, `data encode` and `data decode`: from text to token shards, and a
+// look at both.
 #pragma once
 
 namespace CLI {

@@ -314,7 +314,7 @@ absl::StatusOr<double> Trainer::Evaluate(const data::BatchSource& source, int64_
   const int64_t ranks = communicator_ == nullptr ? 1 : communicator_->size();
   const int64_t rows = options_.training.micro_batch;
   batches = std::min(batches, (source.validation_rows() + rows - 1) / rows);  // "all" is a number far beyond
-  double sums[2] = {0, 0};  // losses, tokens
+  double sums[2] = {0, 0};                                                    // losses, tokens
   // All ranks make the same number of rounds; a rank without a batch left in the last round sits it out.
   for (int64_t first = 0; first < batches; first += ranks) {
     TY_ASSIGN_OR_RETURN(const bool stops, should_stop());
