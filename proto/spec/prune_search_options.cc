@@ -27,7 +27,7 @@ std::vector<int32_t> ParseLevels(const google::protobuf::RepeatedField<int32_t>&
     if (levels[i] <= levels[i - 1]) {
       errors.Add(absl::StrCat(name, "[", i, "]"),
                  absl::StrCat(levels[i], " is not more than ", levels[i - 1], ": levels must increase"));
-      return {};
+      break;
     }
   }
   return levels;

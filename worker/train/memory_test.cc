@@ -13,6 +13,7 @@
 #include "kernels/gemm/linear.h"
 #include "kernels/norm/rms_norm.h"
 #include "kernels/optim/global_norm.h"
+#include "worker/data/loader.h"
 #include "worker/train/testing/tiny_dataset.h"
 #include "worker/train/trainer.h"
 
