@@ -61,7 +61,9 @@ TEST(DaemonFaultTest, WorkerPausedBeyondItsLeaseIsReplacedAndFencedOff) {
         const auto now = nlohmann::json::parse(cluster.Trainyard({"workers", "-o", "json"}).out)["workers"];
         int free_slots = 0;
         for (const auto& worker : now) {
-          for (const auto& slot : worker["slots"]) free_slots += slot.value("state", "") == "SLOT_STATE_FREE";
+          for (const auto& slot : worker["slots"]) {
+            free_slots += slot.value("type", "") == "SLOT_TYPE_CPU" && slot.value("state", "") == "SLOT_STATE_FREE";
+          }
         }
         return free_slots == 3;
       },
