@@ -13,6 +13,7 @@
 #include "kernels/testing/finite_difference.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -68,7 +69,7 @@ class AttentionTest : public ::testing::TestWithParam<OpCase> {
  protected:
   AttentionShape shape_ = ShapeOf(GetParam());
   DType dtype_ = GetParam().dtype;
-  Stream stream_{1};
+  testing::TestStream stream_{1};
 };
 
 TEST_P(AttentionTest, ForwardMatchesDoubleReference) {
@@ -145,7 +146,7 @@ class RaggedAttentionTest : public ::testing::TestWithParam<std::tuple<RaggedCas
 
 TEST_P(RaggedAttentionTest, MatchesDoubleReferenceForwardAndBackward) {
   for (const AttentionShape& shape : {Shape(2, 33, 16), Shape(1, 300, 24)}) {
-    Stream stream(2);
+    testing::TestStream stream(2);
     Tensors x(shape, dtype_);
     x.Forward(stream);
     const testing::AttentionReference expected =
@@ -161,7 +162,7 @@ TEST_P(RaggedAttentionTest, MatchesDoubleReferenceForwardAndBackward) {
 
 TEST_P(RaggedAttentionTest, HeadsWithoutReadersGetZeroGradientsExactly) {
   const AttentionShape shape = Shape(2, 70, 8);
-  Stream stream(1);
+  testing::TestStream stream(1);
   Tensors x(shape, dtype_);
   x.Forward(stream);
   x.Backward(stream);
@@ -195,7 +196,7 @@ TEST_P(RaggedAttentionTest, ThreadCountShowsInNoBit) {
 
 TEST_P(RaggedAttentionTest, DecodingTheLastTokenMatchesTheReference) {
   const AttentionShape shape = Shape(2, 67, 16);
-  Stream stream(2);
+  testing::TestStream stream(2);
   Tensors x(shape, dtype_);
   const testing::AttentionReference expected =
       testing::ReferenceAttention(shape, x.qkv.ToDoubles(), DefaultScale(shape));
@@ -232,7 +233,7 @@ TEST(RaggedAttention, ARegularMapGivesTheBitsOfNoMap) {
   AttentionShape mapped = plain;
   mapped.kv_of_head = map.data();
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    Stream stream(2);
+    testing::TestStream stream(2);
     Tensors a(plain, dtype), b(mapped, dtype);
     for (Tensors* x : {&a, &b}) {
       x->Forward(stream);
@@ -248,7 +249,7 @@ TEST(AttentionGradient, MatchesFiniteDifferences) {
   const std::vector<int32_t> ragged = {2, 0, 2};
   for (const AttentionShape& shape :
        {AttentionShape{2, 4, 2, 1, 3}, AttentionShape{1, 6, 3, 3, 4}, AttentionShape{2, 5, 3, 3, 3, ragged.data()}}) {
-    Stream stream(1);
+    testing::TestStream stream(1);
     Tensors x(shape, DType::kF32);
     x.scale = 0.7f;
     x.Forward(stream);
@@ -273,7 +274,7 @@ std::vector<double> Tokens(const HostTensor& x, int64_t begin, int64_t end) {
 TEST(AttentionCausality, NoOutputKnowsLaterTokens) {
   const AttentionShape shape{1, 300, 4, 2, 16};
   for (int64_t changed : {1, 63, 64, 200, 256, 299}) {
-    Stream stream(2);
+    testing::TestStream stream(2);
     Tensors x(shape, DType::kF32);
     x.Forward(stream);
     const std::vector<double> before = Tokens(x.o, 0, changed);
@@ -290,7 +291,7 @@ TEST(AttentionCausality, NoOutputKnowsLaterTokens) {
 TEST(AttentionCausality, NoGradientKnowsEarlierOutputs) {
   const AttentionShape shape{1, 300, 4, 2, 16};
   for (int64_t changed : {1, 63, 64, 200, 256}) {
-    Stream stream(2);
+    testing::TestStream stream(2);
     Tensors x(shape, DType::kF32);
     x.Forward(stream);
     x.Backward(stream);
@@ -305,7 +306,7 @@ TEST(AttentionCausality, NoGradientKnowsEarlierOutputs) {
 // exp of such scores overflows; with the maximum taken out all weights of a row are equal and o is a running mean.
 TEST(AttentionScores, HugeOnesDoNotOverflow) {
   const AttentionShape shape{1, 100, 1, 1, 8};
-  Stream stream(1);
+  testing::TestStream stream(1);
   Tensors x(shape, DType::kF32);
   std::vector<double> expected;
   double sum = 0;
@@ -323,7 +324,7 @@ TEST(AttentionScores, HugeOnesDoNotOverflow) {
 // A running maximum that grows from block to block: earlier sums are rescaled, not lost or counted twice.
 TEST(AttentionScores, GrowingMaximumRescalesEarlierBlocks) {
   const AttentionShape shape{1, 600, 1, 1, 4};
-  Stream stream(1);
+  testing::TestStream stream(1);
   Tensors x(shape, DType::kF32);
   x.scale = 1.0f;
   for (int64_t t = 0; t < shape.seq; ++t) {
@@ -348,7 +349,7 @@ TEST_P(AttentionDecodeTest, StepsMatchReferenceOfWholeSequence) {
   const int64_t prompt = shape.seq / 2;
   const int64_t width = shape.packed_width();
   const int64_t o_width = shape.q_heads * shape.head_dim;
-  Stream stream(2);
+  testing::TestStream stream(2);
   Tensors x(shape, dtype);
   const testing::AttentionReference expected =
       testing::ReferenceAttention(shape, x.qkv.ToDoubles(), DefaultScale(shape));
@@ -393,7 +394,7 @@ INSTANTIATE_TEST_SUITE_P(
 // Queries alone, (B, Hq * HS), give what packed rows give.
 TEST(AttentionDecode, TakesUnpackedQueries) {
   const AttentionShape shape{2, 1, 4, 2, 8};
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor k = HostTensor::Normal(DType::kF32, {2, 9, 2, 8}, 1);
   const HostTensor v = HostTensor::Normal(DType::kF32, {2, 9, 2, 8}, 2);
   const HostTensor packed = HostTensor::Normal(DType::kF32, {2, 64}, 3);

@@ -12,6 +12,7 @@
 #include "kernels/codec/bucket_wire.h"
 #include "kernels/codec/random_words.h"
 #include "kernels/testing/host_tensor.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -147,7 +148,7 @@ TEST(BucketSummaryTest, SeesEveryValueThatIsNotFinite) {
 TEST(BlockedSumTest, AddsEveryPieceOnceForAnyThreads) {
   for (const int64_t count : {int64_t{0}, int64_t{1}, int64_t{100'000}, int64_t{10'000'019}}) {
     for (int threads = 1; threads <= 3; ++threads) {
-      Stream stream(threads);
+      testing::TestStream stream(threads);
       const double sum = internal::BlockedSum(count, 512, stream, [](int64_t begin, int64_t end) {
         EXPECT_EQ(begin % 512, 0);
         EXPECT_LE(end - begin, 512);

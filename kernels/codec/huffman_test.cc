@@ -10,6 +10,7 @@
 #include "kernels/codec/bit_packing.h"
 #include "kernels/codec/maxmin.h"
 #include "kernels/testing/host_tensor.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -166,7 +167,7 @@ TEST(HuffmanTest, BitsOfGaussianMaxminCodes) {
   const double huffman[] = {0, 0, 1.63, 2.44, 3.439, 0, 0, 0, 7.49};
   constexpr int64_t kElements = 512 * 1000;
   const testing::HostTensor x = testing::HostTensor::Normal(DType::kF32, {kElements}, 5);
-  Stream stream(1);
+  testing::TestStream stream(1);
   for (const int bits : {2, 3, 4, 8}) {
     const MaxminFormat format{bits, 512};
     const BucketWire wire = format.WireOf(kElements);

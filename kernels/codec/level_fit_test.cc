@@ -9,6 +9,7 @@
 
 #include "gtest/gtest.h"
 #include "kernels/testing/host_tensor.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -183,7 +184,7 @@ TEST(RefitLevelsTest, FittedLevelsEncodeOtherDataWithThatError) {
   const HostTensor y(DType::kF32, {n});
   const LevelFormat format{levels, LevelNorm::kLInf, 512};
   const HostTensor wire(DType::kU8, {format.WireOf(n).bytes()});
-  Stream stream(1);
+  testing::TestStream stream(1);
   LevelEncode({.x = x, .wire = wire, .format = format, .random = {.seed = 5, .purpose = kRandomCodec}}, stream);
   LevelDecode({.wire = wire, .y = y, .format = format}, stream);
   double error = 0, norm = 0;

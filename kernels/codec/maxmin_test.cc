@@ -8,6 +8,7 @@
 #include "gtest/gtest.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -25,7 +26,7 @@ struct Setting {
 };
 
 std::vector<uint8_t> Encode(const std::vector<float>& x, const Setting& setting) {
-  Stream stream(setting.threads);
+  testing::TestStream stream(setting.threads);
   const int64_t n = static_cast<int64_t>(x.size());
   const HostTensor wire(DType::kU8, {setting.format.WireOf(n).bytes()});
   MaxminEncode({.x = TensorView(const_cast<float*>(x.data()), DType::kF32, {n}),
@@ -39,7 +40,7 @@ std::vector<uint8_t> Encode(const std::vector<float>& x, const Setting& setting)
 }
 
 std::vector<float> Decode(std::vector<uint8_t> wire, int64_t n, const Setting& setting) {
-  Stream stream(setting.threads);
+  testing::TestStream stream(setting.threads);
   const HostTensor y = HostTensor::Filled(DType::kF32, {n}, 1e9);
   MaxminDecode({.wire = TensorView(wire.data(), DType::kU8, {static_cast<int64_t>(wire.size())}),
                 .y = y,
@@ -64,7 +65,7 @@ float UnitOf(const std::vector<uint8_t>& wire, int64_t bucket) {
 }
 
 double SquaredError(const std::vector<float>& x, const MaxminFormat& format, CodeRounding rounding, int threads = 1) {
-  Stream stream(threads);
+  testing::TestStream stream(threads);
   return MaxminSquaredError(
       {.x = TensorView(const_cast<float*>(x.data()), DType::kF32, {static_cast<int64_t>(x.size())}),
        .format = format,

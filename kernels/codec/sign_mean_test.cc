@@ -6,6 +6,7 @@
 
 #include "gtest/gtest.h"
 #include "kernels/testing/host_tensor.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -13,7 +14,7 @@ namespace {
 using testing::HostTensor;
 
 std::vector<uint8_t> Encode(const std::vector<float>& x, int64_t bucket_size, int threads = 1) {
-  Stream stream(threads);
+  testing::TestStream stream(threads);
   const int64_t n = static_cast<int64_t>(x.size());
   const SignMeanFormat format{bucket_size};
   const HostTensor wire(DType::kU8, {format.WireOf(n).bytes()});
@@ -23,7 +24,7 @@ std::vector<uint8_t> Encode(const std::vector<float>& x, int64_t bucket_size, in
 }
 
 std::vector<float> RoundTrip(const std::vector<float>& x, int64_t bucket_size, int threads = 1) {
-  Stream stream(threads);
+  testing::TestStream stream(threads);
   const int64_t n = static_cast<int64_t>(x.size());
   std::vector<uint8_t> wire = Encode(x, bucket_size, threads);
   const HostTensor y = HostTensor::Filled(DType::kF32, {n}, 1e9);

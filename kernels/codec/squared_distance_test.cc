@@ -5,6 +5,7 @@
 
 #include "gtest/gtest.h"
 #include "kernels/testing/host_tensor.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -30,7 +31,7 @@ TEST(SquaredDistanceTest, MatchesExtendedPrecisionForAnyThreads) {
 
 // What f32 sums, or f32 differences, lose.
 TEST(SquaredDistanceTest, TinyAndHugeDifferences) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor a = HostTensor::Of(DType::kF32, {3}, {16777216, 3e38, 1e-30});
   const HostTensor b = HostTensor::Of(DType::kF32, {3}, {0.5, -3e38, 0});
   const double first = 16777215.5, second = 2 * static_cast<double>(3e38f), third = static_cast<double>(1e-30f);
@@ -40,7 +41,7 @@ TEST(SquaredDistanceTest, TinyAndHugeDifferences) {
 }
 
 TEST(SquaredDistanceTest, NanShows) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   const HostTensor a = HostTensor::Of(DType::kF32, {3}, {1, std::nan(""), 2});
   const HostTensor b(DType::kF32, {3});
   EXPECT_TRUE(std::isnan(SquaredDistance({a, b}, stream)));

@@ -9,6 +9,7 @@
 
 #include "gtest/gtest.h"
 #include "kernels/testing/host_tensor.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -21,7 +22,7 @@ std::vector<float> Normal(int64_t n, uint64_t seed) {
 }
 
 std::vector<uint8_t> Encode(const std::vector<float>& x, int64_t k) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor wire(DType::kU8, {TopKBytes(k)});
   TopKEncode({.x = TensorView(const_cast<float*>(x.data()), DType::kF32, {static_cast<int64_t>(x.size())}),
               .wire = wire,
@@ -31,7 +32,7 @@ std::vector<uint8_t> Encode(const std::vector<float>& x, int64_t k) {
 }
 
 std::vector<float> RoundTrip(const std::vector<float>& x, int64_t k) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   std::vector<uint8_t> wire = Encode(x, k);
   const HostTensor y = HostTensor::Filled(DType::kF32, {static_cast<int64_t>(x.size())}, 1e9);
   TopKDecode({.wire = TensorView(wire.data(), DType::kU8, {TopKBytes(k)}), .y = y, .k = k}, stream);

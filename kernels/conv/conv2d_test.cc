@@ -5,6 +5,7 @@
 #include "kernels/testing/finite_difference.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -63,7 +64,7 @@ class Conv2dTest : public ::testing::TestWithParam<NamedGeometry> {
   const HostTensor filter_bias_ = HostTensor::Normal(DType::kF32, {g_.filters}, 4);
   const HostTensor channel_bias_ = HostTensor::Normal(DType::kF32, {g_.channels}, 5);
   const int64_t depth_ = g_.channels * g_.kernel_height * g_.kernel_width;
-  Stream stream_{2};
+  testing::TestStream stream_{2};
 };
 
 TEST_P(Conv2dTest, ForwardMatchesTheDefinition) {
@@ -196,7 +197,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 // ConvTranspose2d(kernel 1, stride 2, output_padding 1) of PyTorch: every other pixel is the bias alone.
 TEST(ConvTransposeTest, OutputPaddingAddsARowWithoutTaps) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const ConvGeometry g = {.channels = 1, .height = 4, .width = 4, .filters = 1, .stride = 2};
   ASSERT_EQ(g.grid_height(), 2);
   const HostTensor grid = HostTensor::Of(DType::kF32, {4}, {1, 2, 3, 4});

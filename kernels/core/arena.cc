@@ -1,7 +1,5 @@
 #include "kernels/core/arena.h"
 
-#include <sys/mman.h>
-
 #include <utility>
 
 #include "absl/status/statusor.h"
@@ -24,28 +22,30 @@ Arena Arena::CountOnly() {
   return Arena();
 }
 
-absl::StatusOr<Arena> Arena::Reserve(int64_t bytes) {
+absl::StatusOr<Arena> Arena::Reserve(int64_t bytes, MemoryKind kind) {
   Arena arena;
+  arena.kind_ = kind;
   arena.capacity_ = RoundUp(std::max<int64_t>(bytes, 1));
-  void* memory =
-      mmap(nullptr, static_cast<size_t>(arena.capacity_), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) {
-    return absl::ResourceExhaustedError(absl::StrCat("cannot reserve ", bytes, " bytes of memory for the run"));
+  absl::StatusOr<void*> memory = AllocateMemory(kind, arena.capacity_);
+  if (!memory.ok()) {
+    return absl::Status(
+        memory.status().code(),
+        absl::StrCat("cannot reserve ", bytes, " bytes of memory for the run: ", memory.status().message()));
   }
-  arena.base_ = static_cast<char*>(memory);
-  // Large pages save about a tenth of the time of passes over big tensors; where the kernel has none, nothing is lost.
-  madvise(memory, static_cast<size_t>(arena.capacity_), MADV_HUGEPAGE);
+  arena.base_ = static_cast<char*>(*memory);
   return arena;
 }
 
 Arena::Arena(Arena&& other) noexcept
     : base_(std::exchange(other.base_, nullptr)),
+      kind_(other.kind_),
       capacity_(other.capacity_),
       used_(other.used_),
       plan_(std::move(other.plan_)) {}
 
 Arena& Arena::operator=(Arena&& other) noexcept {
   std::swap(base_, other.base_);
+  std::swap(kind_, other.kind_);
   std::swap(capacity_, other.capacity_);
   std::swap(used_, other.used_);
   std::swap(plan_, other.plan_);
@@ -53,7 +53,7 @@ Arena& Arena::operator=(Arena&& other) noexcept {
 }
 
 Arena::~Arena() {
-  if (base_ != nullptr) munmap(base_, static_cast<size_t>(capacity_));
+  if (base_ != nullptr) FreeMemory(kind_, base_, capacity_);
 }
 
 TensorView Arena::Allocate(const std::string& purpose, DType dtype, std::initializer_list<int64_t> shape) {

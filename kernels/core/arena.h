@@ -8,6 +8,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "kernels/core/device.h"
 #include "kernels/core/tensor.h"
 
 namespace trainyard::kernels {
@@ -19,8 +20,8 @@ class Arena {
  public:
   // Counts only: views have shapes and dtypes but must not be dereferenced (their data is a non-null fake address).
   static Arena CountOnly();
-  // Reserves exactly `bytes`; ResourceExhausted if the machine cannot give them. Memory is zero.
-  static absl::StatusOr<Arena> Reserve(int64_t bytes);
+  // Reserves exactly `bytes` of that kind; ResourceExhausted if they cannot be had. Memory is zero.
+  static absl::StatusOr<Arena> Reserve(int64_t bytes, MemoryKind kind = MemoryKind::kHost);
 
   Arena(Arena&& other) noexcept;
   Arena& operator=(Arena&& other) noexcept;
@@ -39,6 +40,7 @@ class Arena {
   Arena() = default;
 
   char* base_ = nullptr;
+  MemoryKind kind_ = MemoryKind::kHost;
   int64_t capacity_ = 0;
   int64_t used_ = 0;
   MemoryPlan plan_;

@@ -5,16 +5,23 @@
 #include "kernels/core/dtype.h"
 #include "kernels/core/stream.h"
 
-// TY_SELECT(stream, RmsNormForward)(args, stream): calls internal::RmsNormForwardCpu or, in a CUDA build and on a CUDA
-// stream, internal::RmsNormForwardCuda.
+// TY_SELECT(stream, RmsNormForward)(args, stream): calls internal::RmsNormForwardCpu or, on a CUDA stream,
+// internal::RmsNormForwardCuda, where the build has CUDA twins (op_library(cuda = True)).
+// TY_SELECT_HOST: for an op without a twin. On a CUDA stream it waits for the device and runs on the host, which can
+// reach the device's memory (kernels/core/device.h): right, not fast.
 #if defined(TY_CUDA)
 #define TY_SELECT(stream, function) \
   ((stream).device() == ::trainyard::kernels::Device::kCuda ? internal::function##Cuda : internal::function##Cpu)
 #else
 #define TY_SELECT(stream, function) internal::function##Cpu
 #endif
+#define TY_SELECT_HOST(stream, function) (::trainyard::kernels::WaitForDevice(stream), internal::function##Cpu)
 
 namespace trainyard::kernels {
+
+inline void WaitForDevice(Stream& stream) {
+  TY_CHECK_OK(stream.Synchronize());
+}
 
 template <typename T>
 struct DTypeTag {

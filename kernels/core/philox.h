@@ -35,6 +35,11 @@ inline constexpr uint16_t kRandomImage = 12;         // synthetic samples
 inline constexpr uint16_t kRandomProjection = 13;    // directions of the sliced Wasserstein distance
 inline constexpr uint16_t kRandomQuantize = 14;      // rounding of a layer's operands
 inline constexpr uint16_t kRandomHadamardSign = 15;  // signs of random rotations
+inline constexpr uint16_t kRandomPruneSearch = 20;   // mutations and documents of a pruning search
+inline constexpr uint16_t kRandomDirection = 40;     // tangents' parameter directions
+inline constexpr uint16_t kRandomProjectorSign = 41;
+inline constexpr uint16_t kRandomProjectorRow = 42;
+inline constexpr uint16_t kRandomElementMask = 43;
 
 // The four words of one counter value.
 TY_INLINE std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {

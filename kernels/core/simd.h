@@ -11,7 +11,12 @@
 #define TY_SIMD __attribute__((target_clones("arch=x86-64-v4", "default")))
 #endif
 
+// What ops' formulas are made of: for the CPU's loops and CUDA's kernels alike.
+#if defined(__CUDACC__)
+#define TY_INLINE inline __host__ __device__ __attribute__((always_inline))
+#else
 #define TY_INLINE inline __attribute__((always_inline))
+#endif
 // The same for a lambda, after its parameters: [&](int i) TY_INLINE_LAMBDA { ... }.
 #define TY_INLINE_LAMBDA __attribute__((always_inline))
 

@@ -5,6 +5,7 @@
 #include "kernels/testing/finite_difference.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -34,7 +35,7 @@ class EmbeddingTest : public ::testing::TestWithParam<OpCase> {
   const HostTensor table_ = HostTensor::Normal(dtype_, {vocab_size_, cols_}, 2);
   const HostTensor dy_ = HostTensor::Normal(dtype_, {rows_, cols_}, 3);
   const HostTensor workspace_{DType::kU8, {EmbeddingBackwardWorkspaceBytes(rows_)}};
-  Stream stream_{2};
+  testing::TestStream stream_{2};
 };
 
 TEST_P(EmbeddingTest, ForwardCopiesRows) {
@@ -79,7 +80,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 // Adding 2^-9 to 1 a thousand times in bf16 never moves it; the sum must be rounded once.
 TEST(EmbeddingEdgeTest, SmallGradientsOfAFrequentTokenAreNotLost) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   constexpr int64_t kRows = 1024;
   const HostTensor tokens(DType::kI32, {kRows});
   const HostTensor dy = HostTensor::Filled(DType::kBF16, {kRows, 1}, 1.0 / 512);
@@ -90,7 +91,7 @@ TEST(EmbeddingEdgeTest, SmallGradientsOfAFrequentTokenAreNotLost) {
 }
 
 TEST(EmbeddingDeathTest, TokenOutsideTheVocabulary) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor tokens = HostTensor::Of(DType::kI32, {1}, {4});
   const HostTensor table(DType::kF32, {4, 2});
   const HostTensor y(DType::kF32, {1, 2});

@@ -6,6 +6,7 @@
 #include "kernels/testing/all_near.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -85,7 +86,7 @@ class GemmRun {
 class GemmTest : public ::testing::TestWithParam<OpCase> {};
 
 TEST_P(GemmTest, MatchesDoubleReference) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   for (const Problem& problem :
        {Problem{}, Problem{.transpose_a = true}, Problem{.transpose_b = true, .with_bias = true},
         Problem{.transpose_a = true, .transpose_b = true, .alpha = 0.5f, .beta = 1},
@@ -120,7 +121,7 @@ INSTANTIATE_TEST_SUITE_P(All, GemmTest,
 
 // More than one panel in each direction; the depth steps accumulate in f32 and round once.
 TEST(GemmPanelTest, Bf16BeyondOnePanel) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   for (const auto& shape : {std::vector<int64_t>{2050, 3, 9}, {3, 2051, 9}, {2, 3, 8200}, {2049, 2049, 2}}) {
     for (const bool transposed : {false, true}) {
       const GemmRun run({DType::kBF16, shape}, {.transpose_a = transposed, .transpose_b = !transposed, .beta = 1});
@@ -137,7 +138,7 @@ TEST(GemmPanelTest, SameBitsForAnyThreadCountWithManyTiles) {
 
 // beta 0 must not read c: memory fresh from a planner may hold NaN.
 TEST(GemmPanelTest, BetaZeroIgnoresNan) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   for (DType dtype : {DType::kF32, DType::kBF16}) {
     const HostTensor a = HostTensor::Filled(dtype, {2, 3}, 1);
     const HostTensor b = HostTensor::Filled(dtype, {3, 2}, 2);

@@ -10,6 +10,7 @@
 #include "kernels/testing/all_near.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -65,7 +66,7 @@ int64_t ExactDot(const Operand& a, const Operand& b, int64_t i, int64_t j, int64
 void ExpectExact(const Operand& a, const Operand& b, int64_t m, int64_t n, int64_t depth) {
   for (const internal::IntKernel& kernel : internal::AllIntKernels()) {
     if (kernel.only_small_right && !b.packed) continue;
-    Stream stream(2);
+    testing::TestStream stream(2);
     const HostTensor c = HostTensor::Filled(DType::kI32, {m, n}, 12345);
     internal::IntGemmWith(kernel, {.a = a.view(), .b = b.view(), .depth = depth, .c = c}, stream);
     for (int64_t i = 0; i < m; ++i) {
@@ -154,7 +155,7 @@ TEST(IntGemmTest, SameBitsForAnyThreadCount) {
 TEST(CodeRowSumsTest, SumsAreExact) {
   for (const int64_t depth : {int64_t{0}, int64_t{1}, int64_t{511}, int64_t{513}, int64_t{1500}}) {
     for (const bool packed : {false, true}) {
-      Stream stream(2);
+      testing::TestStream stream(2);
       const Operand a = RandomCodes(37, depth, packed ? 4 : 8, packed, 5);
       const HostTensor sums = HostTensor::Filled(DType::kI32, {37}, 9);
       CodeRowSums({.a = a.view(), .depth = depth, .sums = sums}, stream);
@@ -178,7 +179,7 @@ class GridProblem {
         b_steps_(Steps(shape.n, 9)),
         a_sums_(DType::kI32, {shape.m}),
         b_sums_(DType::kI32, {shape.n}) {
-    Stream stream(1);
+    testing::TestStream stream(1);
     CodeRowSums({.a = a_.view(), .depth = shape.depth, .sums = a_sums_}, stream);
     CodeRowSums({.a = b_.view(), .depth = shape.depth, .sums = b_sums_}, stream);
   }
@@ -220,7 +221,7 @@ class GridProblem {
     const HostTensor a = Dequantize(a_, a_steps_, shape_.m);
     const HostTensor b = Dequantize(b_, b_steps_, shape_.n);
     const HostTensor c(DType::kF32, {shape_.m, shape_.n});
-    Stream stream(1);
+    testing::TestStream stream(1);
     Gemm({.a = a, .b = b, .c = c, .transpose_b = true}, stream);
     return c.ToDoubles();
   }
@@ -246,7 +247,7 @@ class GridProblem {
 };
 
 TEST(IntGridLinearTest, IsTheExactSumRoundedOnce) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   for (const Shape& shape : {Shape{1, 1, 1}, {5, 37, 129}, {3, 40, 1031}, {2, 3, 0}}) {
     for (const auto& [a_bits, b_bits] : {std::pair{8, 8}, {4, 4}, {8, 4}, {1, 1}, {3, 2}}) {
       const GridProblem problem(shape, a_bits, b_bits);
@@ -260,7 +261,7 @@ TEST(IntGridLinearTest, IsTheExactSumRoundedOnce) {
 // quest.md section 5, 7: the product of codes is the product of the dequantized values. The f32 product loses up to a
 // few 1e-7 of the sum of magnitudes.
 TEST(IntGridLinearTest, EqualsTheDequantizedF32Product) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   const GridProblem problem({33, 70, 512}, 4, 4);
   const std::vector<double> y = problem.Run(DType::kF32, stream).ToDoubles();
   double scale = 0;
@@ -270,7 +271,7 @@ TEST(IntGridLinearTest, EqualsTheDequantizedF32Product) {
 
 // The largest bracket that INT8 reaches: 4 * 127.5^2 * 131071 = 8.5e9 does not fit 32 bits.
 TEST(IntGridLinearTest, ExtremesDoNotOverflow) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const int64_t depth = kMaxIntGemmDepth;
   const Operand a = Store(std::vector<int>(static_cast<size_t>(depth), -128), 1, depth, false);
   const HostTensor sums(DType::kI32, {1});
@@ -291,7 +292,7 @@ TEST(IntGridLinearTest, ExtremesDoNotOverflow) {
 }
 
 TEST(IntGridLinearTest, AddsTheBiasOfEachColumn) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   const Shape shape{5, 300, 64};
   const GridProblem problem(shape, 4, 4);
   for (const DType dtype : {DType::kF32, DType::kBF16}) {

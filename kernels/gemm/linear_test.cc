@@ -5,6 +5,7 @@
 #include "kernels/testing/finite_difference.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -40,7 +41,7 @@ class LinearTest : public ::testing::TestWithParam<OpCase> {
   const HostTensor dy_ = HostTensor::Normal(dtype_, {rows_, out_}, 4);
   const HostTensor workspace_{DType::kU8, {LinearWorkspaceBytes(dtype_, rows_, in_, out_)}};
   const testing::Tolerance tolerance_ = testing::ToleranceForSum(dtype_, rows_ + in_ + out_);
-  Stream stream_{2};
+  testing::TestStream stream_{2};
 };
 
 TEST_P(LinearTest, ForwardMatchesDoubleReference) {

@@ -27,12 +27,12 @@ void Check(const CrossEntropyArgs& args) {
 
 void CrossEntropyForward(const CrossEntropyArgs& args, Stream& stream) {
   Check(args);
-  TY_SELECT(stream, CrossEntropyForward)(args, stream);
+  TY_SELECT_HOST(stream, CrossEntropyForward)(args, stream);
 }
 
 void CrossEntropyForwardBackward(const CrossEntropyArgs& args, Stream& stream) {
   Check(args);
-  TY_SELECT(stream, CrossEntropyForwardBackward)(args, stream);
+  TY_SELECT_HOST(stream, CrossEntropyForwardBackward)(args, stream);
 }
 
 }  // namespace trainyard::kernels

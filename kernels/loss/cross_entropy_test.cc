@@ -11,6 +11,7 @@
 #include "kernels/testing/finite_difference.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -67,7 +68,7 @@ class CrossEntropyTest : public ::testing::TestWithParam<OpCase> {
   DType dtype_ = GetParam().dtype;
   int64_t rows_ = GetParam().dim(0);
   int64_t vocab_size_ = GetParam().dim(1);
-  Stream stream_{1};
+  testing::TestStream stream_{1};
 };
 
 TEST_P(CrossEntropyTest, ForwardMatchesDoubleReferenceAndKeepsLogits) {
@@ -114,7 +115,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::OpCaseName);
 
 TEST(CrossEntropyGradient, MatchesFiniteDifferences) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   Tensors x(DType::kF32, 3, 5);
   std::vector<double> logits = x.logits.ToDoubles();
   const std::vector<double> targets = x.targets.ToDoubles();
@@ -128,7 +129,7 @@ TEST(CrossEntropyGradient, MatchesFiniteDifferences) {
 
 // ln V for equal logits, whatever their size: 1e30 overflows exp, and the maximum is on either side of zero.
 TEST(CrossEntropyExtremes, HugeEqualLogitsGiveLogOfVocabulary) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   for (DType dtype : {DType::kF32, DType::kBF16}) {
     for (double logit : {-1e30, -1e4, 0.0, 1e4, 1e30}) {
       Tensors x(dtype, 2, 1000);
@@ -141,7 +142,7 @@ TEST(CrossEntropyExtremes, HugeEqualLogitsGiveLogOfVocabulary) {
 
 // A certain and wrong prediction: the loss is the distance of the logits and the gradient is -1 and 1.
 TEST(CrossEntropyExtremes, CertainAndWrong) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   Tensors x(DType::kF32, 1, 3);
   x.logits = HostTensor::Of(DType::kF32, {1, 3}, {-2000, 1000, 0});
   x.targets = HostTensor::Of(DType::kI32, {1}, {0});
@@ -152,7 +153,7 @@ TEST(CrossEntropyExtremes, CertainAndWrong) {
 
 // A masked row stays silent even where the logits are not numbers.
 TEST(CrossEntropyMask, IgnoredRowsHaveNoLossAndNoGradient) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   for (DType dtype : {DType::kF32, DType::kBF16}) {
     Tensors x(dtype, 3, 33);
     x.logits = HostTensor::Filled(dtype, {3, 33}, std::numeric_limits<double>::quiet_NaN());
@@ -165,7 +166,7 @@ TEST(CrossEntropyMask, IgnoredRowsHaveNoLossAndNoGradient) {
 
 // Wherever the bad logit lies: in the first vector, in a later one, in the tail.
 TEST(CrossEntropyNan, OneBadLogitMakesTheLossNan) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   for (double bad : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
     for (int64_t place : {0, 3, 17, 40, 41}) {
       Tensors x(DType::kF32, 1, 42);
@@ -178,7 +179,7 @@ TEST(CrossEntropyNan, OneBadLogitMakesTheLossNan) {
 
 // A word that is ruled out by -inf costs nothing and gets no gradient.
 TEST(CrossEntropyExtremes, MinusInfinityIsProbabilityZero) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   Tensors x(DType::kF32, 1, 3);
   x.logits = HostTensor::Of(DType::kF32, {1, 3}, {1, -std::numeric_limits<double>::infinity(), 1});
   x.targets = HostTensor::Of(DType::kI32, {1}, {0});
@@ -189,7 +190,7 @@ TEST(CrossEntropyExtremes, MinusInfinityIsProbabilityZero) {
 
 // A weight multiplies its row's loss and gradient and nothing else; 0 takes a row out.
 TEST(CrossEntropyWeightsTest, ScaleLossAndGradientOfTheirRow) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor targets = HostTensor::Of(DType::kI32, {3}, {1, 4, 0});
   const HostTensor weights = HostTensor::Of(DType::kF32, {3}, {1, 2.5, 0});
   HostTensor plain = HostTensor::Normal(DType::kF32, {3, 5}, 1), weighted = plain.Copy();

@@ -18,7 +18,7 @@ void KlDivergence(const KlDivergenceArgs& args, Stream& stream) {
   TY_CHECK(args.divergences.dtype() == DType::kF32);
   TY_CHECK_LE(0, args.top_k);
   TY_CHECK_LE(args.top_k, args.p_logits.dim(1));
-  TY_SELECT(stream, KlDivergence)(args, stream);
+  TY_SELECT_HOST(stream, KlDivergence)(args, stream);
 }
 
 }  // namespace trainyard::kernels

@@ -11,6 +11,7 @@
 #include "kernels/testing/all_near.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -47,7 +48,7 @@ double Reference(const std::vector<double>& p, const std::vector<double>& q, siz
 }
 
 std::vector<double> Divergences(const TensorView& p, const TensorView& q, int64_t top_k = 0) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   HostTensor out = HostTensor::Filled(DType::kF32, {p.dim(0)}, 77);
   KlDivergence({.p_logits = p, .q_logits = q, .divergences = out, .top_k = top_k}, stream);
   return out.ToDoubles();

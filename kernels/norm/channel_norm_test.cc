@@ -7,6 +7,7 @@
 #include "kernels/testing/finite_difference.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -87,7 +88,7 @@ class ChannelNormTest : public ::testing::TestWithParam<NormCase> {
   const HostTensor inv_std_ = HostTensor(DType::kF32, {sets_});
   // Normalising few values multiplies the error of their small deviations.
   const testing::Tolerance tolerance_ = {.absolute = 5e-5, .relative = 5e-5};
-  Stream stream_{2};
+  testing::TestStream stream_{2};
 };
 
 TEST_P(ChannelNormTest, ForwardMatchesDoubleReference) {
@@ -150,7 +151,7 @@ INSTANTIATE_TEST_SUITE_P(All, ChannelNormTest,
 
 // The variance of mean-square minus square-of-mean loses all digits here.
 TEST(ChannelNormEdgeTest, LargeMeanSmallDeviation) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor x = HostTensor::Of(DType::kF32, {1, 1, 4}, {10000, 10001, 10002, 10003});
   const HostTensor w = HostTensor::Filled(DType::kF32, {1}, 1);
   const HostTensor b(DType::kF32, {1});

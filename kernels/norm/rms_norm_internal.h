@@ -17,5 +17,7 @@ inline int64_t RmsNormPartialCount(int64_t rows) {
 
 void RmsNormForwardCpu(const RmsNormForwardArgs& args, Stream& stream);
 void RmsNormBackwardCpu(const RmsNormBackwardArgs& args, Stream& stream);
+void RmsNormForwardCuda(const RmsNormForwardArgs& args, Stream& stream);
+void RmsNormBackwardCuda(const RmsNormBackwardArgs& args, Stream& stream);
 
 }  // namespace trainyard::kernels::internal

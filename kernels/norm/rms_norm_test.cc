@@ -7,6 +7,7 @@
 #include "kernels/testing/finite_difference.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -49,7 +50,7 @@ class RmsNormTest : public ::testing::TestWithParam<OpCase> {
   const HostTensor residual_ = HostTensor::Normal(dtype_, {rows_, cols_}, 3);
   const HostTensor dy_ = HostTensor::Normal(dtype_, {rows_, cols_}, 4);
   const testing::Tolerance tolerance_ = testing::ToleranceFor(dtype_);
-  Stream stream_{2};
+  testing::TestStream stream_{2};
 };
 
 TEST_P(RmsNormTest, ForwardMatchesDoubleReference) {
@@ -127,7 +128,7 @@ INSTANTIATE_TEST_SUITE_P(All, RmsNormTest,
 
 // A row of zeros is where eps matters: finite, and zero.
 TEST(RmsNormEdgeTest, ZeroRowGivesZero) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor x(DType::kF32, {1, 5});
   const HostTensor w = HostTensor::Filled(DType::kF32, {5}, 3);
   const HostTensor y = HostTensor::Filled(DType::kF32, {1, 5}, 99);

@@ -34,7 +34,7 @@ void AdamW(const AdamWArgs& args, Stream& stream) {
   }
   TY_CHECK_GE(args.step, 1);
   TY_CHECK_GE(args.first_element, 0);
-  TY_SELECT(stream, AdamW)(args, stream);
+  TY_SELECT_HOST(stream, AdamW)(args, stream);
 }
 
 }  // namespace trainyard::kernels

@@ -11,6 +11,7 @@
 #include "kernels/testing/all_near.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -76,7 +77,7 @@ TEST_P(AdamWTest, StepMatchesDoubleReference) {
     args.grad_scale = 0.5f;
     Reference expected = x.reference();
     expected.Step(args, x.grad.ToDoubles());
-    Stream stream(1);
+    testing::TestStream stream(1);
     AdamW(args, stream);
     EXPECT_THAT(x.m.ToDoubles(), AllNear(expected.m, ToleranceFor(moment_dtype)));
     EXPECT_THAT(x.v.ToDoubles(), AllNear(expected.v, ToleranceFor(moment_dtype)));
@@ -103,7 +104,7 @@ INSTANTIATE_TEST_SUITE_P(All, AdamWTest, ::testing::ValuesIn(OpCases({{1}, {5}, 
 // From zero moments, bias correction makes every step with a constant gradient exactly lr long, whatever the gradient's
 // size; without it the first would be 0.45 lr or so.
 TEST(AdamW, ConstantGradientStepsByLearningRate) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   Tensors x(4);
   x.param = HostTensor::Of(DType::kF32, {4}, {1, 1, 1, 1});
   x.grad = HostTensor::Of(DType::kF32, {4}, {1e-3, -1e-3, 5, -100});
@@ -118,7 +119,7 @@ TEST(AdamW, ConstantGradientStepsByLearningRate) {
 
 // Decay is decoupled: it neither passes through the moments nor is divided by them.
 TEST(AdamW, DecayAloneShrinksParameters) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   Tensors x(3);
   x.param = HostTensor::Of(DType::kF32, {3}, {1, -2, 4});
   for (HostTensor* tensor : {&x.grad, &x.m, &x.v}) *tensor = HostTensor(DType::kF32, {3});
@@ -128,7 +129,7 @@ TEST(AdamW, DecayAloneShrinksParameters) {
 }
 
 TEST(AdamW, FactorOnTheDeviceMultipliesTheGradient) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   Tensors x(700), y(700);
   const HostTensor factor = HostTensor::Of(DType::kF32, {1}, {0.25});
   AdamWArgs args = x.args();
@@ -143,7 +144,7 @@ TEST(AdamW, FactorOnTheDeviceMultipliesTheGradient) {
 
 // Updates go to the master; param is its rounding and is never read.
 TEST(AdamW, MasterKeepsWhatBf16WouldLose) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   Tensors x(600, DType::kBF16), exact(600);
   exact.grad = HostTensor::Of(DType::kF32, {600}, x.grad.ToDoubles());
   HostTensor master = exact.param.Copy();
@@ -163,7 +164,7 @@ TEST(AdamWStochastic, SmallUpdatesSurviveOnAverage) {
   constexpr int64_t kCount = 100000;
   constexpr double kStep = 1.0 / 256;  // of bf16 below 1
   for (Rounding rounding : {Rounding::kNearestEven, Rounding::kStochastic}) {
-    Stream stream(1);
+    testing::TestStream stream(1);
     Tensors x(kCount, DType::kBF16);
     x.param = HostTensor::Filled(DType::kBF16, {kCount}, 1);
     x.grad = HostTensor::Filled(DType::kBF16, {kCount}, 1);
@@ -190,7 +191,7 @@ TEST(AdamWStochastic, SmallUpdatesSurviveOnAverage) {
 TEST(AdamWStochastic, WordsAreKeyedByPurposeAndElement) {
   constexpr int64_t kCount = 1500;
   constexpr int64_t kFirst = 1001;  // of a shard, and no multiple of four
-  Stream stream(2);
+  testing::TestStream stream(2);
   Tensors x(kCount, DType::kF32, DType::kBF16);
   AdamWArgs args = x.args();
   args.beta1 = 0;
@@ -213,7 +214,7 @@ TEST(AdamWStochastic, WordsAreKeyedByPurposeAndElement) {
 
 TEST(AdamWStochastic, ShardsRoundAsTheWhole) {
   constexpr int64_t kCount = 3000, kCut = 1001;
-  Stream stream(1);
+  testing::TestStream stream(1);
   Tensors whole(kCount, DType::kBF16, DType::kBF16), cut(kCount, DType::kBF16, DType::kBF16);
   AdamWArgs args = whole.args();
   args.rounding = Rounding::kStochastic;
@@ -232,7 +233,7 @@ TEST(AdamWStochastic, ShardsRoundAsTheWhole) {
 // A dither that is the same in every step, or in every tensor, biases over time.
 TEST(AdamWStochastic, StepAndTensorAndSeedChangeTheWords) {
   const auto run = [](const PhiloxKey& random) {
-    Stream stream(1);
+    testing::TestStream stream(1);
     Tensors x(2000, DType::kBF16, DType::kBF16);
     AdamWArgs args = x.args();
     args.rounding = Rounding::kStochastic;
@@ -277,7 +278,7 @@ class AdamWE4M3MomentTest : public ::testing::TestWithParam<Rounding> {
     return args;
   }
 
-  Stream stream_{2};
+  testing::TestStream stream_{2};
   HostTensor codes_, scales_;
   Tensors x_, exact_;
 };
@@ -355,7 +356,7 @@ TEST_P(AdamWE4M3MomentTest, ZeroStaysZeroAndNanStaysNan) {
 TEST(AdamWE4M3Moment, SlowDecayNeedsStochasticRounding) {
   constexpr int64_t kCount = 4096;
   for (const Rounding rounding : {Rounding::kNearestEven, Rounding::kStochastic}) {
-    Stream stream(1);
+    testing::TestStream stream(1);
     const Tensors x(kCount);
     const HostTensor codes(DType::kF8E4M3, {kCount}), scales(DType::kF32, {kCount / kMomentGroup});
     AdamWArgs args = x.args();

@@ -13,7 +13,7 @@ void ClipWeightsCpu(const ClipWeightsArgs& args, Stream& stream);
 void ClipWeights(const ClipWeightsArgs& args, Stream& stream) {
   TY_CHECK(args.weight.dtype() == DType::kF32);
   TY_CHECK_GE(args.limit, 0.0f);
-  TY_SELECT(stream, ClipWeights)(args, stream);
+  TY_SELECT_HOST(stream, ClipWeights)(args, stream);
 }
 
 }  // namespace trainyard::kernels

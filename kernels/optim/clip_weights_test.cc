@@ -7,6 +7,7 @@
 #include "gtest/gtest.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -14,7 +15,7 @@ namespace {
 using testing::HostTensor;
 
 TEST(ClipWeights, CutsBothSidesAndLeavesTheMiddle) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor weight = HostTensor::Of(DType::kF32, {6}, {-2, -0.5, 0, 0.25, 0.5, 3});
   ClipWeights({.weight = weight, .limit = 0.5f}, stream);
   EXPECT_THAT(weight.ToDoubles(), ::testing::ElementsAre(-0.5, -0.5, 0, 0.25, 0.5, 0.5));
@@ -22,7 +23,7 @@ TEST(ClipWeights, CutsBothSidesAndLeavesTheMiddle) {
 
 // A critic that has gone bad must not look healthy after clipping.
 TEST(ClipWeights, KeepsNaNAndCutsInfinity) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor weight(DType::kF32, {2});
   weight.as<float>()[0] = std::numeric_limits<float>::quiet_NaN();
   weight.as<float>()[1] = -std::numeric_limits<float>::infinity();

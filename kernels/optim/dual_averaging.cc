@@ -15,7 +15,7 @@ void DualAveraging(const DualAveragingArgs& args, Stream& stream) {
     TY_CHECK(x.dtype() == DType::kF32);
     TY_CHECK_EQ(x.size(), args.weight.size());
   }
-  TY_SELECT(stream, DualAveraging)(args, stream);
+  TY_SELECT_HOST(stream, DualAveraging)(args, stream);
 }
 
 }  // namespace trainyard::kernels

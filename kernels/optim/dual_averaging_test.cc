@@ -8,6 +8,7 @@
 #include "kernels/testing/all_near.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -40,7 +41,7 @@ TEST_P(DualAveragingTest, StepMatchesDoubleReference) {
     dual[i] -= gradient[i];
     weight[i] = anchor[i] + static_cast<double>(0.3f) * dual[i] - static_cast<double>(0.7f) * gradient[i];
   }
-  Stream stream(1);
+  testing::TestStream stream(1);
   DualAveraging(x.args(), stream);
   EXPECT_THAT(x.dual.ToDoubles(), AllNear(dual, ToleranceFor(DType::kF32)));
   EXPECT_THAT(x.weight.ToDoubles(), AllNear(weight, ToleranceFor(DType::kF32)));
@@ -61,7 +62,7 @@ TEST_P(DualAveragingTest, DriftIsTheSquaredWayOfTheNextStep) {
   Tensors x(GetParam());
   const std::vector<double> before = x.dual.ToDoubles();
   const double drift = DualDrift({.dual = x.dual, .gradient = x.gradient, .eta_before = 0.4f, .eta = 0.3f});
-  Stream stream(1);
+  testing::TestStream stream(1);
   DualAveraging(x.args(), stream);
   const std::vector<double> after = x.dual.ToDoubles();
   double expected = 0;

@@ -41,7 +41,7 @@ void Eco(const EcoArgs& args, Stream& stream) {
   TY_CHECK(args.min_learning_rate > 0);
   TY_CHECK_GE(args.step, 1);
   TY_CHECK_GE(args.first_element, 0);
-  TY_SELECT(stream, Eco)(args, stream);
+  TY_SELECT_HOST(stream, Eco)(args, stream);
 }
 
 }  // namespace trainyard::kernels

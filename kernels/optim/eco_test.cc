@@ -12,6 +12,7 @@
 #include "kernels/testing/all_near.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -55,7 +56,7 @@ struct Matrix {
     std::vector<double> squares = v.ToDoubles();
     for (double& x : squares) x = std::abs(x);  // second moments are not negative
     v = HostTensor::Of(moment_dtype, {kCount}, squares);
-    Stream stream(1);
+    testing::TestStream stream(1);
     EncodeMatrix({.x = HostTensor::Normal(DType::kF32, {kCount}, 1), .matrix = weights()}, stream);
   }
   CodedMatrix weights() const { return {codes, scales}; }
@@ -68,7 +69,7 @@ struct Matrix {
     return args;
   }
   std::vector<double> Weights() const {
-    Stream stream(1);
+    testing::TestStream stream(1);
     const HostTensor y(DType::kF32, {kCount});
     DecodeMatrix({.matrix = weights(), .y = y}, stream);
     return y.ToDoubles();
@@ -108,7 +109,7 @@ TEST_P(EcoTest, StepMatchesDoubleReference) {
       const std::vector<double> before = x.Weights(), grad = x.grad.ToDoubles(), last_error = x.error.ToDoubles();
       std::vector<double> m = x.m.ToDoubles(), v = x.v.ToDoubles(), next = before;
       const std::vector<uint8_t> old_codes = x.codes.Bytes();
-      Stream stream(2);
+      testing::TestStream stream(2);
       Eco(args, stream);
 
       const double lr = args.lr, b1 = args.beta1, b2 = args.beta2, decay = args.weight_decay;
@@ -199,7 +200,7 @@ TEST_P(EcoTest, AtLearningRateZeroOnlyTheGridMovesAndNothingIsInjected) {
   const std::vector<double> before = x.Weights();
   EcoArgs args = x.args();
   args.lr = 0;
-  Stream stream(1);
+  testing::TestStream stream(1);
   Eco(args, stream);
   EXPECT_EQ(x.Statistic(kEcoInjectionSquares), 0);
   if (GetParam().form == EcoForm::kSgdmExact) {
@@ -232,7 +233,7 @@ TEST_P(EcoTest, AtLearningRateZeroOnlyTheGridMovesAndNothingIsInjected) {
 // No codes: no error, and the whole is AdamW, moments in bf16 and its random words included.
 TEST(Eco, WithoutCodesItIsAdamWBitForBit) {
   for (const DType moment_dtype : {DType::kF32, DType::kBF16}) {
-    Stream stream(2);
+    testing::TestStream stream(2);
     const HostTensor grad = HostTensor::Normal(DType::kF32, {kCount}, 2, 0.1);
     const HostTensor w = HostTensor::Normal(DType::kF32, {kCount}, 1), param = w.Copy();
     const HostTensor m(moment_dtype, {kCount}), v(moment_dtype, {kCount});
@@ -279,7 +280,7 @@ TEST(Eco, WithoutCodesItIsAdamWBitForBit) {
 TEST(Eco, ShardsOfRowsHaveTheBitsOfTheWhole) {
   for (const DType moment_dtype : {DType::kF32, DType::kBF16}) {
     const Setting setting{"", EcoForm::kAdamW, DType::kF8E4M3, kCols};
-    Stream stream(1);
+    testing::TestStream stream(1);
     Matrix whole(setting, moment_dtype), cut(setting, moment_dtype);
     Eco(whole.args(), stream);
     for (const int64_t row : {int64_t{0}, int64_t{3}}) {
@@ -300,7 +301,7 @@ TEST(Eco, ShardsOfRowsHaveTheBitsOfTheWhole) {
 // A network of bf16 reads code * scale rounded to bf16, and that is what the error is measured from (eco.md, pitfall
 // 5).
 TEST(Eco, ErrorIsAgainstTheWeightThatTheNetworkReads) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   Matrix x({"", EcoForm::kSgdm, DType::kF8E4M3, kCols});
   const auto read = [&] {
     const HostTensor y(DType::kBF16, {kCount});
@@ -322,7 +323,7 @@ TEST(Eco, ErrorIsAgainstTheWeightThatTheNetworkReads) {
 
 // Steps far below half a spacing: without the injection nearest rounding never moves a code.
 TEST(Eco, SmallStepsMoveCodesOnlyWithTheInjection) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   for (const bool inject : {true, false}) {
     Matrix x({"", EcoForm::kAdamW, DType::kF8E4M3, kCols});
     for (HostTensor* tensor : {&x.m, &x.v}) *tensor = HostTensor(DType::kF32, {kCount});

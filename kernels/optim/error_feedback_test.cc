@@ -8,6 +8,7 @@
 #include "kernels/testing/all_near.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -67,7 +68,7 @@ class ErrorFeedbackTest : public ::testing::TestWithParam<Case> {
 
 // At most half a unit a value; the released 8-bit class has 16 levels and fails by a factor of 17.
 TEST_P(ErrorFeedbackTest, RoundTripIsWithinHalfAUnitOfTheRow) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   const Store store(bits_, rows_, cols_);
   Quantize(x_, store, stream);
   const Values x = x_.ToDoubles();
@@ -84,7 +85,7 @@ TEST_P(ErrorFeedbackTest, RoundTripIsWithinHalfAUnitOfTheRow) {
 }
 
 TEST_P(ErrorFeedbackTest, AddsToTheClippedGradient) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   const Store store(bits_, rows_, cols_);
   Quantize(x_, store, stream);
   Values expected = Decoded(store, rows_, cols_, stream);
@@ -97,7 +98,7 @@ TEST_P(ErrorFeedbackTest, AddsToTheClippedGradient) {
 }
 
 TEST_P(ErrorFeedbackTest, ResidualIsWhatTheProductLeaves) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   const HostTensor left = HostTensor::Normal(DType::kF32, {rows_, 3}, 3);
   const HostTensor right = HostTensor::Normal(DType::kF32, {3, cols_}, 4);
   Values expected = x_.ToDoubles();
@@ -138,7 +139,7 @@ INSTANTIATE_TEST_SUITE_P(All, ErrorFeedbackTest,
 // Values on the grid come back exactly and their codes can be told: the released decoder puts all high halves before
 // all low ones.
 TEST(ErrorFeedbackCodes, FourBitsLieInPairsEvenColumnLow) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor x = HostTensor::Of(DType::kF32, {2, 5}, {0, 15, 3, 9, 12, -1, 0, 0.5, 6.5, 0.25});
   const Store store(4, 2, 5);
   Quantize(x, store, stream);
@@ -147,7 +148,7 @@ TEST(ErrorFeedbackCodes, FourBitsLieInPairsEvenColumnLow) {
 }
 
 TEST(ErrorFeedbackCodes, EightBitsUseAllLevels) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   Values values(256);
   for (size_t i = 0; i < 256; ++i) values[i] = static_cast<double>(i) - 100;
   const HostTensor x = HostTensor::Of(DType::kF32, {1, 256}, values);
@@ -158,7 +159,7 @@ TEST(ErrorFeedbackCodes, EightBitsUseAllLevels) {
 
 // The release divides by zero here.
 TEST(ErrorFeedbackCodes, ConstantRowIsExact) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   for (const int bits : {4, 8}) {
     const HostTensor x = HostTensor::Of(DType::kF32, {2, 3}, {0.1, 0.1, 0.1, -3e-42, -3e-42, -3e-42});
     const Store store(bits, 2, 3);
@@ -170,7 +171,7 @@ TEST(ErrorFeedbackCodes, ConstantRowIsExact) {
 
 // The error of values spread evenly is uniform over a unit: its mean square is u^2 / 12.
 TEST(ErrorFeedbackCodes, MeanSquareErrorIsATwelfthOfTheUnit) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   constexpr int64_t kCount = 100000;
   Values values(kCount);
   for (size_t i = 0; i < kCount; ++i) values[i] = static_cast<double>(i) / kCount;

@@ -21,7 +21,7 @@ void GlobalNorm(const GlobalNormArgs& args, Stream& stream) {
   TY_CHECK_GE(args.grad_scale, 0.0f);
   TY_CHECK_GE(args.max_norm, 0.0f);
   TY_CHECK_GE(args.workspace.bytes(), GlobalNormWorkspaceBytes(args.tensors));
-  TY_SELECT(stream, GlobalNorm)(args, stream);
+  TY_SELECT_HOST(stream, GlobalNorm)(args, stream);
 }
 
 }  // namespace trainyard::kernels

@@ -8,6 +8,7 @@
 #include "gtest/gtest.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -57,7 +58,7 @@ double ReferenceNorm(const std::vector<HostTensor>& tensors) {
 }
 
 TEST(GlobalNorm, MatchesDoubleReference) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const std::vector<HostTensor> tensors = Gradients();
   const double expected = ReferenceNorm(tensors);
   EXPECT_NEAR(Norm(Views(tensors), 0, 1, stream).norm, expected, 1e-7 * expected);
@@ -75,7 +76,7 @@ TEST(GlobalNorm, ThreadCountShowsInNoBit) {
 
 // Norm 6, limit 1: 1/6. The squared norm would give 1/36 (methods/llmq.md, pitfall 1).
 TEST(GlobalNorm, ClipsByTheTrueNorm) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor x = HostTensor::Of(DType::kF32, {3}, {4, 4, 2});
   EXPECT_FLOAT_EQ(Norm({x}, 1, 1, stream).clip_factor, 1.0f / 6);
   EXPECT_FLOAT_EQ(Norm({x}, 3, 2, stream).clip_factor, 0.25f);  // of the scaled gradient's norm, 12
@@ -85,14 +86,14 @@ TEST(GlobalNorm, ClipsByTheTrueNorm) {
 }
 
 TEST(GlobalNorm, OfNothingIsZero) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   EXPECT_EQ(Norm({}, 1, 1, stream).norm, 0.0f);
   EXPECT_EQ(Norm({}, 1, 1, stream).clip_factor, 1.0f);
 }
 
 // Squares of these leave float's range; f64 sums do not mind.
 TEST(GlobalNorm, SquaresNeitherOverflowNorVanish) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   for (double x : {3e30, 3e-30}) {
     const HostTensor tensor = HostTensor::Filled(DType::kF32, {10000}, x);
     EXPECT_FLOAT_EQ(Norm({tensor}, 0, 1, stream).norm, static_cast<float>(100 * x));
@@ -100,7 +101,7 @@ TEST(GlobalNorm, SquaresNeitherOverflowNorVanish) {
 }
 
 TEST(GlobalNorm, BadGradientsShowAndDoNotClip) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   for (double bad : {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
     HostTensor x = HostTensor::Filled(DType::kF32, {40000}, 1);
     x.as<float>()[39999] = static_cast<float>(bad);

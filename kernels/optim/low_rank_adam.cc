@@ -19,7 +19,7 @@ void LowRankAdam(const LowRankAdamArgs& args, Stream& stream) {
     TY_CHECK_EQ(args.gradient_factor.size(), 1);
   }
   TY_CHECK_GE(args.step, 1);
-  TY_SELECT(stream, LowRankAdam)(args, stream);
+  TY_SELECT_HOST(stream, LowRankAdam)(args, stream);
 }
 
 }  // namespace trainyard::kernels

@@ -8,6 +8,7 @@
 #include "kernels/testing/all_near.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -46,7 +47,7 @@ TEST_P(LowRankAdamTest, MatchesThePublishedFormInDouble) {
     const double u = m[i] / (std::sqrt(v[i]) + static_cast<double>(args.eps) * std::sqrt(1 - std::pow(b2, t)));
     a[i] = std::sqrt(1 - std::pow(b2, t)) / (1 - std::pow(b1, t)) * u;
   }
-  Stream stream(2);
+  testing::TestStream stream(2);
   LowRankAdam(args, stream);
   EXPECT_THAT(x.a.ToDoubles(), AllNear(a, ToleranceFor(DType::kF32)));
   EXPECT_THAT(x.m.ToDoubles(), AllNear(m, ToleranceFor(DType::kF32)));
@@ -64,7 +65,7 @@ TEST_P(LowRankAdamTest, SameBitsForAnyThreadCount) {
 TEST_P(LowRankAdamTest, MomentsAndDirectionHaveTheBitsOfAdamW) {
   Tensors x(GetParam()), y(GetParam());
   const LowRankAdamArgs args = x.args();
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor param(DType::kF32, {GetParam()});
   AdamW({.param = param,
          .grad = y.a,
@@ -87,7 +88,7 @@ INSTANTIATE_TEST_SUITE_P(All, LowRankAdamTest, ::testing::Values(1, 5, 8191, 200
 
 // dct-lowrank.md, pitfall 1: a column that is new late in training steps by (1 - b1) / sqrt(1 - b2).
 TEST(LowRankAdam, FreshColumnsKick) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   for (const auto& [beta2, kick] : {std::pair{0.999f, 3.162}, {0.98f, 0.707}, {0.95f, 0.447}}) {
     const HostTensor a = HostTensor::Of(DType::kF32, {2}, {1e-3, -20});
     const HostTensor m(DType::kF32, {2}), v(DType::kF32, {2});

@@ -5,6 +5,7 @@
 #include "kernels/testing/all_near.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -48,7 +49,7 @@ class LowRankStepTest : public ::testing::TestWithParam<OpCase> {
 };
 
 TEST_P(LowRankStepTest, MatchesDoubleReference) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   const HostTensor weight = HostTensor::Normal(GetParam().dtype, {rows(), cols()}, 3);
   const HostTensor product = HostTensor::Filled(DType::kF32, {rows(), cols()}, 99);
   const std::vector<double> expected = Expected(weight.ToDoubles());
@@ -57,7 +58,7 @@ TEST_P(LowRankStepTest, MatchesDoubleReference) {
 }
 
 TEST_P(LowRankStepTest, TransposedFactorIsTheSameMatrix) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   HostTensor transposed(DType::kF32, {cols(), rank()});
   for (int64_t k = 0; k < rank(); ++k) {
     for (int64_t j = 0; j < cols(); ++j) transposed.as<float>()[j * rank() + k] = y_.as<float>()[k * cols() + j];
@@ -73,7 +74,7 @@ TEST_P(LowRankStepTest, TransposedFactorIsTheSameMatrix) {
 
 // The master moves, the weight is its rounded value: what the weight held before does not matter.
 TEST_P(LowRankStepTest, MasterLeads) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor master = HostTensor::Normal(DType::kF32, {rows(), cols()}, 3);
   const HostTensor weight = HostTensor::Filled(GetParam().dtype, {rows(), cols()}, 55);
   const HostTensor product(DType::kF32, {rows(), cols()});

@@ -13,7 +13,7 @@ void MovingAverageCpu(const MovingAverageArgs& args, Stream& stream);
 void MovingAverage(const MovingAverageArgs& args, Stream& stream) {
   TY_CHECK(args.x.dtype() == DType::kF32 && args.average.dtype() == DType::kF32);
   TY_CHECK_EQ(args.x.size(), args.average.size());
-  TY_SELECT(stream, MovingAverage)(args, stream);
+  TY_SELECT_HOST(stream, MovingAverage)(args, stream);
 }
 
 }  // namespace trainyard::kernels

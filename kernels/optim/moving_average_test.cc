@@ -5,6 +5,7 @@
 #include "gtest/gtest.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -13,7 +14,7 @@ using testing::HostTensor;
 
 // The mean of x_1 .. x_t, whatever the average held before.
 TEST(MovingAverage, RateOneOverTGivesTheMean) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor average = HostTensor::Filled(DType::kF32, {3}, 99), x(DType::kF32, {3});
   double sums[3] = {};
   for (int t = 1; t <= 1000; ++t) {
@@ -28,7 +29,7 @@ TEST(MovingAverage, RateOneOverTGivesTheMean) {
 
 // After n steps towards a constant, decay^n of the start is left.
 TEST(MovingAverage, ConstantRateForgetsExponentially) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor average = HostTensor::Filled(DType::kF32, {5}, 1), x = HostTensor::Filled(DType::kF32, {5}, 3);
   for (int t = 0; t < 100; ++t) MovingAverage({.x = x, .average = average, .rate = 0.01f}, stream);
   for (const double value : average.ToDoubles()) EXPECT_NEAR(value, 3 - 2 * std::pow(0.99, 100), 1e-5);

@@ -86,7 +86,7 @@ void NewtonSchulz(const NewtonSchulzArgs& args, Stream& stream) {
   const bool is_wide = args.x.dim(0) <= args.x.dim(1);
 
   GlobalNorm({.tensors = {&args.x, 1}, .norm = w.norm, .workspace = w.norm_partials}, stream);
-  TY_SELECT(stream, NormalizeBy)(args.x, w.norm, w.current, stream);
+  TY_SELECT_HOST(stream, NormalizeBy)(args.x, w.norm, w.current, stream);
   for (int step = 0; step < args.steps; ++step) {
     const internal::Coefficients k = internal::Of(args.coefficients, step);
     Gemm({.a = w.current,

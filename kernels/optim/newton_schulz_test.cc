@@ -8,6 +8,7 @@
 #include "kernels/testing/all_near.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -109,7 +110,7 @@ class NewtonSchulzTest : public ::testing::TestWithParam<std::pair<int64_t, int6
 };
 
 TEST_P(NewtonSchulzTest, MatchesTheFormulasInDouble) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   for (const auto coefficients : {kFixed, kScheduled}) {
     for (const int steps : {1, 2, 5, 7}) {
       // Each step stretches small errors by up to 4.
@@ -134,7 +135,7 @@ INSTANTIATE_TEST_SUITE_P(All, NewtonSchulzTest,
 // dct-lowrank.md section 5: 0.683 to 1.043 for such an input, in double. Without the division by the norm, or with the
 // signs of b or c wrong, values leave the band at once.
 TEST(NewtonSchulz, SingularValuesEndInTheBandAroundOne) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   for (const auto& [rows, cols] : {std::pair{128, 32}, std::pair{32, 128}}) {
     const HostTensor x = HostTensor::Normal(DType::kF32, {rows, cols}, 7);
     const auto values_of = [&](DType precision, NewtonSchulzCoefficients coefficients) {
@@ -156,7 +157,7 @@ TEST(NewtonSchulz, SingularValuesEndInTheBandAroundOne) {
 
 // A gradient of zeros (a layer that nothing reaches) is divided by 1e-7, not by 0.
 TEST(NewtonSchulz, ZerosStayZeros) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor x(DType::kF32, {4, 3});
   EXPECT_EQ(Orthogonalized(x, kFixed, DType::kF32, 5, stream).ToDoubles(), Values(12, 0.0));
 }

@@ -21,7 +21,7 @@ void OptimisticAdam(const OptimisticAdamArgs& args, Stream& stream) {
     TY_CHECK_EQ(x.size(), args.weight.size());
   }
   TY_CHECK_GE(args.step, 1);
-  TY_SELECT(stream, OptimisticAdam)(args, stream);
+  TY_SELECT_HOST(stream, OptimisticAdam)(args, stream);
 }
 
 }  // namespace trainyard::kernels

@@ -9,6 +9,7 @@
 #include "kernels/testing/all_near.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -52,7 +53,7 @@ TEST_P(OptimisticAdamTest, StepMatchesDoubleReference) {
         weight[i] -= optimistic ? 0.1 * (2 * direction - previous[i]) : 0.1 * direction;
         if (optimistic) previous[i] = direction;
       }
-      Stream stream(1);
+      testing::TestStream stream(1);
       OptimisticAdam(args, stream);
       EXPECT_THAT(x.weight.ToDoubles(), AllNear(weight, ToleranceFor(DType::kF32)));
       EXPECT_THAT(x.m.ToDoubles(), AllNear(m, ToleranceFor(DType::kF32)));
@@ -91,7 +92,7 @@ TEST(OptimisticAdamFormula, PathOfTheBilinearGame) {
 }
 
 TEST(OptimisticAdam, PathOfTheBilinearGameInFloat) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor x = HostTensor::Of(DType::kF32, {2}, {1, 0.5}), gradient(DType::kF32, {2});
   const HostTensor m(DType::kF32, {2}), v(DType::kF32, {2}), previous(DType::kF32, {2});
   for (int t = 0; t < 3; ++t) {

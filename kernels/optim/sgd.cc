@@ -26,7 +26,7 @@ void Sgd(const SgdArgs& args, Stream& stream) {
     TY_CHECK_EQ(args.gradient_factor.size(), 1);
   }
   TY_CHECK_GE(args.first_element, 0);
-  TY_SELECT(stream, Sgd)(args, stream);
+  TY_SELECT_HOST(stream, Sgd)(args, stream);
 }
 
 }  // namespace trainyard::kernels

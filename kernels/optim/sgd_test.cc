@@ -8,6 +8,7 @@
 #include "kernels/testing/all_near.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -59,7 +60,7 @@ TEST_P(SgdTest, StepMatchesDoubleReference) {
       velocity[i] = momentum * velocity[i] + g;
       param[i] -= lr * (nesterov ? g + momentum * velocity[i] : velocity[i]);
     }
-    Stream stream(1);
+    testing::TestStream stream(1);
     Sgd(args, stream);
     EXPECT_THAT(x.velocity.ToDoubles(), AllNear(velocity, ToleranceFor(dtype)));
     EXPECT_THAT(x.param.ToDoubles(), AllNear(param, ToleranceFor(dtype)));
@@ -83,7 +84,7 @@ INSTANTIATE_TEST_SUITE_P(All, SgdTest, ::testing::ValuesIn(OpCases({{1}, {5}, {5
 
 // Sum of a geometric series: velocity (1 - mu^n) / (1 - mu) g after n steps.
 TEST(Sgd, ConstantGradientBuildsUpMomentum) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   Tensors x(2);
   x.param = HostTensor::Of(DType::kF32, {2}, {0, 0});
   x.grad = HostTensor::Of(DType::kF32, {2}, {1, -2});
@@ -98,7 +99,7 @@ TEST(Sgd, ConstantGradientBuildsUpMomentum) {
 }
 
 TEST(Sgd, WithoutMomentumNeedsNoVelocity) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   Tensors x(700);
   SgdArgs args = x.args();
   args.momentum = 0;
@@ -114,7 +115,7 @@ TEST(Sgd, WithoutMomentumNeedsNoVelocity) {
 }
 
 TEST(Sgd, MasterTakesTheUpdateAndParamItsRounding) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   Tensors x(600, DType::kBF16), exact(600);
   exact.grad = HostTensor::Of(DType::kF32, {600}, x.grad.ToDoubles());
   const HostTensor velocity = exact.velocity.Copy();
@@ -131,7 +132,7 @@ TEST(Sgd, MasterTakesTheUpdateAndParamItsRounding) {
 // lr = -1 over zero parameters stores the velocity, so both stored bits can be told; they use words of their own.
 TEST(SgdStochastic, WordsAreKeyedByPurposeAndElement) {
   constexpr int64_t kCount = 1200;
-  Stream stream(2);
+  testing::TestStream stream(2);
   Tensors x(kCount, DType::kBF16);
   const HostTensor grad = HostTensor::Normal(DType::kF32, {kCount}, 9);
   x.param = HostTensor(DType::kBF16, {kCount});

@@ -6,6 +6,7 @@
 #include "kernels/testing/all_near.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -23,7 +24,7 @@ class ActivationTest : public ::testing::TestWithParam<OpCase> {
   const HostTensor dy_ = HostTensor::Normal(dtype_, {size_}, 2);
   const HostTensor start_ = HostTensor::Normal(dtype_, {size_}, 3);
   const testing::Tolerance tolerance_ = testing::ToleranceFor(dtype_);
-  Stream stream_{2};
+  testing::TestStream stream_{2};
 };
 
 TEST_P(ActivationTest, LeakyReluAndItsGradient) {
@@ -82,7 +83,7 @@ INSTANTIATE_TEST_SUITE_P(All, ActivationTest, ::testing::ValuesIn(testing::OpCas
 
 // A ReLU that lets NaN become 0 hides a broken step from the NaN policy.
 TEST(ActivationEdgeTest, NanStaysNan) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor x = HostTensor::Filled(DType::kF32, {1}, NAN);
   const HostTensor y(DType::kF32, {1});
   LeakyReluForward({.x = x, .y = y, .slope = 0}, stream);

@@ -4,6 +4,7 @@
 #include "kernels/testing/all_near.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -20,7 +21,7 @@ class ElementwiseTest : public ::testing::TestWithParam<OpCase> {
   const HostTensor a_ = HostTensor::Normal(dtype_, shape_, 1);
   const HostTensor b_ = HostTensor::Normal(dtype_, shape_, 2);
   const testing::Tolerance tolerance_ = testing::ToleranceFor(dtype_);
-  Stream stream_{2};
+  testing::TestStream stream_{2};
 };
 
 TEST_P(ElementwiseTest, AddAndScale) {
@@ -59,7 +60,7 @@ TEST_P(ElementwiseTest, ConvertAndFill) {
 }
 
 TEST(ElementwiseFill, ZerosAnyDtype) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   const HostTensor indices = HostTensor::Of(DType::kI32, {3}, {1, -1, 7});
   Fill({.y = indices}, stream);
   EXPECT_EQ(indices.ToDoubles(), Values(3, 0.0));

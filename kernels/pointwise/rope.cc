@@ -27,17 +27,17 @@ void RopeTable(const RopeTableArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.table.rank(), 3);
   TY_CHECK_EQ(args.table.dim(1), args.head_dim / 2);
   TY_CHECK_EQ(args.table.dim(2), 2);
-  TY_SELECT(stream, RopeTable)(args, stream);
+  TY_SELECT_HOST(stream, RopeTable)(args, stream);
 }
 
 void RopeForward(const RopeArgs& args, Stream& stream) {
   CheckArgs(args);
-  TY_SELECT(stream, RopeForward)(args, stream);
+  TY_SELECT_HOST(stream, RopeForward)(args, stream);
 }
 
 void RopeBackward(const RopeArgs& args, Stream& stream) {
   CheckArgs(args);
-  TY_SELECT(stream, RopeBackward)(args, stream);
+  TY_SELECT_HOST(stream, RopeBackward)(args, stream);
 }
 
 }  // namespace trainyard::kernels

@@ -7,6 +7,7 @@
 #include "kernels/testing/finite_difference.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -61,7 +62,7 @@ class RopeTest : public ::testing::TestWithParam<OpCase> {
   const int64_t width_ = (q_heads_ + 2 * kv_heads_) * head_dim_;
   const HostTensor table_{DType::kF32, {seq_ + kOffset, head_dim_ / 2, 2}};
   const HostTensor qkv_ = HostTensor::Normal(dtype_, {batch_ * seq_, width_}, 1);
-  Stream stream_{2};
+  testing::TestStream stream_{2};
 };
 
 TEST_P(RopeTest, ForwardMatchesDoubleReference) {
@@ -100,7 +101,7 @@ INSTANTIATE_TEST_SUITE_P(
 // that length and is kept; pair 63 turns 0.0032 times and is slowed 8 times; pair 32 (turns 1.84) lies between:
 // smooth = (1.84 - 1) / 3.
 TEST(RopeTableTest, Llama3ScalingKeepsFastSlowsSlowAndBlendsBetween) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor table(DType::kF32, {2, 64, 2});
   RopeTable({.table = table, .theta = 500000, .head_dim = 128, .scaling = {.factor = 8}}, stream);
   const Values values = table.ToDoubles();

@@ -7,6 +7,7 @@
 #include "kernels/testing/finite_difference.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -33,7 +34,7 @@ class SwigluTest : public ::testing::TestWithParam<OpCase> {
   const HostTensor gate_up_ = HostTensor::Normal(dtype_, {rows_, 2 * width_}, 1, 3.0);
   const HostTensor dy_ = HostTensor::Normal(dtype_, {rows_, width_}, 2);
   const testing::Tolerance tolerance_ = testing::ToleranceFor(dtype_);
-  Stream stream_{2};
+  testing::TestStream stream_{2};
 };
 
 TEST_P(SwigluTest, ForwardMatchesDoubleReference) {
@@ -68,7 +69,7 @@ INSTANTIATE_TEST_SUITE_P(All, SwigluTest,
 
 // exp(-gate) overflows below -88: the result must go to zero, not to NaN.
 TEST(SwigluEdgeTest, LargeGatesStayFinite) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor gate_up = HostTensor::Of(DType::kF32, {1, 6}, {-1000, -89, 1000, 2, 2, 2});
   const HostTensor dy = HostTensor::Filled(DType::kF32, {1, 3}, 1);
   const HostTensor y(DType::kF32, {1, 3});

@@ -17,7 +17,7 @@ void AdmmProx(const AdmmProxArgs& args, Stream& stream) {
   internal::CheckStored(args.z, args.grad.size());
   if (args.u) internal::CheckStored(args.u, args.grad.size());
   if (args.gradient_factor) TY_CHECK_EQ(args.gradient_factor.size(), 1);
-  TY_SELECT(stream, AdmmProx)(args, stream);
+  TY_SELECT_HOST(stream, AdmmProx)(args, stream);
 }
 
 }  // namespace trainyard::kernels

@@ -5,6 +5,7 @@
 #include "kernels/testing/all_near.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -34,7 +35,7 @@ TEST_P(AdmmProxTest, MatchesDoubleReference) {
     }
     AdmmProxArgs args = {.grad = grad, .x = x, .z = {z}, .gradient_factor = factor, .lambda = 0.5f};
     if (!is_merged) args.u = {u};
-    Stream stream(1);
+    testing::TestStream stream(1);
     AdmmProx(args, stream);
     if (expected.size() > 4000) {
       EXPECT_NEAR(grad.ToDoubles()[0], expected[0], 1e-5);
@@ -66,7 +67,7 @@ TEST(AdmmProx, ReadsCodesWithTheirScale) {
   z.as<Float8E4M3>()[1] = {0xC4};  // -3
   const HostTensor scale = HostTensor::Of(DType::kF32, {1}, {0.25});
   const HostTensor grad(DType::kF32, {2});
-  Stream stream(1);
+  testing::TestStream stream(1);
   AdmmProx({.grad = grad, .x = x, .z = {z, scale}, .lambda = 1}, stream);
   EXPECT_EQ(grad.ToDoubles(), (std::vector<double>{0.75, 1.75}));
 }

@@ -19,7 +19,7 @@ void AdmmPoint(const AdmmPointArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.x.size(), args.w.size());
   internal::CheckStored(args.dual, args.w.size());
   if (args.mask) TY_CHECK_EQ(args.mask.size(), MaskBytes(args.w.size()));
-  TY_SELECT(stream, AdmmPoint)(args, stream);
+  TY_SELECT_HOST(stream, AdmmPoint)(args, stream);
 }
 
 void AdmmProject(const AdmmProjectArgs& args, Stream& stream) {
@@ -27,7 +27,7 @@ void AdmmProject(const AdmmProjectArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.mask.size(), MaskBytes(args.w.size()));
   internal::CheckStored(args.z, args.w.size());
   if (args.u) internal::CheckStored(args.u, args.w.size());
-  TY_SELECT(stream, AdmmProject)(args, stream);
+  TY_SELECT_HOST(stream, AdmmProject)(args, stream);
 }
 
 void AdmmResidual(const AdmmResidualArgs& args, Stream& stream) {
@@ -37,7 +37,7 @@ void AdmmResidual(const AdmmResidualArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.mask.size(), MaskBytes(args.w.size()));
   TY_CHECK_EQ(args.sums.size(), 2);
   TY_CHECK_GE(args.workspace.bytes(), AdmmResidualWorkspaceBytes(args.w.size()));
-  TY_SELECT(stream, AdmmResidual)(args, stream);
+  TY_SELECT_HOST(stream, AdmmResidual)(args, stream);
 }
 
 }  // namespace trainyard::kernels

@@ -11,6 +11,7 @@
 #include "kernels/testing/all_near.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -28,7 +29,7 @@ struct Projected {
       : w(HostTensor::Normal(DType::kF32, {count}, 1)), mask(DType::kU8, {MaskBytes(count)}) {
     const HostTensor counts(DType::kU32, {256});
     const PruneScore score = {.w = w};
-    Stream stream(1);
+    testing::TestStream stream(1);
     PruneLowest({&score, 1}, count / 2, {&mask.view(), 1}, counts, stream);
   }
   HostTensor w, mask;
@@ -60,7 +61,7 @@ TEST(AdmmStateTest, MergedHoldsWhatSeparateHolds) {
   for (const int64_t count : {1, 9, 513, 30011}) {
     const Projected p(count);
     const State z(DType::kF32, count), u(DType::kF32, count), s(DType::kF32, count);
-    Stream stream(2);
+    testing::TestStream stream(2);
     AdmmProject({.w = p.w, .mask = p.mask, .z = z.stored(), .u = u.stored()}, stream);
     AdmmProject({.w = p.w, .mask = p.mask, .z = s.stored()}, stream);
     const HostTensor x = HostTensor::Normal(DType::kF32, {count}, 2);
@@ -95,7 +96,7 @@ TEST(AdmmStateTest, Fp8RoundTrips) {
     const double step = dtype == DType::kF8E4M3 ? 0.0625 : 0.125;
     const double smallest_normal = dtype == DType::kF8E4M3 ? 0x1p-6 : 0x1p-14;
     const State z(dtype, kCount), u(dtype, kCount);
-    Stream stream(2);
+    testing::TestStream stream(2);
     AdmmProject({.w = p.w, .mask = p.mask, .z = z.stored(), .u = u.stored()}, stream);
     EXPECT_NEAR(z.At(at) / p.w.as<float>()[at], dtype == DType::kF8E4M3 ? 0.975 : 1.05, 1e-6);
     for (int64_t i = 0; i < kCount; ++i) {
@@ -112,7 +113,7 @@ TEST(AdmmStateTest, Fp8RoundTrips) {
 TEST(AdmmStateTest, Bf16RoundsToNearest) {
   const Projected p(700);
   const State s(DType::kBF16, 700);
-  Stream stream(1);
+  testing::TestStream stream(1);
   AdmmProject({.w = p.w, .mask = p.mask, .z = s.stored()}, stream);
   for (int64_t i = 0; i < 700; ++i) ASSERT_NEAR(std::abs(s.At(i)), std::abs(p.w.as<float>()[i]), 0x1p-8 * 4);
 }
@@ -142,7 +143,7 @@ TEST(AdmmStateTest, ResidualMatchesDoubles) {
 // u = (0, 1/lambda) is stable iff lambda > |a_2| / |a_1| = 1/3: below, the mask flips for ever. A dual update with
 // another sign, or one that forgets u where pruned, has another threshold.
 int64_t FlipsOnQuadratic(float lambda, int steps, std::vector<double>* x_end, std::vector<double>* s_end) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const double a[2] = {3, 1};
   const HostTensor x = HostTensor::Of(DType::kF32, {2}, {3, 1});
   const HostTensor w = x.Copy();

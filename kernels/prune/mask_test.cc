@@ -3,6 +3,7 @@
 #include "gtest/gtest.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -26,7 +27,7 @@ bool BitOf(const HostTensor& mask, int64_t i) {
 TEST(MaskTest, AppliesAndCompares) {
   for (const int64_t elements : {1, 8, 13, 511, 513, 30013}) {
     const HostTensor a = RandomMask(elements, 1), b = RandomMask(elements, 2);
-    Stream stream(2);
+    testing::TestStream stream(2);
     const HostTensor counts(DType::kU32, {3});
     MaskCompare({.a = a, .b = b, .counts = counts}, stream);
     uint32_t expected[3] = {};

@@ -15,6 +15,7 @@
 #include "kernels/prune/obs_elimination.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -189,7 +190,7 @@ double LargestDifference(const std::vector<double>& a, const std::vector<double>
 
 // Evidence 1. Both scores are 1.5: the lower index goes.
 TEST(ObsTest, ClosedForm) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   HostTensor w = HostTensor::Of(DType::kF32, {1, 2}, {1, 1});
   HostTensor h = HostTensor::Of(DType::kF32, {2, 2}, {2, 1, 1, 2});
   const std::vector<int32_t> removed = {0, 1, 2};
@@ -213,7 +214,7 @@ TEST(ObsTest, ClosedForm) {
 
 // Evidence 2.
 TEST(ObsTest, SurvivorsAreTheLeastSquaresRefitAndScoresAreTheTrace) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const Matrix w = Matrix::Normal(3, 6, 1);
   const Matrix x = Inputs(40, 6, 2);
   const Matrix h = Hessian(x);
@@ -245,7 +246,7 @@ class ObsOrderTest : public ::testing::TestWithParam<Case> {};
 // Section 4: kept norms and delayed updates change neither the order nor, beyond rounding, scores and weights. Delays
 // of one, of an odd number, and longer than all removals.
 TEST_P(ObsOrderTest, DelayedUpdatesAreTheNaiveElimination) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const Case c = GetParam();
   const Matrix w = Matrix::Normal(c.rows, c.cols, 5);
   const Matrix h = Hessian(Inputs(4 * c.cols, c.cols, 6));
@@ -279,7 +280,7 @@ struct Levels {
   }
   absl::StatusOr<std::vector<ObsLevel>> Run(const std::vector<int32_t>& removed, int64_t group = 1,
                                             bool by_magnitude = false, double damping = 0.01) {
-    Stream stream(1);
+    testing::TestStream stream(1);
     std::vector<ObsLevel> levels;
     const absl::Status status = ObsLevels(
         {.w = w,

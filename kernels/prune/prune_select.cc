@@ -32,20 +32,20 @@ void Check(const PruneScore& score) {
 void PruneHistogram(const PruneHistogramArgs& args, Stream& stream) {
   Check(args.score);
   TY_CHECK_EQ(args.counts.size(), 256);
-  TY_SELECT(stream, PruneHistogram)(args, stream);
+  TY_SELECT_HOST(stream, PruneHistogram)(args, stream);
 }
 
 void PruneEqual(const PruneEqualArgs& args, Stream& stream) {
   Check(args.score);
   TY_CHECK_EQ(args.count.size(), 1);
-  TY_SELECT(stream, PruneEqual)(args, stream);
+  TY_SELECT_HOST(stream, PruneEqual)(args, stream);
 }
 
 void PruneMask(const PruneMaskArgs& args, Stream& stream) {
   Check(args.score);
   TY_CHECK_GE(args.threshold.ties, 0);
   TY_CHECK_EQ(args.mask.size(), MaskBytes(args.score.w.size()));
-  TY_SELECT(stream, PruneMask)(args, stream);
+  TY_SELECT_HOST(stream, PruneMask)(args, stream);
 }
 
 void PruneGroups(const PruneGroupsArgs& args, Stream& stream) {
@@ -56,7 +56,7 @@ void PruneGroups(const PruneGroupsArgs& args, Stream& stream) {
   TY_CHECK_LT(args.keep, args.group);
   TY_CHECK_EQ(args.score.w.size() % args.group, 0);
   TY_CHECK_EQ(args.mask.size(), MaskBytes(args.score.w.size()));
-  TY_SELECT(stream, PruneGroups)(args, stream);
+  TY_SELECT_HOST(stream, PruneGroups)(args, stream);
 }
 
 SelectThreshold FindPruneThreshold(absl::Span<const PruneScore> scores, int64_t count, const TensorView& counts,

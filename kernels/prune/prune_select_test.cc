@@ -7,6 +7,7 @@
 #include "kernels/optim/blockwise/moment8.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -20,7 +21,7 @@ std::vector<bool> BitsOf(const HostTensor& mask, int64_t elements) {
 }
 
 std::vector<bool> Lowest(const PruneScore& score, int64_t count, int threads = 1) {
-  Stream stream(threads);
+  testing::TestStream stream(threads);
   const HostTensor mask = HostTensor(DType::kU8, {MaskBytes(score.w.size())});
   std::fill_n(mask.as<uint8_t>(), MaskBytes(score.w.size()), 0xFF);  // must be overwritten
   const HostTensor counts(DType::kU32, {256});
@@ -62,7 +63,7 @@ TEST(PruneSelectTest, ScoresOfTheNotes) {
 
   const HostTensor group = HostTensor::Of(DType::kF32, {4}, {1, -4, 2, 3});
   const HostTensor mask(DType::kU8, {1});
-  Stream stream(1);
+  testing::TestStream stream(1);
   PruneGroups({.score = {.w = group}, .keep = 2, .group = 4, .mask = mask}, stream);
   EXPECT_EQ(BitsOf(mask, 4), (std::vector<bool>{false, true, false, true}));
 }
@@ -129,7 +130,7 @@ TEST(PruneSelectTest, ShardsSelectAsTheWhole) {
       const std::vector<bool> expected = Lowest(whole, pruned);
       for (const std::vector<int64_t>& cuts :
            std::vector<std::vector<int64_t>>{{0, 1111, 5000}, {0, 1, 4096, 5000}, {0, 700, 701, 4999, 5000}}) {
-        Stream stream(1);
+        testing::TestStream stream(1);
         std::vector<PruneScore> shards;
         for (size_t i = 0; i + 1 < cuts.size(); ++i) {
           shards.push_back({.w = whole.w.Slice(cuts[i], cuts[i + 1] - cuts[i])});
@@ -173,7 +174,7 @@ TEST(PruneSelectTest, OneThresholdForSeveralTensors) {
   const std::vector<bool> expected = Lowest({.w = both}, 850);
   const HostTensor mask_a(DType::kU8, {MaskBytes(900)}), mask_b(DType::kU8, {MaskBytes(100)});
   const HostTensor counts(DType::kU32, {256});
-  Stream stream(1);
+  testing::TestStream stream(1);
   const PruneScore scores[] = {{.w = a}, {.w = b}};
   const TensorView masks[] = {mask_a, mask_b};
   PruneLowest(scores, 850, masks, counts, stream);
@@ -189,7 +190,7 @@ TEST(PruneGroupsTest, KeepsTheHighestOfEveryGroup) {
     const int64_t n = int64_t{group} * 901;
     const HostTensor w = HalfConstant(n);
     const HostTensor mask(DType::kU8, {MaskBytes(n)});
-    Stream stream(2);
+    testing::TestStream stream(2);
     PruneGroups({.score = {.w = w}, .keep = keep, .group = group, .mask = mask}, stream);
     const std::vector<bool> kept = BitsOf(mask, n);
     for (int64_t first = 0; first < n; first += group) {

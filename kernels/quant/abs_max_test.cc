@@ -8,6 +8,7 @@
 #include "gtest/gtest.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -42,7 +43,7 @@ TEST_P(AbsMaxTest, OfRowsAndOfAll) {
 }
 
 TEST(AbsMaxTest, InfinityAndNan) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const double infinity = std::numeric_limits<double>::infinity();
   const HostTensor x = HostTensor::Of(DType::kF32, {2, 2}, {1, -infinity, infinity, -std::nan("")});
   const HostTensor y(DType::kF32, {2});

@@ -6,6 +6,7 @@
 #include "gtest/gtest.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -154,7 +155,7 @@ double RelativeSquaredError(const HostTensor& x, Rounding rounding, Stream& stre
 
 // llmq.md section 5: Gaussian data with 4 sigma at 448. 2^18 samples put 1 % well beyond five standard errors.
 TEST(Fp8Test, GaussianErrorOfE4M3) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   const HostTensor x = HostTensor::Normal(DType::kF32, {1 << 18}, 11, 448.0 / 4);
   const double nearest = RelativeSquaredError(x, Rounding::kNearestEven, stream);
   const double stochastic = RelativeSquaredError(x, Rounding::kStochastic, stream);
@@ -165,7 +166,7 @@ TEST(Fp8Test, GaussianErrorOfE4M3) {
 
 // The mean over 2^16 roundings of one value, drawn by element index: standard error of at most step / 2 / 256.
 TEST(Fp8Test, StochasticMeanIsTheValueAlsoForSubnormals) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   for (const double value : {3.3e-4, 0.0011, 0.0049, 0.0151, 1.03, 300.0}) {
     const HostTensor x = HostTensor::Filled(DType::kF32, {1 << 16}, value);
     const HostTensor codes(DType::kF8E4M3, {1 << 16});
@@ -222,7 +223,7 @@ TEST_P(CastTest, OpIsTheOneValueRule) {
           }
         }
         for (int threads : {1, 2, 3}) {
-          Stream stream(threads);
+          testing::TestStream stream(threads);
           EXPECT_EQ(run(stream), expected) << count << " elements, " << threads << " threads";
         }
       }
@@ -231,7 +232,7 @@ TEST_P(CastTest, OpIsTheOneValueRule) {
 }
 
 TEST_P(CastTest, AllZeroStaysZeroUnderAHugeScale) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor x(DType::kF32, {17});
   const HostTensor y(GetParam(), {17});
   Narrow({.x = x, .y = y, .scale = 448e10f}, stream);  // amax 0 gives this scale (llmq.md section 5)
@@ -239,7 +240,7 @@ TEST_P(CastTest, AllZeroStaysZeroUnderAHugeScale) {
 }
 
 TEST_P(CastTest, WidenScales) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   const HostTensor x = HostTensor::Of(DType::kF32, {5}, {1, -2, 0.5, 448, 0});
   const HostTensor codes(GetParam(), {5});
   const HostTensor back(DType::kF32, {5});

@@ -9,6 +9,7 @@
 #include "kernels/quant/number_format.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -77,7 +78,7 @@ INSTANTIATE_TEST_SUITE_P(All, CodedMatrixTest, ::testing::ValuesIn(Formats()),
 // Within half a step of the value to nearest, within one stochastically; the largest of a span is the largest code,
 // exactly but for the rounding of its scale; nothing clips.
 TEST_P(CodedMatrixTest, ValuesAreNeighboursOnTheGrid) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   const HostTensor x = HostTensor::Normal(DType::kF32, {kRows, kCols}, 2, 0.02);
   const double largest = GetParam().codes == DType::kU8 ? 7 : 448;
   for (const Rounding rounding : {Rounding::kNearestEven, Rounding::kStochastic}) {
@@ -109,7 +110,7 @@ TEST_P(CodedMatrixTest, SameBitsForAnyThreads) {
 
 // methods/eco.md, section 5: |mean error| < 4 spacing / sqrt(6 n), with the mean over elements and 20 steps.
 TEST_P(CodedMatrixTest, StochasticRoundingHasTheRightMeanAndTwiceTheVariance) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   const HostTensor x = HostTensor::Normal(DType::kF32, {kRows, kCols}, 4, 0.02);
   const Coded nearest(GetParam(), x, Rounding::kNearestEven, stream);
   double error = 0, squares = 0, nearest_squares = 0;
@@ -134,7 +135,7 @@ TEST_P(CodedMatrixTest, StochasticRoundingHasTheRightMeanAndTwiceTheVariance) {
 }
 
 TEST_P(CodedMatrixTest, ZeroAndTinySpansAndWhatIsNotFinite) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor x = HostTensor::Normal(DType::kF32, {kRows, kCols}, 6);
   const int64_t span = GetParam().span;
   const int64_t spans = kRows * kCols / span;
@@ -161,7 +162,7 @@ TEST_P(CodedMatrixTest, ZeroAndTinySpansAndWhatIsNotFinite) {
 
 // Half a scale apart, with all thresholds of ten bits: the mean is the value exactly.
 TEST(CodedMatrixInt4, MeanOverAllThresholdsIsExact) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   // 1024 copies of j / 1024 between 0 and 1, each against its own threshold: draws are Philox words, so the test asks
   // for the words that the op will use and counts.
   constexpr int64_t kCount = 1 << 16;
@@ -182,7 +183,7 @@ TEST(CodedMatrixInt4, MeanOverAllThresholdsIsExact) {
 
 // methods/eco.md, section 5: relative error of E4M3 on Gaussian rows.
 TEST(CodedMatrixE4M3, RelativeErrorOnGaussianRows) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   const HostTensor x = HostTensor::Normal(DType::kF32, {64, 1024}, 9);
   for (const Rounding rounding : {Rounding::kNearestEven, Rounding::kStochastic}) {
     const Coded coded({"", DType::kF8E4M3, DType::kF32, 1024}, x, rounding, stream);
@@ -197,7 +198,7 @@ TEST(CodedMatrixE4M3, RelativeErrorOnGaussianRows) {
 }
 
 TEST(CodedMatrixInt4, AnElementsCodeIsInItsHalfOfTheByte) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor x = HostTensor::Of(DType::kF32, {4}, {7, -3, -7, 2});
   const HostTensor codes(DType::kU8, {2}), scales(DType::kF16, {1}), y(DType::kBF16, {4});
   EncodeMatrix({.x = x, .matrix = {codes, scales}}, stream);
@@ -207,7 +208,7 @@ TEST(CodedMatrixInt4, AnElementsCodeIsInItsHalfOfTheByte) {
 }
 
 TEST(CodedMatrixF32, IsNoCodeAtAll) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   const HostTensor x = HostTensor::Normal(DType::kF32, {3, 700}, 1);
   const HostTensor codes(DType::kF32, {3, 700}), y(DType::kF32, {3, 700});
   EncodeMatrix({.x = x, .matrix = {codes, {}}}, stream);

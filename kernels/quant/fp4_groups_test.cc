@@ -8,6 +8,7 @@
 #include "kernels/quant/number_format.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -49,7 +50,7 @@ TEST(Fp4GroupsTest, EveryCodeAndScale) {
 }
 
 TEST(Fp4GroupsTest, NanScales) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor packed(DType::kU8, {1, 16});
   const HostTensor values(DType::kF32, {1, 32});
   const HostTensor e8m0(DType::kU8, {1, 1});

@@ -8,6 +8,7 @@
 #include "kernels/quant/abs_max.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -75,7 +76,7 @@ INSTANTIATE_TEST_SUITE_P(All, Fp8QuantizeTest,
 
 // The largest magnitude lands on the target and comes back; everything else is within half a step of its code.
 TEST_P(Fp8QuantizeTest, MatchesTheFormula) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const int64_t rows = GetParam().dim(0);
   const int64_t cols = GetParam().dim(1);
   const HostTensor x = HostTensor::Normal(GetParam().dtype, {rows, cols}, 2, 0.02);
@@ -129,7 +130,7 @@ TEST_P(Fp8QuantizeTest, SameBitsForAnyThreadsAndInPlace) {
 }
 
 double RelativeSquaredError(const HostTensor& x, const Setting& setting) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   const Quantized q(x, setting, stream);
   double error = 0;
   double square = 0;
@@ -157,7 +158,7 @@ TEST(Fp8QuantizeTest, GaussianErrorOfE4M3) {
 TEST(Fp8QuantizeTest, RowsKeepTheirOwnRange) {
   const HostTensor x = HostTensor::Normal(DType::kF32, {2, 4096}, 4);
   for (int64_t i = 0; i < 4096; ++i) x.as<float>()[i] *= 1e5f;
-  Stream stream(1);
+  testing::TestStream stream(1);
   const Quantized of_tensor(x, {}, stream);
   const Quantized of_rows(x, {.by_row = true}, stream);
   int64_t zeros = 0;
@@ -171,7 +172,7 @@ TEST(Fp8QuantizeTest, RowsKeepTheirOwnRange) {
 }
 
 TEST(Fp8QuantizeTest, ZerosAndNan) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor x = HostTensor::Of(DType::kF32, {3, 2}, {0, 0, 1, std::nan(""), 1e-12, 0});
   const Quantized q(x, {.by_row = true}, stream);
   EXPECT_EQ(q.back.as<float>()[0], 0);

@@ -7,6 +7,7 @@
 #include "kernels/quant/quest.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 #include "kernels/transform/hadamard.h"
 
 namespace trainyard::kernels {
@@ -24,7 +25,7 @@ double HalfLevels(int bits) {
 }
 
 TEST_P(LsqTest, FirstStepFollowsTheMeanMagnitude) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   const HostTensor x = HostTensor::Normal(GetParam().dtype, GetParam().shape, 3);
   const HostTensor workspace(DType::kU8, {LsqWorkspaceBytes(GetParam().dim(0))});
   double sum = 0;
@@ -39,7 +40,7 @@ TEST_P(LsqTest, FirstStepFollowsTheMeanMagnitude) {
 
 // The formula in double. Fails if clipped entries are counted as the others, or the other way round.
 TEST_P(LsqTest, StepGradientMatchesTheFormula) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   const HostTensor x = HostTensor::Normal(GetParam().dtype, GetParam().shape, 3);
   const HostTensor gradient = HostTensor::Normal(GetParam().dtype, GetParam().shape, 4);
   const HostTensor workspace(DType::kU8, {LsqWorkspaceBytes(GetParam().dim(0))});
@@ -72,7 +73,7 @@ TEST_P(LsqTest, StepGradientMatchesTheFormula) {
 // With the codes held, v_hat is linear in the step; the gradient of sum g v_hat over entries that the step clips, and
 // the rest about it, is what moving the step shows.
 TEST(LsqFormulaTest, ClippedEntriesMoveWithTheStep) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor x = HostTensor::Of(DType::kF32, {1, 4}, {100, -100, 100, -100});
   const HostTensor gradient = HostTensor::Of(DType::kF32, {1, 4}, {1, -2, 3, 4});
   const HostTensor workspace(DType::kU8, {LsqWorkspaceBytes(1)});
@@ -88,7 +89,7 @@ TEST(LsqFormulaTest, ClippedEntriesMoveWithTheStep) {
 }
 
 TEST(LsqFormulaTest, RotatesFirst) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   const HostTensor x = HostTensor::Normal(DType::kF32, {9, 2048}, 3), rotated(DType::kF32, {9, 2048});
   const HostTensor gradient = HostTensor::Normal(DType::kF32, {9, 2048}, 4);
   Hadamard({.x = x, .y = rotated, .group = 64}, stream);
@@ -113,7 +114,7 @@ TEST(LsqFormulaTest, RotatesFirst) {
 
 // The quantizer takes the step as it is given, in values, codes and mask.
 TEST(LsqFormulaTest, QuantizesWithTheGivenStep) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor x = HostTensor::Of(DType::kF32, {2, 8},
                                       {0.1, -0.1, 0.6, 1.4, 3.9, 4.1, -9, 0.4,  //
                                        1, 2, 3, 4, 5, 6, 7, 8});
@@ -131,7 +132,7 @@ TEST(LsqFormulaTest, QuantizesWithTheGivenStep) {
 }
 
 TEST(LsqFormulaTest, StepsThatAreNoneCountAsTiny) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor steps(DType::kF32, {3});
   for (const double bad : {0.0, -1.0}) {
     LsqRowSteps({.step = HostTensor::Of(DType::kF32, {1}, {bad}), .steps = steps}, stream);

@@ -8,6 +8,7 @@
 #include "kernels/quant/e2m1.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -40,7 +41,7 @@ struct Quantized {
   }
   Quantized(const HostTensor& v, const MxFormat& format) : Quantized(v, format, kOneThread()) {}
   static Stream& kOneThread() {
-    static Stream stream(1);
+    static testing::TestStream stream(1);
     return stream;
   }
   bool AllInside() const {
@@ -119,7 +120,7 @@ Errors ErrorsOnGaussian(const MxFormat& format) {
     sigma.push_back(std::exp2((static_cast<double>(g) + 0.5) / kGroups));
     for (int64_t i = 0; i < 32; ++i) v.as<float>()[g * 32 + i] *= static_cast<float>(sigma.back());
   }
-  Stream stream(2);
+  testing::TestStream stream(2);
   const Quantized q(v, format, stream);
   Errors errors;
   double square = 0;

@@ -8,6 +8,7 @@
 #include "kernels/quant/e2m1.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -40,7 +41,7 @@ struct Quantized {
 // 9.75e-3 with three; without the factor S the shrinkage is 7.7e-3.
 TEST(NvPostHocTest, ErrorOnGaussianValues) {
   const HostTensor x = HostTensor::Normal(DType::kF32, {512, 2048}, 11);
-  Stream stream(2);
+  testing::TestStream stream(2);
   const Quantized q(x, stream);
   const double scale = q.tensor_scale.as<float>()[0];
   double square = 0;
@@ -68,7 +69,7 @@ double ToThreeBits(double value) {
 // one of the two neighbours of pseudo / s32.
 TEST(NvPostHocTest, MatchesTheFormula) {
   const HostTensor x = HostTensor::Normal(DType::kF32, {32, 256}, 4, 0.02);
-  Stream stream(1);
+  testing::TestStream stream(1);
   const Quantized q(x, stream);
   const double s32 = q.tensor_scale.as<float>()[0];
   double largest = 0;
@@ -103,7 +104,7 @@ TEST(NvPostHocTest, MatchesTheFormula) {
 
 TEST(NvPostHocTest, ScalesAreUnbiased) {
   const HostTensor x = HostTensor::Normal(DType::kF32, {1, 64}, 5);
-  Stream stream(1);
+  testing::TestStream stream(1);
   constexpr int kDraws = 20000;
   double means[4] = {};
   for (uint32_t draw = 0; draw < kDraws; ++draw) {
@@ -119,7 +120,7 @@ TEST(NvPostHocTest, ScalesAreUnbiased) {
 }
 
 TEST(NvPostHocTest, ZerosTinyTensorsAndNan) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   for (const float size : {0.0f, 1e-40f, 1e-36f}) {
     const Quantized q(HostTensor::Filled(DType::kF32, {1, 32}, static_cast<double>(size)), stream);
     EXPECT_EQ(q.tensor_scale.as<float>()[0], 1.0f);

@@ -9,6 +9,7 @@
 #include "kernels/quant/e2m1.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -47,7 +48,7 @@ struct Quantized {
   explicit Quantized(const HostTensor& x, const NvFormat& format = {}, PhiloxKey random = {.purpose = kRandomTest})
       : Quantized(x, format, kOneThread(), random) {}
   static Stream& kOneThread() {
-    static Stream stream(1);
+    static testing::TestStream stream(1);
     return stream;
   }
   // What x is represented by.
@@ -106,7 +107,7 @@ TEST(NvQuantizeTest, FourOverSixKeepsTheBetterScale) {
 TEST(NvQuantizeTest, MsEdenOfOneMagnitude) {
   const HostTensor x = HostTensor::Filled(DType::kF32, {256, 1024}, 1);
   for (int64_t i = 0; i < x.view().size(); i += 3) x.as<float>()[i] = -1;
-  Stream stream(2);
+  testing::TestStream stream(2);
   const Quantized q(x, kMsEden, stream);
   const std::vector<double> y = q.Represented();
   int64_t up = 0;
@@ -196,7 +197,7 @@ struct Errors {
 
 Errors ErrorsOnGaussian(const NvFormat& format) {
   const HostTensor x = HostTensor::Normal(DType::kF32, {512, 2048}, 11);
-  Stream stream(2);
+  testing::TestStream stream(2);
   const Quantized q(x, format, stream);
   const double scale = q.tensor_scale.as<float>()[0];
   double square = 0;
@@ -235,7 +236,7 @@ TEST(NvQuantizeTest, ErrorsOnGaussianValues) {
 // quartet2.md 2.2: the alternative wins in 45 % of the groups.
 TEST(NvQuantizeTest, HowOftenFourWins) {
   const HostTensor x = HostTensor::Normal(DType::kF32, {512, 1024}, 3);
-  Stream stream(1);
+  testing::TestStream stream(1);
   const Quantized q(x, kFourOverSix, stream);
   int64_t four = 0;
   for (int64_t g = 0; g < x.view().size() / 16; ++g) {

@@ -7,6 +7,7 @@
 #include "gtest/gtest.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -21,7 +22,7 @@ HostTensor Bytes(int64_t rows, int64_t cols, const std::vector<uint8_t>& values)
 }
 
 TEST(PackedRowsTest, KnownBytes) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor codes = Bytes(2, 3, {1, 2, 3, 0xFF, 0xF8, 7});  // the second row: -1, -8, 7
   const HostTensor packed(DType::kU8, {2, 2});
   PackRows({.codes = codes, .packed = packed, .bits = 4}, stream);
@@ -34,7 +35,7 @@ INSTANTIATE_TEST_SUITE_P(Bits, PackedRowsBitsTest, ::testing::Range(1, 9));
 // Every code of the width, as a number with and without sign, in rows of any length.
 TEST_P(PackedRowsBitsTest, EveryCodeComesBack) {
   const int bits = GetParam();
-  Stream stream(2);
+  testing::TestStream stream(2);
   for (const int64_t cols : {1, 7, 8, 9, 255, 1024, 2049}) {
     const HostTensor codes(DType::kU8, {3, cols});
     std::vector<uint8_t> is_signed, is_unsigned;
@@ -79,7 +80,7 @@ TEST_P(MaskRowsTest, KeepsWhereTheBitIsSetAndDropsNan) {
     EXPECT_EQ(y.ToDoubles(), expected);
     return y.Bytes();
   });
-  Stream stream(1);
+  testing::TestStream stream(1);
   MaskRows({.x = x, .mask = mask, .y = x}, stream);
   EXPECT_EQ(x.ToDoubles(), expected);
 }

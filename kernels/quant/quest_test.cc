@@ -9,6 +9,7 @@
 #include "gtest/gtest.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 #include "kernels/transform/hadamard.h"
 
 namespace trainyard::kernels {
@@ -46,7 +47,7 @@ struct Quantized {
   Quantized(const HostTensor& v, const QuestFormat& format) : Quantized(v, format, kOneThread()) {}
 
   static Stream& kOneThread() {
-    static Stream stream(1);
+    static testing::TestStream stream(1);
     return stream;
   }
   int64_t Masked() const {
@@ -153,7 +154,7 @@ TEST(QuestTest, ErrorAndMaskedShareOfNormalValues) {
   const HostTensor v = NormalQuantiles(64, 1 << 15);
   const double count = 1 << 21;
   const auto check = [&](const QuestFormat& format, double expected_mse, double border) {
-    Stream stream(2);
+    testing::TestStream stream(2);
     const Quantized q(v, format, stream);
     double error = 0;
     for (int64_t i = 0; i < v.view().size(); ++i) {
@@ -176,7 +177,7 @@ TEST(QuestTest, ErrorAndMaskedShareOfNormalValues) {
 // quest.md 5.2, with the rotation: a one-hot row becomes c times a row of H.
 TEST(QuestTest, OneHotRowsAreRotatedFirst) {
   const double expected[9] = {0, 0.7978845587, 1.4935346200, 0.8790292946, 0.8379768595, 0, 0, 0, 0.9902784868};
-  Stream stream(1);
+  testing::TestStream stream(1);
   for (const int64_t hot : {0, 1, 77, 127}) {
     std::vector<double> one_hot(128, 0);
     one_hot[static_cast<size_t>(hot)] = std::sqrt(128.0);
@@ -194,7 +195,7 @@ TEST(QuestTest, OneHotRowsAreRotatedFirst) {
 // With a clip point from the data the rotated rows are quantized as such, bit for bit; with one from the root mean
 // square, which comes from the row before it is rotated, to rounding.
 TEST(QuestTest, RotatesOnTheWay) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     for (const int64_t group : {16, 32, 64, 128, 1024}) {
       const HostTensor x = HostTensor::Normal(dtype, {3, 3072}, 17);
@@ -430,7 +431,7 @@ TEST_P(QuestCaseTest, SameBitsForAnyThreadsAndInPlace) {
   const HostTensor v = HostTensor::Normal(GetParam().dtype, shape, 8);
   for (const QuestFormat& format : AllFormats()) {
     testing::ExpectSameBitsForAnyThreadCount([&](Stream& stream) { return Quantized(v, format, stream).Bytes(); });
-    Stream stream(1);
+    testing::TestStream stream(1);
     const Quantized q(v, format);
     const HostTensor in_place = v.Copy();
     const HostTensor steps(DType::kF32, {shape[0]});

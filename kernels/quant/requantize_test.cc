@@ -4,6 +4,7 @@
 #include "kernels/quant/abs_max.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 #include "kernels/transform/hadamard.h"
 
 namespace trainyard::kernels {
@@ -20,7 +21,7 @@ struct Saved {
       : packed(DType::kU8, {kRows, kCols / 2}),
         scales(is_mx ? DType::kU8 : DType::kF8E4M3, {kRows, kCols / (is_mx ? 32 : 16)}),
         values(DType::kF32, {kRows, kCols}) {
-    Stream stream(1);
+    testing::TestStream stream(1);
     const HostTensor x = HostTensor::Normal(DType::kF32, {kRows, kCols}, 3);
     const HostTensor amax(DType::kF32, {1}), tensor_scale(DType::kF32, {1});
     if (is_mx) {
@@ -60,7 +61,7 @@ struct Result {
 // The steps one by one, the transpose element by element.
 std::vector<uint8_t> Expected(const Saved& saved, int64_t group, const HostTensor& signs,
                               const std::variant<MxFormat, NvFormat>& format) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor v(DType::kF32, {kCols, kRows}), amax(DType::kF32, {1});
   for (int64_t r = 0; r < kRows; ++r) {
     for (int64_t c = 0; c < kCols; ++c) v.as<float>()[c * kRows + r] = saved.values.as<float>()[r * kCols + c];

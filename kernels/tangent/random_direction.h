@@ -6,12 +6,6 @@
 
 namespace trainyard::kernels {
 
-// Purposes of this family's random words, besides those of kernels/core/philox.h.
-inline constexpr uint16_t kRandomDirection = 40;
-inline constexpr uint16_t kRandomProjectorSign = 41;
-inline constexpr uint16_t kRandomProjectorRow = 42;
-inline constexpr uint16_t kRandomElementMask = 43;
-
 struct DirectionKey {
   uint64_t seed = 0;
   uint32_t direction = 0;

@@ -4,6 +4,7 @@
 
 #include "gtest/gtest.h"
 #include "kernels/core/philox.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels::testing {
 namespace {
@@ -51,10 +52,26 @@ void Set(const TensorView& view, int64_t i, double value) {
 
 }  // namespace
 
+void HostTensor::Free::operator()(char* memory) const {
+  if (device_bytes == 0) {
+    delete[] memory;
+  } else {
+    FreeMemory(MemoryKind::kDevice, memory, device_bytes);
+  }
+}
+
+HostTensor::Memory HostTensor::Reserve(int64_t bytes) {
+  // Not AllocateMemory on the CPU: whole pages are nothing that a sanitizer watches.
+  if (DeviceUnderTest() == Device::kCpu) return Memory(new char[static_cast<size_t>(bytes)], Free{0});
+  const absl::StatusOr<void*> memory = AllocateMemory(MemoryKind::kDevice, bytes);
+  TY_CHECK_OK(memory);
+  return Memory(static_cast<char*>(*memory), Free{bytes});
+}
+
 HostTensor::HostTensor(DType dtype, const std::vector<int64_t>& shape) {
   const size_t bytes = static_cast<size_t>(MakeView(nullptr, dtype, shape).bytes());
   constexpr size_t kAlignment = 64;
-  memory_.reset(new char[bytes + 2 * kGuardBytes + kAlignment]);
+  memory_ = Reserve(static_cast<int64_t>(bytes + 2 * kGuardBytes + kAlignment));
   const uintptr_t start = (reinterpret_cast<uintptr_t>(memory_.get()) + kAlignment - 1) / kAlignment * kAlignment;
   char* base = reinterpret_cast<char*>(start);
   std::memset(base, kGuard, bytes + 2 * kGuardBytes);
@@ -64,6 +81,7 @@ HostTensor::HostTensor(DType dtype, const std::vector<int64_t>& shape) {
 
 HostTensor::~HostTensor() {
   if (memory_ == nullptr) return;
+  TY_CHECK_OK(SynchronizeDevice());
   const char* data = static_cast<const char*>(view_.data());
   bool intact = true;
   for (size_t i = 1; i <= kGuardBytes; ++i) intact = intact && *(data - i) == kGuard;
@@ -94,12 +112,14 @@ HostTensor HostTensor::Filled(DType dtype, const std::vector<int64_t>& shape, do
 }
 
 HostTensor HostTensor::Copy() const {
+  TY_CHECK_OK(SynchronizeDevice());
   HostTensor tensor(view_.dtype(), ShapeOf(view_));
   std::memcpy(tensor.view_.data(), view_.data(), static_cast<size_t>(view_.bytes()));
   return tensor;
 }
 
 std::vector<double> HostTensor::ToDoubles() const {
+  TY_CHECK_OK(SynchronizeDevice());
   std::vector<double> values(static_cast<size_t>(view_.size()));
   for (size_t i = 0; i < values.size(); ++i) {
     switch (view_.dtype()) {
@@ -120,6 +140,7 @@ std::vector<double> HostTensor::ToDoubles() const {
 }
 
 std::vector<uint8_t> HostTensor::Bytes() const {
+  TY_CHECK_OK(SynchronizeDevice());
   const uint8_t* data = static_cast<const uint8_t*>(view_.data());
   return std::vector<uint8_t>(data, data + view_.bytes());
 }

@@ -1,11 +1,13 @@
 // A tensor that owns its memory, for tests and benchmarks: filled with random or given values, read back as doubles.
-// 64 guard bytes lie on both sides; the destructor fails the test if an op wrote there.
+// The memory is one that the device under test can reach; reading waits for that device. 64 guard bytes lie on both
+// sides; the destructor fails the test if an op wrote there.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <vector>
 
+#include "kernels/core/device.h"
 #include "kernels/core/tensor.h"
 
 namespace trainyard::kernels::testing {
@@ -30,6 +32,7 @@ class HostTensor {
   const TensorView& view() const { return view_; }
   template <typename T>
   T* as() const {
+    TY_CHECK_OK(SynchronizeDevice());
     return view_.as<T>();
   }
 
@@ -37,7 +40,14 @@ class HostTensor {
   std::vector<uint8_t> Bytes() const;     // for tests of equal bits
 
  private:
-  std::unique_ptr<char[]> memory_;
+  struct Free {
+    int64_t device_bytes;  // 0: of the heap
+    void operator()(char* memory) const;
+  };
+  using Memory = std::unique_ptr<char[], Free>;
+  static Memory Reserve(int64_t bytes);
+
+  Memory memory_;
   TensorView view_;
 };
 

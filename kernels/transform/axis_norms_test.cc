@@ -7,6 +7,7 @@
 #include "kernels/testing/all_near.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -27,7 +28,7 @@ class AxisNormsTest : public ::testing::TestWithParam<Shape> {
 };
 
 TEST_P(AxisNormsTest, MatchesTheDefinition) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   const auto [rows, cols] = GetParam();
   const std::vector<double> x = x_.ToDoubles();
   for (const NormOrder order : {NormOrder::kL1, NormOrder::kL2}) {
@@ -63,7 +64,7 @@ INSTANTIATE_TEST_SUITE_P(All, AxisNormsTest,
 
 // dct-lowrank.md 2.3: a hundred small entries against one large one. The two orders choose differently.
 TEST(AxisNormsOrder, ManySmallEntriesAgainstOneLarge) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   std::vector<double> values(200);
   for (size_t i = 0; i < 100; ++i) values[2 * i] = 0.02;
   values[1] = 1;

@@ -7,6 +7,7 @@
 #include "kernels/testing/all_near.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -68,7 +69,7 @@ HostTensor Matrix(const HostTensor& x, int axis, Stream& stream) {
 class DctTest : public ::testing::TestWithParam<OpCase> {
  protected:
   const HostTensor x_ = HostTensor::Normal(GetParam().dtype, GetParam().shape, 1);
-  Stream stream_{2};
+  testing::TestStream stream_{2};
 };
 
 TEST_P(DctTest, FftMatchesTheDefinition) {
@@ -103,7 +104,7 @@ INSTANTIATE_TEST_SUITE_P(All, DctTest,
 
 // dct-lowrank.md 2.1: the rows of Q = P^T for n = 4.
 TEST(DctBasisTest, FourByFourIsTheTable) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor basis(DType::kF32, {4, 4});
   DctBasis({.basis = basis}, stream);
   const Values transposed = {0.5, 0.653281,  0.5,  0.270598, 0.5, 0.270598,  -0.5, -0.653281,
@@ -113,7 +114,7 @@ TEST(DctBasisTest, FourByFourIsTheTable) {
 
 // dct-lowrank.md section 5: ||Q Q^T - I||_max < 1e-6 in f32; and pitfall 6 for bf16.
 TEST(DctBasisTest, IsOrthonormal) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   for (const int64_t n : {1, 4, 8, 15, 64, 896}) {
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
       const HostTensor basis(dtype, {n, n});
@@ -135,7 +136,7 @@ TEST(DctBasisTest, IsOrthonormal) {
 
 // dct-lowrank.md section 5: the FFT gives x Q^T, not x Q (the release mixes the two).
 TEST(DctOrderTest, IsNotTheTransposedBasis) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor x = HostTensor::Normal(DType::kF32, {1, 16}, 3);
   const Values y = Fft(x, 1, stream).ToDoubles();
   const Values values = x.ToDoubles();
@@ -150,7 +151,7 @@ TEST(DctOrderTest, IsNotTheTransposedBasis) {
 
 // Column j of P becomes the j-th unit vector: order and sign of every output, on a long and on an odd length.
 TEST(DctOrderTest, BasisVectorsBecomeUnitVectors) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   for (const int64_t n : {15, 96}) {
     Values vectors;
     for (int64_t j = 0; j < n; ++j) {
@@ -165,7 +166,7 @@ TEST(DctOrderTest, BasisVectorsBecomeUnitVectors) {
 
 // The result of a row does not depend on its neighbours: values of other sizes beside it leave its bits alone.
 TEST(DctIndependenceTest, RowsDoNotMix) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   for (const int64_t n : {21, 24}) {
     const HostTensor x = HostTensor::Normal(DType::kF32, {3, n}, 5);
     const HostTensor alone = HostTensor::Normal(DType::kF32, {1, n}, 5);
@@ -177,7 +178,7 @@ TEST(DctIndependenceTest, RowsDoNotMix) {
 }
 
 TEST(DctMatrixTest, Bf16IsTheProductWithTheRoundedBasis) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   const HostTensor x = HostTensor::Normal(DType::kBF16, {5, 48}, 7);
   for (const int axis : {0, 1}) {
     // Half a bf16 step an element of the basis, whose columns have norm 1: about 0.002 of the row's norm.
@@ -187,7 +188,7 @@ TEST(DctMatrixTest, Bf16IsTheProductWithTheRoundedBasis) {
 
 // Fewer buffers than threads: the bits are the same.
 TEST(DctWorkspaceTest, OneBufferServesManyThreads) {
-  Stream stream(3);
+  testing::TestStream stream(3);
   const DctPlan plan(60);
   const HostTensor x = HostTensor::Normal(DType::kF32, {100, 60}, 9);
   const HostTensor y(DType::kF32, {100, 60});
@@ -197,7 +198,7 @@ TEST(DctWorkspaceTest, OneBufferServesManyThreads) {
 }
 
 TEST(DctWorkspaceTest, NoRowsAreNoWork) {
-  Stream stream(2);
+  testing::TestStream stream(2);
   const HostTensor x(DType::kF32, {0, 12});
   EXPECT_TRUE(Fft(x, 1, stream).Bytes().empty());
 }

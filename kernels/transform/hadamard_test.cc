@@ -8,6 +8,7 @@
 #include "kernels/testing/all_near.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -35,7 +36,7 @@ Values Reference(const Values& x, size_t cols, size_t group, const Values& signs
 }
 
 HostTensor Signs(int64_t count, uint64_t seed) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   HostTensor signs(DType::kF32, {count});
   RandomSigns({.signs = signs, .random = {.seed = seed, .purpose = kRandomTest}}, stream);
   return signs;
@@ -49,7 +50,7 @@ class HadamardTest : public ::testing::TestWithParam<OpCase> {
   const int64_t cols_ = GetParam().dim(1);
   const int64_t group_ = GetParam().dim(2);
   const HostTensor x_ = HostTensor::Normal(dtype_, {rows_, cols_}, 1);
-  Stream stream_{2};
+  testing::TestStream stream_{2};
 };
 
 // Signs on the wrong side of the transform, or that run on across rows, fail here.
@@ -160,7 +161,7 @@ INSTANTIATE_TEST_SUITE_P(All, HadamardTest,
 
 // Exactly, for every group: unit vector j becomes column j of H.
 TEST(HadamardConstantsTest, UnitVectorsBecomeColumns) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   for (int64_t group = kMinHadamardGroup; group <= kMaxHadamardGroup; group *= 4) {
     for (const int64_t j : {int64_t{1}, int64_t{5}, group / 2, group - 1}) {
       const HostTensor x(DType::kF32, {1, group});
@@ -177,7 +178,7 @@ TEST(HadamardConstantsTest, UnitVectorsBecomeColumns) {
 
 // quest.md section 5: fwht(e_0 sqrt(128)) = all ones.
 TEST(HadamardConstantsTest, FirstUnitVectorBecomesConstant) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   Values unit(128);
   unit[0] = std::sqrt(128.0);
   const HostTensor x = HostTensor::Of(DType::kF32, {1, 128}, unit);
@@ -187,7 +188,7 @@ TEST(HadamardConstantsTest, FirstUnitVectorBecomesConstant) {
 
 // A NaN spoils its group and no other, in either dtype.
 TEST(HadamardConstantsTest, NanStaysInItsGroup) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     const HostTensor x = HostTensor::Filled(DType::kF32, {1, 48}, 1);
     x.as<float>()[20] = std::nanf("");
@@ -200,7 +201,7 @@ TEST(HadamardConstantsTest, NanStaysInItsGroup) {
 
 // quartet2.md section 4: the same signs on both operands leave a product as it was, other signs destroy it.
 TEST(HadamardConstantsTest, SharedSignsKeepProductsAndOthersDoNot) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor a = HostTensor::Normal(DType::kF32, {1, 256}, 1);
   const auto dot = [&](const HostTensor& signs_a, const HostTensor& signs_b) {
     const HostTensor x = a.Copy();

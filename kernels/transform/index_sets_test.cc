@@ -7,6 +7,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/testing/host_tensor.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -17,7 +18,7 @@ using testing::HostTensor;
 using Values = std::vector<double>;
 
 Values Top(const Values& scores, int64_t r) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor x = HostTensor::Of(DType::kF32, {static_cast<int64_t>(scores.size())}, scores);
   const HostTensor indices = HostTensor::Of(DType::kI32, {r}, Values(static_cast<size_t>(r), -9));
   TopIndices({.scores = x, .indices = indices}, stream);
@@ -25,7 +26,7 @@ Values Top(const Values& scores, int64_t r) {
 }
 
 Values Match(const Values& from, const Values& to) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor a = HostTensor::Of(DType::kI32, {static_cast<int64_t>(from.size())}, from);
   const HostTensor b = HostTensor::Of(DType::kI32, {static_cast<int64_t>(to.size())}, to);
   const HostTensor sources = HostTensor::Of(DType::kI32, {static_cast<int64_t>(to.size())}, Values(to.size(), -9));

@@ -7,6 +7,7 @@
 
 #include "gtest/gtest.h"
 #include "kernels/tangent/random_direction.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -33,7 +34,7 @@ std::vector<float> Apply(const RandomProjection& projection, const std::vector<f
 }
 
 TEST(WalshHadamardTest, IsTheSylvesterMatrix) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   for (const int64_t size : {1, 2, 8, 64}) {
     const std::vector<float> x = Normal(size, 1);
     std::vector<float> y = x;
@@ -63,7 +64,7 @@ TEST(WalshHadamardTest, TwiceIsTheIdentityOnAnyNumberOfThreads) {
 }
 
 TEST(RandomProjectionTest, AllRowsOfTheTransformKeepInnerProducts) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   for (const int64_t length : {1, 2, 3, 100, 128, 1000}) {
     const std::vector<float> x = Normal(length, 1), y = Normal(length, 2);
     const RandomProjection projection(Kind::kHadamard, length, 1 << 20, 9);
@@ -79,7 +80,7 @@ TEST(RandomProjectionTest, AllRowsOfTheTransformKeepInnerProducts) {
 TEST(RandomProjectionTest, InnerProductsAreRightOnAverage) {
   constexpr int64_t kLength = 100, kOutputs = 16;
   constexpr int kSeeds = 200;
-  Stream stream(1);
+  testing::TestStream stream(1);
   std::vector<float> x = Normal(kLength, 1), y = Normal(kLength, 2);
   for (size_t i = 0; i < y.size(); ++i) y[i] += x[i];
   for (const Kind kind : {Kind::kHadamard, Kind::kRademacher}) {
@@ -101,7 +102,7 @@ TEST(RandomProjectionTest, InnerProductsAreRightOnAverage) {
 TEST(RandomProjectionTest, RademachersVarianceIsTheClosedForm) {
   constexpr int64_t kLength = 12, kOutputs = 8;
   constexpr int kSeeds = 3000;
-  Stream stream(1);
+  testing::TestStream stream(1);
   const std::vector<float> x = Normal(kLength, 1), y = Normal(kLength, 2);
   double sum = 0, squares = 0;
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
@@ -118,7 +119,7 @@ TEST(RandomProjectionTest, RademachersVarianceIsTheClosedForm) {
 }
 
 TEST(RandomProjectionTest, RowsAreDrawnOnceEachAndWithTheProjectorsSeed) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   constexpr int64_t kLength = 64;
   std::vector<float> x = Normal(kLength, 1);
   const RandomProjection all(Kind::kHadamard, kLength, kLength, 4), some(Kind::kHadamard, kLength, 20, 4);
@@ -136,7 +137,7 @@ TEST(RandomProjectionTest, RowsAreDrawnOnceEachAndWithTheProjectorsSeed) {
 }
 
 TEST(RandomProjectionTest, NoneKeepsTheVector) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const std::vector<float> x = Normal(7, 1);
   EXPECT_EQ(Apply(RandomProjection(Kind::kNone, 7, 3, 1), x, stream), x);
 }

@@ -4,6 +4,7 @@
 #include "gtest/gtest.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -23,7 +24,7 @@ HostTensor Take(const HostTensor& x, int axis, const Values& list, Stream& strea
 }
 
 TEST(TakeLines, ColumnsRowsAndNothing) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor x = HostTensor::Of(DType::kF32, {2, 3}, {1, 2, 3, 4, 5, 6});
   EXPECT_THAT(Take(x, 1, {2, -1, 0, 2}, stream).ToDoubles(), ElementsAre(3, 0, 1, 3, 6, 0, 4, 6));
   EXPECT_THAT(Take(x, 0, {1, -1, 1}, stream).ToDoubles(), ElementsAre(4, 5, 6, 0, 0, 0, 4, 5, 6));
@@ -31,7 +32,7 @@ TEST(TakeLines, ColumnsRowsAndNothing) {
 }
 
 TEST(TakeLines, Bf16) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const HostTensor x = HostTensor::Of(DType::kBF16, {2, 3}, {1, 2, 3, 4, 5, 6});
   EXPECT_THAT(Take(x, 1, {2, -1, 0}, stream).ToDoubles(), ElementsAre(3, 0, 1, 6, 0, 4));
   EXPECT_THAT(Take(x, 0, {1, -1}, stream).ToDoubles(), ElementsAre(4, 5, 6, 0, 0, 0));
@@ -42,7 +43,7 @@ TEST(TakeLines, EveryElementOfALargeMatrix) {
   Values list;
   for (int i = 0; i < 40; ++i) list.push_back(i % 7 == 3 ? -1 : (i * 29) % 67);
   testing::ExpectSameBitsForAnyThreadCount([&](Stream& stream) { return Take(x, 1, list, stream).Bytes(); });
-  Stream stream(3);
+  testing::TestStream stream(3);
   const HostTensor columns = Take(x, 1, list, stream);
   const HostTensor rows = Take(x, 0, list, stream);
   for (size_t q = 0; q < list.size(); ++q) {

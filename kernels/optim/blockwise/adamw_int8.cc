@@ -30,7 +30,7 @@ void AdamWInt8(const AdamWInt8Args& args, Stream& stream) {
   }
   if (args.gradient_factor) TY_CHECK_EQ(args.gradient_factor.size(), 1);
   TY_CHECK_GE(args.step, 1);
-  TY_SELECT(stream, AdamWInt8)(args, stream);
+  TY_SELECT_HOST(stream, AdamWInt8)(args, stream);
 }
 
 }  // namespace trainyard::kernels

@@ -8,6 +8,7 @@
 #include "kernels/optim/blockwise/moment8.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -73,7 +74,7 @@ struct Tensors {
 // The first step reads no code, so it is that of AdamW bit for bit.
 TEST(AdamWInt8Test, FirstStepIsExact) {
   for (const int64_t count : {1, 255, 256, 257, 20000}) {
-    Stream stream(2);
+    testing::TestStream stream(2);
     const HostTensor grad = HostTensor::Normal(DType::kF32, {count}, 3, 0.01);
     const Tensors coded(count);
     AdamWInt8(coded.args(grad, 1), stream);
@@ -88,7 +89,7 @@ TEST(AdamWInt8Test, FirstStepIsExact) {
 // Swapped moments, a linear grid, or a moment stored without its scale are off by as much as the way itself.
 TEST(AdamWInt8Test, StaysCloseToAdamW) {
   constexpr int64_t kCount = 3000;
-  Stream stream(1);
+  testing::TestStream stream(1);
   const Tensors coded(kCount);
   const HostTensor param = coded.param.Copy();
   const HostTensor start = coded.param.Copy();
@@ -127,7 +128,7 @@ TEST(AdamWInt8Test, ThreadCountShowsInNoBit) {
 }
 
 TEST(AdamWInt8Test, ParamIsItsMasterRounded) {
-  Stream stream(1);
+  testing::TestStream stream(1);
   const Tensors exact(700), narrow(700, DType::kBF16);
   const HostTensor master = exact.param.Copy();
   const HostTensor grad = HostTensor::Normal(DType::kF32, {700}, 5);

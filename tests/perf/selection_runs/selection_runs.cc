@@ -32,6 +32,7 @@ struct Flags {
   int64_t seeds = 3, count = 300, landmarks = 256, steps = 200, sequence_length = 128, blocks = 1;
   int64_t hidden = 128, layers = 4;
   int threads = 1;
+  std::vector<std::string> methods = {"random", "full", "rds_plus", "less", "influence", "exact"};
 };
 
 absl::StatusOr<v1::JobResult> RunJob(const spec::JobOptions& options, const std::string& directory) {
@@ -140,7 +141,7 @@ double ShareOfTarget(const v1::JobResult& result, const std::string& source) {
 }
 
 absl::Status Run(const Flags& flags) {
-  const std::pair<const char*, SelectionMethod> methods[] = {
+  const std::map<std::string, SelectionMethod> known = {
       {"random", SelectionMethod::kRandom},       {"full", SelectionMethod::kFull},
       {"rds_plus", SelectionMethod::kRdsPlus},    {"less", SelectionMethod::kLess},
       {"influence", SelectionMethod::kInfluence}, {"exact", SelectionMethod::kExact}};
@@ -151,12 +152,12 @@ absl::Status Run(const Flags& flags) {
   std::map<std::string, std::vector<double>> seconds;  // of the stages of influence and exact
   std::printf("| method | loss on held-out samples | share of %s | selection seconds |\n|---|---|---|---|\n",
               source.c_str());
-  for (const auto& [name, method] : methods) {
+  for (const std::string& name : flags.methods) {
     std::vector<double> losses, shares, times;
     for (int64_t seed = 1; seed <= flags.seeds; ++seed) {
       const std::string directory = JoinPath(root, absl::StrCat(name, "-", seed));
       TY_ASSIGN_OR_RETURN(const v1::JobResult selection,
-                          RunSelection(flags, method, static_cast<uint64_t>(seed), directory));
+                          RunSelection(flags, known.at(name), static_cast<uint64_t>(seed), directory));
       double total = 0;
       for (const auto& [value_name, value] : selection.values()) {
         if (value_name.rfind("seconds_", 0) != 0) continue;
@@ -170,10 +171,12 @@ absl::Status Run(const Flags& flags) {
                                                          static_cast<uint64_t>(seed), JoinPath(directory, "training")));
       losses.push_back(loss);
     }
-    std::printf("| %s | %.4f +- %.4f | %.2f | %.1f |\n", name, Mean(losses), Deviation(losses), Mean(shares),
+    std::printf("| %s | %.4f +- %.4f | %.2f | %.1f |\n", name.c_str(), Mean(losses), Deviation(losses), Mean(shares),
                 Mean(times));
     std::fflush(stdout);
   }
+  for (const auto& [stage, times] : seconds) std::printf("%s: %.2f s\n", stage.c_str(), Mean(times));
+  if (!seconds.contains("influence embed") || !seconds.contains("exact score")) return RemoveTree(root);
   // exact goes through every sample with one gradient, 3 F; influence's embeddings cost (1 + 2 tangents) blocks /
   // layers F.
   const double measured = Mean(seconds["influence embed"]) / Mean(seconds["exact score"]);
@@ -200,6 +203,10 @@ int main(int argc, char** argv) {
   app.add_option("--blocks", flags.blocks, "Blocks of the embedding")->capture_default_str();
   app.add_option("--hidden", flags.hidden, "Width of the model")->capture_default_str();
   app.add_option("--layers", flags.layers, "Blocks of the model")->capture_default_str();
+  app.add_option("--methods", flags.methods, "Methods, in this order")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"random", "full", "rds_plus", "less", "influence", "exact"}))
+      ->capture_default_str();
   app.add_option("--threads", flags.threads, "CPU threads")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   if (const absl::Status status = trainyard::Run(flags); !status.ok()) {

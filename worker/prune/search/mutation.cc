@@ -55,7 +55,7 @@ std::vector<Genome> Offspring(const Genome& parent, int32_t count, const Mutatio
   for (int64_t i = 0; i < tries && static_cast<int32_t>(children.size()) < count; ++i) {
     RandomWords words({.seed = seed,
                        .step = static_cast<uint32_t>(generation),
-                       .purpose = kRandomPruneSearch,
+                       .purpose = kernels::kRandomPruneSearch,
                        .tensor = static_cast<uint32_t>(i)});
     Genome child = Mutate(parent, rules, words);
     if (child == parent || !IsWithinTarget(child, rules)) continue;

@@ -17,9 +17,6 @@
 
 namespace trainyard::prune {
 
-// Purpose of a search's random words (kernels/core/philox.h).
-inline constexpr uint16_t kRandomPruneSearch = 20;
-
 struct MutationRules {
   int32_t levels = 2;
   int32_t max_flips = 3;

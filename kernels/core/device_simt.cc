@@ -1,0 +1,51 @@
+// The backend of a program built for the emulated device. A kernel has run when its launch returns, but guarded memory
+// (simt/guard.h) stays closed to the host until the stream is synchronised, as on a real device.
+#include <sys/mman.h>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/core/device.h"
+#include "kernels/core/simt/guard.h"
+
+namespace trainyard::kernels {
+
+absl::string_view DeviceBackend() {
+  return "emulated";
+}
+
+absl::Status CheckCudaDevice() {
+  return absl::OkStatus();
+}
+
+absl::Status SynchronizeDevice() {
+  simt::OpenGuardedMemory();
+  return absl::OkStatus();
+}
+
+namespace internal {
+
+void* CreateCudaStream() {
+  return new char;  // an identity, nothing else
+}
+void DestroyCudaStream(void* stream) {
+  delete static_cast<char*>(stream);
+}
+absl::Status SynchronizeCudaStream(void*) {
+  simt::OpenGuardedMemory();
+  return absl::OkStatus();
+}
+void OrderCudaStreams(void*, void*) {}
+
+absl::StatusOr<void*> AllocateCudaMemory(MemoryKind kind, int64_t bytes) {
+  void* memory = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return absl::ResourceExhaustedError(absl::StrCat("cannot reserve ", bytes, " bytes"));
+  if (kind == MemoryKind::kDevice) simt::AddGuardedMemory(memory, bytes);
+  return memory;
+}
+
+void FreeCudaMemory(MemoryKind kind, void* memory, int64_t bytes) {
+  if (kind == MemoryKind::kDevice) simt::RemoveGuardedMemory(memory);
+  munmap(memory, static_cast<size_t>(bytes));
+}
+
+}  // namespace internal
+}  // namespace trainyard::kernels
