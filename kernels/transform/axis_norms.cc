@@ -6,6 +6,7 @@ namespace trainyard::kernels {
 namespace internal {
 
 void AxisNormsCpu(const AxisNormsArgs& args, Stream& stream);
+void AxisNormsCuda(const AxisNormsArgs& args, Stream& stream);
 
 }  // namespace internal
 
@@ -15,7 +16,7 @@ void AxisNorms(const AxisNormsArgs& args, Stream& stream) {
   TY_CHECK(args.x.dtype() == DType::kF32);
   TY_CHECK(args.norms.dtype() == DType::kF32);
   TY_CHECK_EQ(args.norms.size(), args.x.dim(args.axis));
-  TY_SELECT_HOST(stream, AxisNorms)(args, stream);
+  TY_SELECT(stream, AxisNorms)(args, stream);
 }
 
 }  // namespace trainyard::kernels

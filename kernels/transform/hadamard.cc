@@ -18,11 +18,11 @@ void Hadamard(const HadamardArgs& args, Stream& stream) {
     TY_CHECK_EQ(cols % args.signs.size(), 0);
   }
   if (args.mask) TY_CHECK_EQ(args.mask.size(), args.x.size() / 8);
-  TY_SELECT_HOST(stream, Hadamard)(args, stream);
+  TY_SELECT(stream, Hadamard)(args, stream);
 }
 
 void RandomSigns(const RandomSignsArgs& args, Stream& stream) {
-  TY_SELECT_HOST(stream, RandomSigns)(args, stream);
+  TY_SELECT(stream, RandomSigns)(args, stream);
 }
 
 }  // namespace trainyard::kernels

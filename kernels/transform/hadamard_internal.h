@@ -10,5 +10,7 @@ void RotateFloats(const float* x, int64_t count, int64_t group, float* y);
 
 void HadamardCpu(const HadamardArgs& args, Stream& stream);
 void RandomSignsCpu(const RandomSignsArgs& args, Stream& stream);
+void HadamardCuda(const HadamardArgs& args, Stream& stream);
+void RandomSignsCuda(const RandomSignsArgs& args, Stream& stream);
 
 }  // namespace trainyard::kernels::internal

@@ -147,6 +147,29 @@ TEST_P(HadamardTest, SameBitsForAnyThreadCount) {
   });
 }
 
+// The butterflies have one order everywhere; with a mask and signs, both ways, to either dtype.
+TEST_P(HadamardTest, SameBitsAsOnTheCpu) {
+  const HostTensor mask(DType::kU8, {rows_, cols_ / 8});
+  for (int64_t i = 0; i < rows_ * cols_ / 8; ++i) {
+    mask.as<uint8_t>()[i] =
+        static_cast<uint8_t>(RandomWord({.seed = 6, .purpose = kRandomTest}, static_cast<uint64_t>(i)));
+  }
+  testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+    const HostTensor signs(DType::kF32, {cols_});
+    RandomSigns({.signs = signs, .random = {.seed = 8, .purpose = kRandomTest}}, stream);
+    std::vector<uint8_t> bytes = signs.Bytes();
+    for (const DType y_dtype : {DType::kF32, DType::kBF16}) {
+      for (const bool inverse : {false, true}) {
+        const HostTensor y(y_dtype, {rows_, cols_});
+        Hadamard({.x = x_, .y = y, .group = group_, .signs = signs, .mask = mask, .inverse = inverse}, stream);
+        const std::vector<uint8_t> more = y.Bytes();
+        bytes.insert(bytes.end(), more.begin(), more.end());
+      }
+    }
+    return bytes;
+  });
+}
+
 INSTANTIATE_TEST_SUITE_P(All, HadamardTest,
                          ::testing::ValuesIn(testing::OpCases({{1, 16, 16},
                                                                {3, 48, 16},
@@ -184,6 +207,18 @@ TEST(HadamardConstantsTest, FirstUnitVectorBecomesConstant) {
   const HostTensor x = HostTensor::Of(DType::kF32, {1, 128}, unit);
   Hadamard({.x = x, .y = x, .group = 128}, stream);
   EXPECT_THAT(x.ToDoubles(), AllNear(Values(128, 1.0), {.absolute = 2e-7}));
+}
+
+// Memory that starts at no multiple of 16 bytes.
+TEST(HadamardConstantsTest, AnyAlignment) {
+  testing::TestStream stream(1);
+  const HostTensor x = HostTensor::Normal(DType::kF32, {129}, 1), y(DType::kF32, {130});
+  const TensorView odd_x(x.as<float>() + 1, DType::kF32, {1, 128}), odd_y(y.as<float>() + 2, DType::kF32, {1, 128});
+  Hadamard({.x = odd_x, .y = odd_y, .group = 64}, stream);
+  const Values values = x.ToDoubles();
+  const Values expected = Reference(Values(values.begin() + 1, values.end()), 128, 64, {}, false);
+  const Values result = y.ToDoubles();
+  EXPECT_THAT(Values(result.begin() + 2, result.end()), AllNear(expected, testing::ToleranceForSum(DType::kF32, 64)));
 }
 
 // A NaN spoils its group and no other, in either dtype.

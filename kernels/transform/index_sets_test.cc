@@ -1,11 +1,13 @@
 #include "kernels/transform/index_sets.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/core/philox.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/test_stream.h"
 
@@ -63,6 +65,26 @@ TEST(TopIndices, MatchesAStableSort) {
       std::vector<int> expected(order.begin(), order.begin() + r);
       std::sort(expected.begin(), expected.end());
       EXPECT_THAT(Top(scores, r), ElementsAreArray(expected)) << n << " " << r;
+    }
+  }
+}
+
+// Ties in several places of a long list, among them a list of one value only.
+TEST(TopIndices, SameIndicesAsOnTheCpu) {
+  for (const int64_t levels : {1, 3, 40, 1'000'000}) {
+    const int64_t n = 5003;
+    const HostTensor scores(DType::kF32, {n});
+    for (int64_t i = 0; i < n; ++i) {
+      const double uniform =
+          static_cast<double>(ToUniform(RandomWord({.seed = 2, .purpose = kRandomTest}, static_cast<uint64_t>(i))));
+      scores.as<float>()[i] = static_cast<float>(std::floor(uniform * static_cast<double>(levels))) * 0.37f;
+    }
+    for (const int64_t r : {int64_t{1}, int64_t{700}, int64_t{2500}, n}) {
+      testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+        const HostTensor indices(DType::kI32, {r});
+        TopIndices({.scores = scores, .indices = indices}, stream);
+        return indices.Bytes();
+      });
     }
   }
 }

@@ -6,6 +6,7 @@ namespace trainyard::kernels {
 namespace internal {
 
 void TakeLinesCpu(const TakeLinesArgs& args, Stream& stream);
+void TakeLinesCuda(const TakeLinesArgs& args, Stream& stream);
 
 }  // namespace internal
 
@@ -17,7 +18,7 @@ void TakeLines(const TakeLinesArgs& args, Stream& stream) {
   TY_CHECK(args.indices.dtype() == DType::kI32);
   TY_CHECK_EQ(args.y.dim(args.axis), args.indices.size());
   TY_CHECK_EQ(args.y.dim(1 - args.axis), args.x.dim(1 - args.axis));
-  TY_SELECT_HOST(stream, TakeLines)(args, stream);
+  TY_SELECT(stream, TakeLines)(args, stream);
 }
 
 }  // namespace trainyard::kernels

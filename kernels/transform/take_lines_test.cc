@@ -38,11 +38,24 @@ TEST(TakeLines, Bf16) {
   EXPECT_THAT(Take(x, 0, {1, -1}, stream).ToDoubles(), ElementsAre(4, 5, 6, 0, 0, 0));
 }
 
+// Rows that are whole 16-byte packs, and such that are not, of both dtypes.
+TEST(TakeLines, SameBitsAsOnTheCpu) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const int64_t cols : {8, 12, 520}) {
+      const HostTensor x = HostTensor::Normal(dtype, {9, cols}, 2);
+      for (const int axis : {0, 1}) {
+        testing::ExpectSameBitsAsOnCpu([&](Stream& stream) { return Take(x, axis, {7, -1, 3, 3, 0}, stream).Bytes(); });
+      }
+    }
+  }
+}
+
 TEST(TakeLines, EveryElementOfALargeMatrix) {
   const HostTensor x = HostTensor::Normal(DType::kF32, {301, 67}, 1);
   Values list;
   for (int i = 0; i < 40; ++i) list.push_back(i % 7 == 3 ? -1 : (i * 29) % 67);
   testing::ExpectSameBitsForAnyThreadCount([&](Stream& stream) { return Take(x, 1, list, stream).Bytes(); });
+  testing::ExpectSameBitsAsOnCpu([&](Stream& stream) { return Take(x, 0, list, stream).Bytes(); });
   testing::TestStream stream(3);
   const HostTensor columns = Take(x, 1, list, stream);
   const HostTensor rows = Take(x, 0, list, stream);

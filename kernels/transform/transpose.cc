@@ -20,7 +20,7 @@ void Transpose(const TransposeArgs& args, Stream& stream) {
     TY_CHECK_EQ(args.signs.size() % args.group, 0);
     TY_CHECK_EQ(args.x.dim(0) % args.signs.size(), 0);
   }
-  TY_SELECT_HOST(stream, Transpose)(args, stream);
+  TY_SELECT(stream, Transpose)(args, stream);
 }
 
 }  // namespace trainyard::kernels

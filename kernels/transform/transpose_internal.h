@@ -5,5 +5,6 @@
 namespace trainyard::kernels::internal {
 
 void TransposeCpu(const TransposeArgs& args, Stream& stream);
+void TransposeCuda(const TransposeArgs& args, Stream& stream);
 
 }  // namespace trainyard::kernels::internal

@@ -4,6 +4,7 @@
 #include "kernels/core/dispatch.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
+#include "kernels/testing/test_stream.h"
 #include "kernels/transform/hadamard.h"
 
 namespace trainyard::kernels {
@@ -43,7 +44,8 @@ TEST_P(TransposeTest, Plain) {
   });
 }
 INSTANTIATE_TEST_SUITE_P(
-    All, TransposeTest, ::testing::ValuesIn(testing::OpCases({{1, 1}, {1, 40}, {7, 3}, {64, 32}, {65, 33}, {200, 77}})),
+    All, TransposeTest,
+    ::testing::ValuesIn(testing::OpCases({{1, 1}, {1, 40}, {7, 3}, {64, 32}, {65, 33}, {136, 72}, {200, 77}})),
     testing::OpCaseName);
 
 class RotatedTransposeTest : public TransposeTest {};
@@ -66,6 +68,15 @@ TEST_P(RotatedTransposeTest, EqualsHadamardOfTheTranspose) {
       });
     }
   }
+}
+TEST_P(RotatedTransposeTest, SameBitsAsOnTheCpu) {
+  testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+    const HostTensor signs(DType::kF32, {rows_});
+    RandomSigns({.signs = signs, .random = {.seed = 5, .purpose = kRandomTest}}, stream);
+    const HostTensor y = HostTensor::Filled(DType::kBF16, {cols_, rows_}, 9);
+    Transpose({.x = x_, .y = y, .group = GetParam().dim(2), .signs = signs}, stream);
+    return y.Bytes();
+  });
 }
 INSTANTIATE_TEST_SUITE_P(
     All, RotatedTransposeTest,
