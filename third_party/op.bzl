@@ -14,8 +14,10 @@ load(":cuda.bzl", "CUDA_DEFINES", "cuda_twin", "cuda_twin_deps")
 # Kernels are optimised in every configuration: an unoptimised matrix loop makes tests unbearably slow and finds nothing.
 KERNEL_COPTS = ["-O3"]
 
-def op_library(name, deps = [], hdrs = [], srcs = [], test_deps = [], bench = True, test_size = "small", cuda = False):
-    """See the file's comment. `hdrs`, `srcs`: files beyond the naming rule; headers among them for <name>_cuda.cu too."""
+def op_library(name, deps = [], hdrs = [], srcs = [], test_deps = [], bench = True, test_size = "small", cuda = False, cuda_deps = []):
+    """See the file's comment. `hdrs`, `srcs`: files beyond the naming rule; headers among them for <name>_cuda.cu too.
+
+    `cuda_deps`: what the library needs of CUDA builds beside <name>_cuda.cu, a select()."""
     all_deps = deps + ["//kernels/core"]
     if cuda:
         native.cc_library(
@@ -27,7 +29,7 @@ def op_library(name, deps = [], hdrs = [], srcs = [], test_deps = [], bench = Tr
             name = name + "_cuda",
             src = name + "_cuda.cu",
             copts = KERNEL_COPTS,
-            deps = [":" + name + "_headers"],
+            deps = [":" + name + "_headers", "//kernels/core:kernel_parts"],
         )
     native.cc_library(
         name = name,
@@ -36,7 +38,7 @@ def op_library(name, deps = [], hdrs = [], srcs = [], test_deps = [], bench = Tr
         copts = KERNEL_COPTS,
         local_defines = CUDA_DEFINES if cuda else [],
         visibility = ["//visibility:public"],
-        deps = all_deps + (cuda_twin_deps(name + "_cuda") if cuda else []),
+        deps = all_deps + (cuda_twin_deps(name + "_cuda") if cuda else []) + cuda_deps,
     )
     native.cc_test(
         name = name + "_test",
