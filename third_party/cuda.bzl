@@ -96,7 +96,7 @@ def cuda_twin(name, src, deps, copts = [], nvcc_copts = []):
         srcs = [name + "_simt.cc"],
         # No contraction: each product and sum rounds for itself, as with nvcc's -fmad=false. Kernels that a template
         # does not need are left out by nvcc without a word.
-        copts = copts + ["-ffp-contract=off", "-Wno-unused-function"],
+        copts = copts + ["-ffp-contract=off", "-Wno-unused-function", "-Wno-unknown-pragmas"],
         tags = ["manual"],
         textual_hdrs = [src],
         deps = deps,
