@@ -22,23 +22,23 @@ void CheckBackward(const TensorView& y, const TensorView& dy, const TensorView& 
 void LeakyReluForward(const LeakyReluForwardArgs& args, Stream& stream) {
   CheckLike(args.x, args.y);
   TY_CHECK_GE(args.slope, 0.0f);
-  TY_SELECT_HOST(stream, LeakyReluForward)(args, stream);
+  TY_SELECT(stream, LeakyReluForward)(args, stream);
 }
 
 void LeakyReluBackward(const LeakyReluBackwardArgs& args, Stream& stream) {
   CheckBackward(args.y, args.dy, args.dx, args.accumulate);
   TY_CHECK_GE(args.slope, 0.0f);
-  TY_SELECT_HOST(stream, LeakyReluBackward)(args, stream);
+  TY_SELECT(stream, LeakyReluBackward)(args, stream);
 }
 
 void TanhForward(const TanhForwardArgs& args, Stream& stream) {
   CheckLike(args.x, args.y);
-  TY_SELECT_HOST(stream, TanhForward)(args, stream);
+  TY_SELECT(stream, TanhForward)(args, stream);
 }
 
 void TanhBackward(const TanhBackwardArgs& args, Stream& stream) {
   CheckBackward(args.y, args.dy, args.dx, args.accumulate);
-  TY_SELECT_HOST(stream, TanhBackward)(args, stream);
+  TY_SELECT(stream, TanhBackward)(args, stream);
 }
 
 }  // namespace trainyard::kernels

@@ -1,7 +1,6 @@
 #include <type_traits>
 
 #include "kernels/core/dispatch.h"
-#include "kernels/core/math.h"
 #include "kernels/core/simd.h"
 #include "kernels/pointwise/activation_internal.h"
 
@@ -9,16 +8,6 @@ namespace trainyard::kernels::internal {
 namespace {
 
 constexpr int64_t kGrain = 16384;  // elements a hand-out
-
-struct LeakyRelu {
-  float slope;
-  TY_INLINE float Value(float x) const { return x > 0.0f ? x : slope * x; }
-  TY_INLINE float Slope(float y) const { return y > 0.0f ? 1.0f : slope; }
-};
-struct Tanh {
-  TY_INLINE float Value(float x) const { return FastTanh(x); }
-  TY_INLINE float Slope(float y) const { return 1.0f - y * y; }
-};
 
 template <typename T, typename Function>
 TY_INLINE void ForwardLoop(const Function& f, const T* x, T* y, int64_t count) {

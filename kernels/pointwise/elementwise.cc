@@ -10,34 +10,34 @@ void Add(const AddArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.b.size(), args.y.size());
   TY_CHECK(args.a.dtype() == args.y.dtype());
   TY_CHECK(args.b.dtype() == args.y.dtype());
-  TY_SELECT_HOST(stream, Add)(args, stream);
+  TY_SELECT(stream, Add)(args, stream);
 }
 
 void Scale(const ScaleArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.x.size(), args.y.size());
   TY_CHECK(args.x.dtype() == args.y.dtype());
-  TY_SELECT_HOST(stream, Scale)(args, stream);
+  TY_SELECT(stream, Scale)(args, stream);
 }
 
 void Accumulate(const AccumulateArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.x.size(), args.y.size());
-  TY_SELECT_HOST(stream, Accumulate)(args, stream);
+  TY_SELECT(stream, Accumulate)(args, stream);
 }
 
 void Fill(const FillArgs& args, Stream& stream) {
-  TY_SELECT_HOST(stream, Fill)(args, stream);
+  TY_SELECT(stream, Fill)(args, stream);
 }
 
 void Convert(const ConvertArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.x.size(), args.y.size());
-  TY_SELECT_HOST(stream, Convert)(args, stream);
+  TY_SELECT(stream, Convert)(args, stream);
 }
 
 void BiasGradient(const BiasGradientArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.dy.rank(), 2);
   TY_CHECK_EQ(args.db.size(), args.dy.dim(1));
   TY_CHECK(args.db.dtype() == args.dy.dtype() || args.db.dtype() == DType::kF32);
-  TY_SELECT_HOST(stream, BiasGradient)(args, stream);
+  TY_SELECT(stream, BiasGradient)(args, stream);
 }
 
 }  // namespace trainyard::kernels

@@ -70,6 +70,29 @@ TEST(ElementwiseFill, ZerosAnyDtype) {
   EXPECT_EQ(codes.Bytes(), std::vector<uint8_t>(5, 0));
 }
 
+// Parts of tensors begin anywhere, and no vector may reach beyond their end.
+TEST(ElementwiseParts, BeginAtAnyElement) {
+  testing::TestStream stream(2);
+  const HostTensor x = HostTensor::Of(DType::kBF16, {40}, [] {
+    Values values(40);
+    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<double>(i);
+    return values;
+  }());
+  for (const int64_t first : {0, 1, 8}) {
+    const int64_t count = 37 - first;
+    const TensorView part(x.as<BFloat16>() + first, DType::kBF16, {count});
+    const HostTensor y = HostTensor::Filled(DType::kBF16, {40}, 99);
+    Values expected(40, 99);
+    for (int64_t i = 0; i < count; ++i) expected[static_cast<size_t>(1 + i)] = 2.0 * static_cast<double>(first + i);
+    Add({.a = part, .b = part, .y = TensorView(y.as<BFloat16>() + 1, DType::kBF16, {count})}, stream);
+    EXPECT_EQ(y.ToDoubles(), expected) << first;
+    const HostTensor copy = HostTensor::Filled(DType::kBF16, {40}, 99);
+    for (int64_t i = 0; i < count; ++i) expected[static_cast<size_t>(1 + i)] = static_cast<double>(first + i);
+    Convert({.x = part, .y = TensorView(copy.as<BFloat16>() + 1, DType::kBF16, {count})}, stream);
+    EXPECT_EQ(copy.ToDoubles(), expected) << first;
+  }
+}
+
 TEST_P(ElementwiseTest, BiasGradientSumsColumns) {
   const size_t cols = static_cast<size_t>(GetParam().dim(1));
   for (const bool accumulate : {false, true}) {
@@ -92,9 +115,10 @@ TEST_P(ElementwiseTest, SameBitsForAnyThreadCount) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(All, ElementwiseTest,
-                         ::testing::ValuesIn(testing::OpCases({{1, 1}, {1, 7}, {3, 64}, {0, 4}, {200, 301}})),
-                         testing::OpCaseName);
+INSTANTIATE_TEST_SUITE_P(
+    All, ElementwiseTest,
+    ::testing::ValuesIn(testing::OpCases({{1, 1}, {1, 7}, {3, 64}, {0, 4}, {200, 301}, {1100, 24}})),
+    testing::OpCaseName);
 
 }  // namespace
 }  // namespace trainyard::kernels

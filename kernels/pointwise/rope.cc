@@ -32,12 +32,12 @@ void RopeTable(const RopeTableArgs& args, Stream& stream) {
 
 void RopeForward(const RopeArgs& args, Stream& stream) {
   CheckArgs(args);
-  TY_SELECT_HOST(stream, RopeForward)(args, stream);
+  TY_SELECT(stream, RopeForward)(args, stream);
 }
 
 void RopeBackward(const RopeArgs& args, Stream& stream) {
   CheckArgs(args);
-  TY_SELECT_HOST(stream, RopeBackward)(args, stream);
+  TY_SELECT(stream, RopeBackward)(args, stream);
 }
 
 }  // namespace trainyard::kernels

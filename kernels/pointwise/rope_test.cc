@@ -88,14 +88,15 @@ TEST_P(RopeTest, SameBitsForAnyThreadCount) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    All, RopeTest,
-    ::testing::ValuesIn(testing::OpCases({{1, 1, 1, 1, 2}, {2, 5, 2, 1, 6}, {1, 40, 3, 3, 4}, {3, 1, 4, 2, 34}})),
-    [](const auto& info) {
-      std::string name(Name(info.param.dtype));
-      for (int64_t extent : info.param.shape) name += "_" + std::to_string(extent);
-      return name;
-    });
+// Of 32: whole vectors, and a number of heads that no group of heads divides.
+INSTANTIATE_TEST_SUITE_P(All, RopeTest,
+                         ::testing::ValuesIn(testing::OpCases(
+                             {{1, 1, 1, 1, 2}, {2, 5, 2, 1, 6}, {1, 40, 3, 3, 4}, {3, 1, 4, 2, 34}, {2, 3, 5, 2, 32}})),
+                         [](const auto& info) {
+                           std::string name(Name(info.param.dtype));
+                           for (int64_t extent : info.param.shape) name += "_" + std::to_string(extent);
+                           return name;
+                         });
 
 // transformers' Llama 3 rule at head_dim 128, theta 500000, factor 8, original length 8192: pair 0 turns 1303 times in
 // that length and is kept; pair 63 turns 0.0032 times and is slowed 8 times; pair 32 (turns 1.84) lies between:

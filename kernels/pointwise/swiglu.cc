@@ -18,13 +18,13 @@ void CheckShapes(const TensorView& gate_up, const TensorView& y) {
 
 void SwigluForward(const SwigluForwardArgs& args, Stream& stream) {
   CheckShapes(args.gate_up, args.y);
-  TY_SELECT_HOST(stream, SwigluForward)(args, stream);
+  TY_SELECT(stream, SwigluForward)(args, stream);
 }
 
 void SwigluBackward(const SwigluBackwardArgs& args, Stream& stream) {
   CheckShapes(args.gate_up, args.dy);
   CheckShapes(args.dgate_up, args.dy);
-  TY_SELECT_HOST(stream, SwigluBackward)(args, stream);
+  TY_SELECT(stream, SwigluBackward)(args, stream);
 }
 
 }  // namespace trainyard::kernels

@@ -18,7 +18,7 @@ TY_INLINE void ForwardRange(const T* gate_up, T* y, int64_t width, int64_t begin
 #pragma GCC ivdep
     for (int64_t d = 0; d < width; ++d) {
       const float gate = ToFloat(gates[d]);
-      out[d] = FromFloat<T>(ToFloat(ups[d]) * gate * FastSigmoid(gate));
+      out[d] = FromFloat<T>(SwigluValue(gate, ToFloat(ups[d]), FastSigmoid(gate)));
     }
   }
 }
@@ -45,9 +45,8 @@ TY_INLINE void BackwardRange(const T* gate_up, const T* dy, T* dgate_up, int64_t
       const float up = ToFloat(ups[d]);
       const float g = ToFloat(upstream[d]);
       const float s = FastSigmoid(gate);
-      const float silu = gate * s;
-      dgates[d] = FromFloat<T>(g * up * (s + silu * (1.0f - s)));
-      dups[d] = FromFloat<T>(g * silu);
+      dgates[d] = FromFloat<T>(SwigluGateGradient(gate, up, g, s));
+      dups[d] = FromFloat<T>(SwigluUpGradient(gate, g, s));
     }
   }
 }
