@@ -10,27 +10,37 @@
 
 namespace trainyard::kernels::internal {
 
+inline constexpr int64_t kSumBlocks = 256;
+
+// How [0, count) is cut: pieces of `piece_size` in blocks of `block_size`.
+struct BlockedSumLayout {
+  int64_t block_size = 0;
+  int64_t blocks = 0;  // up to kSumBlocks
+};
+inline BlockedSumLayout LayOutBlockedSum(int64_t count, int64_t piece_size) {
+  constexpr int64_t kSmallestBlock = 1 << 15;
+  const int64_t wanted = std::max(kSmallestBlock, (count + kSumBlocks - 1) / kSumBlocks);
+  const int64_t block_size = (wanted + piece_size - 1) / piece_size * piece_size;
+  return {block_size, (count + block_size - 1) / block_size};
+}
+
 // sum of piece(begin, end) over [0, count) cut every `piece_size` elements, added in order within up to 256 blocks.
 template <typename Piece>
 double BlockedSum(int64_t count, int64_t piece_size, Stream& stream, const Piece& piece) {
-  constexpr int64_t kBlocks = 256;
-  constexpr int64_t kSmallestBlock = 1 << 15;
-  const int64_t wanted = std::max(kSmallestBlock, (count + kBlocks - 1) / kBlocks);
-  const int64_t block_size = (wanted + piece_size - 1) / piece_size * piece_size;
-  const int64_t blocks = (count + block_size - 1) / block_size;
-  std::array<double, kBlocks> sums = {};
-  stream.pool().ParallelFor(blocks, 1, [&](int64_t first, int64_t last) {
+  const BlockedSumLayout layout = LayOutBlockedSum(count, piece_size);
+  std::array<double, kSumBlocks> sums = {};
+  stream.pool().ParallelFor(layout.blocks, 1, [&](int64_t first, int64_t last) {
     for (int64_t block = first; block < last; ++block) {
-      const int64_t block_end = std::min(count, (block + 1) * block_size);
+      const int64_t block_end = std::min(count, (block + 1) * layout.block_size);
       double sum = 0;
-      for (int64_t begin = block * block_size; begin < block_end; begin += piece_size) {
+      for (int64_t begin = block * layout.block_size; begin < block_end; begin += piece_size) {
         sum += piece(begin, std::min(block_end, begin + piece_size));
       }
       sums[static_cast<size_t>(block)] = sum;
     }
   });
   double sum = 0;
-  for (int64_t block = 0; block < blocks; ++block) sum += sums[static_cast<size_t>(block)];
+  for (int64_t block = 0; block < layout.blocks; ++block) sum += sums[static_cast<size_t>(block)];
   return sum;
 }
 

@@ -10,13 +10,6 @@ namespace {
 
 constexpr int kWidth = 2 * kLanes;  // loops of 16 are unrolled whole by GCC, which then vectorises them badly
 
-// Magnitudes of floats are ordered like their bits, and NaN lies above infinity: one integer maximum sees all that is
-// not finite.
-TY_INLINE uint32_t MagnitudeBits(float x) {
-  return __builtin_bit_cast(uint32_t, x) & 0x7FFFFFFF;
-}
-constexpr uint32_t kInfinityBits = 0x7F800000;
-
 struct Extremes {
   float minimum, maximum;
   uint32_t magnitude;
@@ -33,7 +26,7 @@ TY_SIMD void FindExtremes(const float* x, int64_t count, Extremes* extremes) {
   for (int64_t i = 0; i < whole; i += kWidth) {
     for (int lane = 0; lane < kWidth; ++lane) {
       const float value = x[i + lane];
-      const uint32_t bits = MagnitudeBits(value);
+      const uint32_t bits = FloatMagnitudeBits(value);
       minimum[lane] = value < minimum[lane] ? value : minimum[lane];
       maximum[lane] = value > maximum[lane] ? value : maximum[lane];
       magnitude[lane] = bits > magnitude[lane] ? bits : magnitude[lane];
@@ -41,7 +34,7 @@ TY_SIMD void FindExtremes(const float* x, int64_t count, Extremes* extremes) {
   }
   for (int64_t i = whole; i < count; ++i) {
     const float value = x[i];
-    const uint32_t bits = MagnitudeBits(value);
+    const uint32_t bits = FloatMagnitudeBits(value);
     minimum[0] = value < minimum[0] ? value : minimum[0];
     maximum[0] = value > maximum[0] ? value : maximum[0];
     magnitude[0] = bits > magnitude[0] ? bits : magnitude[0];
@@ -59,7 +52,7 @@ TY_SIMD void FindExtremes(const float* x, int64_t count, Extremes* extremes) {
 TY_SIMD uint32_t LargestMagnitudeBits(const float* x, int64_t count) {
   uint32_t largest = 0;
   for (int64_t i = 0; i < count; ++i) {
-    const uint32_t bits = MagnitudeBits(x[i]);
+    const uint32_t bits = FloatMagnitudeBits(x[i]);
     largest = bits > largest ? bits : largest;
   }
   return largest;
@@ -91,11 +84,6 @@ TY_SIMD double SumOfMagnitudes(const float* x, int64_t count) {
   double sum = 0;
   for (int lane = 0; lane < kWidth; ++lane) sum += lanes[lane];
   return sum;
-}
-
-// Of infinities and NaN one NaN: the same bits whatever the sum made of them.
-float FiniteOrNan(double x) {
-  return std::fabs(x) <= static_cast<double>(kLargestFinite) ? static_cast<float>(x) : __builtin_nanf("");
 }
 
 }  // namespace

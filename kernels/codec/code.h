@@ -19,6 +19,17 @@ inline constexpr float kNearestDraw = 0x1.fffffep-2f;
 
 inline constexpr float kLargestFinite = 0x1.fffffep127f;
 inline constexpr float kSmallestFloat = 0x1p-149f;
+inline constexpr uint32_t kInfinityBits = 0x7F800000;
+
+// Ordered like magnitudes; NaN lies above infinity, so one integer maximum sees all that is not finite.
+TY_INLINE uint32_t FloatMagnitudeBits(float x) {
+  return __builtin_bit_cast(uint32_t, x) & 0x7FFFFFFF;
+}
+
+// Of infinities, NaN and what is beyond the largest float one NaN: the same bits whatever a sum made of them.
+TY_INLINE float FiniteOrNan(double x) {
+  return __builtin_fabs(x) <= static_cast<double>(kLargestFinite) ? static_cast<float>(x) : __builtin_nanf("");
+}
 
 // ---- maxmin: evenly spaced levels between the least and the largest value of a bucket.
 

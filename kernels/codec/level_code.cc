@@ -20,13 +20,13 @@ void CheckFormat(const LevelFormat& format) {
 void LevelEncode(const LevelEncodeArgs& args, Stream& stream) {
   CheckFormat(args.format);
   TY_CHECK_GE(args.wire.size(), args.format.WireOf(args.x.size()).bytes());
-  TY_SELECT_HOST(stream, LevelEncode)(args, stream);
+  TY_SELECT(stream, LevelEncode)(args, stream);
 }
 
 void LevelDecode(const LevelDecodeArgs& args, Stream& stream) {
   CheckFormat(args.format);
   TY_CHECK_GE(args.wire.size(), args.format.WireOf(args.y.size()).bytes());
-  TY_SELECT_HOST(stream, LevelDecode)(args, stream);
+  TY_SELECT(stream, LevelDecode)(args, stream);
 }
 
 float BucketNorm(const float* x, int64_t count, LevelNorm norm) {

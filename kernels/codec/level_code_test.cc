@@ -28,7 +28,9 @@ std::vector<uint8_t> Encode(const std::vector<float>& x, const Setting& setting)
   testing::TestStream stream(setting.threads);
   const int64_t n = static_cast<int64_t>(x.size());
   const HostTensor wire(DType::kU8, {setting.format.WireOf(n).bytes()});
-  LevelEncode({.x = TensorView(const_cast<float*>(x.data()), DType::kF32, {n}),
+  const HostTensor values(DType::kF32, {n});
+  std::copy(x.begin(), x.end(), values.as<float>());
+  LevelEncode({.x = values,
                .wire = wire,
                .format = setting.format,
                .random = setting.random,
@@ -37,12 +39,12 @@ std::vector<uint8_t> Encode(const std::vector<float>& x, const Setting& setting)
   return wire.Bytes();
 }
 
-std::vector<float> Decode(std::vector<uint8_t> wire, int64_t n, const LevelFormat& format, int threads = 1) {
+std::vector<float> Decode(const std::vector<uint8_t>& bytes, int64_t n, const LevelFormat& format, int threads = 1) {
   testing::TestStream stream(threads);
   const HostTensor y = HostTensor::Filled(DType::kF32, {n}, 1e9);
-  LevelDecode(
-      {.wire = TensorView(wire.data(), DType::kU8, {static_cast<int64_t>(wire.size())}), .y = y, .format = format},
-      stream);
+  const HostTensor wire(DType::kU8, {static_cast<int64_t>(bytes.size())});
+  std::copy(bytes.begin(), bytes.end(), wire.as<uint8_t>());
+  LevelDecode({.wire = wire, .y = y, .format = format}, stream);
   return {y.as<float>(), y.as<float>() + n};
 }
 
@@ -135,6 +137,41 @@ TEST_P(LevelCodeCases, SameBytesForAnyThreads) {
   const std::vector<uint8_t> one = Encode(x, {format, kKey, 5, 1});
   EXPECT_TRUE(one == Encode(x, {format, kKey, 5, 3}));
   EXPECT_TRUE(Decode(one, 200'003, format) == Decode(one, 200'003, format, 3));
+}
+
+TEST_P(LevelCodeCases, SameBitsAsOnTheCpu) {
+  for (const int steps : {1, 3, 7, 15, 31, 100}) {
+    const std::vector<float> levels = ExponentialLevels(steps);
+    const LevelFormat format{levels, GetParam(), 64};
+    for (const int64_t n : {0, 1, 9, 65, 1001}) {
+      for (const int64_t shift : {0, 1, 4}) {
+        const HostTensor all = HostTensor::Normal(DType::kF32, {n + shift}, 47);
+        if (n > 600) {
+          all.as<float>()[shift + 70] = std::nanf("");
+          all.as<float>()[shift + 570] = -HUGE_VALF;
+          std::fill_n(all.as<float>() + shift + 640, 64, -0.0f);
+        }
+        testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+          const int64_t bytes = format.WireOf(n).bytes();
+          const HostTensor memory(DType::kU8, {bytes + shift});
+          const TensorView wire = memory.view().Slice(shift, bytes);
+          const HostTensor y = HostTensor::Filled(DType::kF32, {n + shift}, 7);
+          LevelEncode({.x = all.view().Slice(shift, n),
+                       .wire = wire,
+                       .format = format,
+                       .random = kKey,
+                       .first_element = 5 + shift},
+                      stream);
+          LevelDecode({.wire = wire, .y = y.view().Slice(shift, n), .format = format}, stream);
+          std::vector<uint8_t> all_bytes = memory.Bytes();
+          const std::vector<uint8_t> more = y.Bytes();
+          all_bytes.insert(all_bytes.end(), more.begin(), more.end());
+          all_bytes.push_back(1);  // so that empty shapes compare something
+          return all_bytes;
+        });
+      }
+    }
+  }
 }
 
 TEST_P(LevelCodeCases, PowersOfTwoScaleBitForBit) {

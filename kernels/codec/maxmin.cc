@@ -16,18 +16,18 @@ void CheckFormat(const MaxminFormat& format) {
 void MaxminEncode(const MaxminEncodeArgs& args, Stream& stream) {
   CheckFormat(args.format);
   TY_CHECK_GE(args.wire.size(), args.format.WireOf(args.x.size()).bytes());
-  TY_SELECT_HOST(stream, MaxminEncode)(args, stream);
+  TY_SELECT(stream, MaxminEncode)(args, stream);
 }
 
 void MaxminDecode(const MaxminDecodeArgs& args, Stream& stream) {
   CheckFormat(args.format);
   TY_CHECK_GE(args.wire.size(), args.format.WireOf(args.y.size()).bytes());
-  TY_SELECT_HOST(stream, MaxminDecode)(args, stream);
+  TY_SELECT(stream, MaxminDecode)(args, stream);
 }
 
 double MaxminSquaredError(const MaxminErrorArgs& args, Stream& stream) {
   CheckFormat(args.format);
-  return TY_SELECT_HOST(stream, MaxminSquaredError)(args, stream);
+  return TY_SELECT(stream, MaxminSquaredError)(args, stream);
 }
 
 }  // namespace trainyard::kernels

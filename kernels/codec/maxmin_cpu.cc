@@ -24,13 +24,9 @@ TY_SIMD void Values(const uint8_t* codes, MaxminBucket bucket, int64_t count, fl
   for (int64_t i = 0; i < count; ++i) y[i] = MaxminValue(codes[i], bucket);
 }
 
-// Sum over a bucket of f (1 - f), or of min(f, 1 - f)^2. Positions beyond the last level have lost what is beyond.
-TY_INLINE double ErrorOf(float position, bool is_nearest) {
-  const float fraction = position - static_cast<float>(static_cast<int32_t>(position));
-  const double up = static_cast<double>(fraction);
-  const double down = 1.0 - up;
-  const double nearest = up < down ? up : down;
-  return is_nearest ? nearest * nearest : up * down;
+// Sum over a bucket of f (1 - f), or of min(f, 1 - f)^2.
+TY_INLINE double Add(double sum, MaxminError error) {
+  return __builtin_fma(error.a, error.b, sum);
 }
 
 TY_SIMD double SumOfErrors(const float* x, MaxminBucket bucket, bool is_nearest, int64_t count) {
@@ -38,9 +34,13 @@ TY_SIMD double SumOfErrors(const float* x, MaxminBucket bucket, bool is_nearest,
   double lanes[kWidth] = {};
   const int64_t whole = count / kWidth * kWidth;
   for (int64_t i = 0; i < whole; i += kWidth) {
-    for (int lane = 0; lane < kWidth; ++lane) lanes[lane] += ErrorOf(MaxminPosition(x[i + lane], bucket), is_nearest);
+    for (int lane = 0; lane < kWidth; ++lane) {
+      lanes[lane] = Add(lanes[lane], MaxminErrorOf(MaxminPosition(x[i + lane], bucket), is_nearest));
+    }
   }
-  for (int64_t i = whole; i < count; ++i) lanes[i - whole] += ErrorOf(MaxminPosition(x[i], bucket), is_nearest);
+  for (int64_t i = whole; i < count; ++i) {
+    lanes[i - whole] = Add(lanes[i - whole], MaxminErrorOf(MaxminPosition(x[i], bucket), is_nearest));
+  }
   double sum = 0;
   for (int lane = 0; lane < kWidth; ++lane) sum += lanes[lane];
   return sum;

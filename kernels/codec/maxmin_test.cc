@@ -25,11 +25,18 @@ struct Setting {
   int threads = 1;
 };
 
+HostTensor Values(const std::vector<float>& x) {
+  const HostTensor values(DType::kF32, {static_cast<int64_t>(x.size())});
+  std::copy(x.begin(), x.end(), values.as<float>());
+  return values.Copy();
+}
+
 std::vector<uint8_t> Encode(const std::vector<float>& x, const Setting& setting) {
   testing::TestStream stream(setting.threads);
   const int64_t n = static_cast<int64_t>(x.size());
   const HostTensor wire(DType::kU8, {setting.format.WireOf(n).bytes()});
-  MaxminEncode({.x = TensorView(const_cast<float*>(x.data()), DType::kF32, {n}),
+  const HostTensor values = Values(x);
+  MaxminEncode({.x = values,
                 .wire = wire,
                 .format = setting.format,
                 .rounding = setting.rounding,
@@ -39,18 +46,22 @@ std::vector<uint8_t> Encode(const std::vector<float>& x, const Setting& setting)
   return wire.Bytes();
 }
 
-std::vector<float> Decode(std::vector<uint8_t> wire, int64_t n, const Setting& setting) {
+std::vector<float> Decode(const std::vector<uint8_t>& bytes, int64_t n, const Setting& setting) {
   testing::TestStream stream(setting.threads);
   const HostTensor y = HostTensor::Filled(DType::kF32, {n}, 1e9);
-  MaxminDecode({.wire = TensorView(wire.data(), DType::kU8, {static_cast<int64_t>(wire.size())}),
-                .y = y,
-                .format = setting.format},
-               stream);
+  const HostTensor wire(DType::kU8, {static_cast<int64_t>(bytes.size())});
+  std::copy(bytes.begin(), bytes.end(), wire.as<uint8_t>());
+  MaxminDecode({.wire = wire, .y = y, .format = setting.format}, stream);
   return {y.as<float>(), y.as<float>() + n};
 }
 
 std::vector<float> RoundTrip(const std::vector<float>& x, const Setting& setting) {
   return Decode(Encode(x, setting), static_cast<int64_t>(x.size()), setting);
+}
+
+// Statistics of many draws follow from equal bits, and take an emulated device minutes.
+bool IsOnDevice() {
+  return testing::DeviceUnderTest() == Device::kCuda;
 }
 
 std::vector<float> Normal(int64_t n, uint64_t seed, double scale = 1) {
@@ -66,11 +77,8 @@ float UnitOf(const std::vector<uint8_t>& wire, int64_t bucket) {
 
 double SquaredError(const std::vector<float>& x, const MaxminFormat& format, CodeRounding rounding, int threads = 1) {
   testing::TestStream stream(threads);
-  return MaxminSquaredError(
-      {.x = TensorView(const_cast<float*>(x.data()), DType::kF32, {static_cast<int64_t>(x.size())}),
-       .format = format,
-       .rounding = rounding},
-      stream);
+  const HostTensor values = Values(x);
+  return MaxminSquaredError({.x = values, .format = format, .rounding = rounding}, stream);
 }
 
 // shared/methods/quantized-comm.md 5.1.
@@ -200,6 +208,7 @@ double WorstBias(const std::vector<float>& x, int bits, CodeRounding rounding) {
 }
 
 TEST_P(MaxminBitsTest, StochasticIsUnbiasedAndNearestIsNot) {
+  if (IsOnDevice()) GTEST_SKIP() << "held on the CPU";
   const std::vector<float> x = Normal(64, 23);
   EXPECT_LE(WorstBias(x, GetParam(), CodeRounding::kStochastic), 5.0 / 200);
   EXPECT_GT(WorstBias(x, GetParam(), CodeRounding::kNearest), 5.0 / 200);
@@ -207,6 +216,7 @@ TEST_P(MaxminBitsTest, StochasticIsUnbiasedAndNearestIsNot) {
 
 // 5.6: the error of a bucket is what the draws average to, and what nearest does exactly.
 TEST_P(MaxminBitsTest, SquaredErrorIsTheExpectation) {
+  if (IsOnDevice()) GTEST_SKIP() << "held on the CPU";
   const std::vector<float> x = Normal(1000, 29);
   const MaxminFormat format{GetParam(), 256};
   double mean = 0;
@@ -231,6 +241,7 @@ TEST_P(MaxminBitsTest, SquaredErrorIsTheExpectation) {
 
 // Table 2.1: relative squared error of Gaussian data, bucket 512.
 TEST_P(MaxminBitsTest, GaussianErrorOfTheMethod) {
+  if (IsOnDevice()) GTEST_SKIP() << "held on the CPU";
   const int bits = GetParam();
   const double stochastic[] = {0, 8.26, .692, .1264, .02755, .006445, .001561, 0, 9.53e-5};
   const double nearest[] = {0, 5.36, .348, .0633, .01379, .003223, .000781, 0, 4.76e-5};
@@ -257,6 +268,7 @@ TEST_P(MaxminBitsTest, GaussianErrorOfTheMethod) {
 
 // Ranges of B normals: E R and E R^2 of the method.
 TEST(MaxminTest, RangesOfGaussianBuckets) {
+  if (IsOnDevice()) GTEST_SKIP() << "held on the CPU";
   const int64_t sizes[] = {64, 128, 256, 512, 1024, 2048};
   const double mean[] = {4.6875, 5.1892, 5.6537, 6.0878, 6.4965, 6.8836};
   const double square[] = {22.375, 27.276, 32.271, 37.335, 42.450, 47.608};
@@ -288,6 +300,58 @@ TEST_P(MaxminBitsTest, OneBadValueMakesItsBucketNanAndNoOther) {
       }
       EXPECT_TRUE(std::isnan(SquaredError(x, {GetParam(), 128}, CodeRounding::kStochastic)));
     }
+  }
+}
+
+// Lengths that end within a bucket, a group and a byte; wires and vectors of any alignment; what is not finite.
+TEST_P(MaxminBitsTest, SameBitsAsOnTheCpu) {
+  for (const int64_t n : {0, 1, 9, 65, 513, 3001}) {
+    for (const int64_t shift : {0, 1, 4}) {
+      const HostTensor all = HostTensor::Normal(DType::kF32, {n + shift}, 47);
+      if (n > 600) {
+        all.as<float>()[shift + 70] = std::nanf("");
+        all.as<float>()[shift + 570] = -HUGE_VALF;
+        std::fill_n(all.as<float>() + shift + 1024, 64, -0.0f);
+      }
+      const TensorView x = all.view().Slice(shift, n);
+      for (const CodeRounding rounding : {CodeRounding::kStochastic, CodeRounding::kNearest}) {
+        testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+          const MaxminFormat format{GetParam(), 64};
+          const int64_t bytes = format.WireOf(n).bytes();
+          const HostTensor memory = HostTensor(DType::kU8, {bytes + shift});
+          const TensorView wire = memory.view().Slice(shift, bytes);
+          const HostTensor y = HostTensor::Filled(DType::kF32, {n + shift}, 7);
+          MaxminEncode({.x = x,
+                        .wire = wire,
+                        .format = format,
+                        .rounding = rounding,
+                        .random = kKey,
+                        .first_element = 3 + shift},
+                       stream);
+          MaxminDecode({.wire = wire, .y = y.view().Slice(shift, n), .format = format}, stream);
+          const double error = MaxminSquaredError({.x = x.Slice(0, n > 600 ? 64 : n), .format = format}, stream);
+          std::vector<uint8_t> all_bytes = memory.Bytes();
+          for (const std::vector<uint8_t>& more :
+               {y.Bytes(), std::vector<uint8_t>(reinterpret_cast<const uint8_t*>(&error),
+                                                reinterpret_cast<const uint8_t*>(&error + 1))}) {
+            all_bytes.insert(all_bytes.end(), more.begin(), more.end());
+          }
+          all_bytes.push_back(1);  // so that empty shapes compare something
+          return all_bytes;
+        });
+      }
+    }
+  }
+}
+
+// More than one block of the sum.
+TEST(MaxminTest, SquaredErrorHasTheBitsOfTheCpu) {
+  const HostTensor x = HostTensor::Normal(DType::kF32, {150'000}, 53);
+  for (const CodeRounding rounding : {CodeRounding::kStochastic, CodeRounding::kNearest}) {
+    Stream cpu(1);
+    testing::TestStream stream(1);
+    const MaxminErrorArgs args{.x = x, .format = {3, 512}, .rounding = rounding};
+    EXPECT_EQ(MaxminSquaredError(args, stream), MaxminSquaredError(args, cpu));
   }
 }
 

@@ -8,13 +8,13 @@ namespace trainyard::kernels {
 void SignMeanEncode(const SignMeanEncodeArgs& args, Stream& stream) {
   TY_CHECK(IsBucketSize(args.format.bucket_size));
   TY_CHECK_GE(args.wire.size(), args.format.WireOf(args.x.size()).bytes());
-  TY_SELECT_HOST(stream, SignMeanEncode)(args, stream);
+  TY_SELECT(stream, SignMeanEncode)(args, stream);
 }
 
 void SignMeanDecode(const SignMeanDecodeArgs& args, Stream& stream) {
   TY_CHECK(IsBucketSize(args.format.bucket_size));
   TY_CHECK_GE(args.wire.size(), args.format.WireOf(args.y.size()).bytes());
-  TY_SELECT_HOST(stream, SignMeanDecode)(args, stream);
+  TY_SELECT(stream, SignMeanDecode)(args, stream);
 }
 
 }  // namespace trainyard::kernels

@@ -18,20 +18,20 @@ std::vector<uint8_t> Encode(const std::vector<float>& x, int64_t bucket_size, in
   const int64_t n = static_cast<int64_t>(x.size());
   const SignMeanFormat format{bucket_size};
   const HostTensor wire(DType::kU8, {format.WireOf(n).bytes()});
-  SignMeanEncode({.x = TensorView(const_cast<float*>(x.data()), DType::kF32, {n}), .wire = wire, .format = format},
-                 stream);
+  const HostTensor values(DType::kF32, {n});
+  std::copy(x.begin(), x.end(), values.as<float>());
+  SignMeanEncode({.x = values, .wire = wire, .format = format}, stream);
   return wire.Bytes();
 }
 
 std::vector<float> RoundTrip(const std::vector<float>& x, int64_t bucket_size, int threads = 1) {
   testing::TestStream stream(threads);
   const int64_t n = static_cast<int64_t>(x.size());
-  std::vector<uint8_t> wire = Encode(x, bucket_size, threads);
+  const std::vector<uint8_t> bytes = Encode(x, bucket_size, threads);
+  const HostTensor wire(DType::kU8, {static_cast<int64_t>(bytes.size())});
+  std::copy(bytes.begin(), bytes.end(), wire.as<uint8_t>());
   const HostTensor y = HostTensor::Filled(DType::kF32, {n}, 1e9);
-  SignMeanDecode({.wire = TensorView(wire.data(), DType::kU8, {static_cast<int64_t>(wire.size())}),
-                  .y = y,
-                  .format = {bucket_size}},
-                 stream);
+  SignMeanDecode({.wire = wire, .y = y, .format = {bucket_size}}, stream);
   return {y.as<float>(), y.as<float>() + n};
 }
 
@@ -74,6 +74,32 @@ TEST(SignMeanTest, ContractsGaussianDataByTheClosedForm) {
     norm += std::pow(static_cast<double>(x[i]), 2);
   }
   EXPECT_NEAR(error / norm / (1 - 2 / M_PI), 1, 0.01);
+}
+
+TEST(SignMeanTest, SameBitsAsOnTheCpu) {
+  for (const int64_t n : {0, 1, 9, 65, 1001}) {
+    for (const int64_t shift : {0, 1, 4}) {
+      const HostTensor all = HostTensor::Normal(DType::kF32, {n + shift}, 47);
+      if (n > 600) {
+        all.as<float>()[shift + 70] = std::nanf("");
+        all.as<float>()[shift + 570] = -HUGE_VALF;
+      }
+      testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+        const SignMeanFormat format{64};
+        const int64_t bytes = format.WireOf(n).bytes();
+        const HostTensor memory(DType::kU8, {bytes + shift});
+        const TensorView wire = memory.view().Slice(shift, bytes);
+        const HostTensor y = HostTensor::Filled(DType::kF32, {n + shift}, 7);
+        SignMeanEncode({.x = all.view().Slice(shift, n), .wire = wire, .format = format}, stream);
+        SignMeanDecode({.wire = wire, .y = y.view().Slice(shift, n), .format = format}, stream);
+        std::vector<uint8_t> all_bytes = memory.Bytes();
+        const std::vector<uint8_t> more = y.Bytes();
+        all_bytes.insert(all_bytes.end(), more.begin(), more.end());
+        all_bytes.push_back(1);  // so that empty shapes compare something
+        return all_bytes;
+      });
+    }
+  }
 }
 
 TEST(SignMeanTest, ZerosAndWhatIsNotFinite) {

@@ -7,11 +7,11 @@ namespace trainyard::kernels {
 
 double SquaredDistance(const SquaredDistanceArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.a.size(), args.b.size());
-  return TY_SELECT_HOST(stream, SquaredDistance)(args, stream);
+  return TY_SELECT(stream, SquaredDistance)(args, stream);
 }
 
 double SquaredNorm(const TensorView& a, Stream& stream) {
-  return TY_SELECT_HOST(stream, SquaredNorm)(a, stream);
+  return TY_SELECT(stream, SquaredNorm)(a, stream);
 }
 
 }  // namespace trainyard::kernels

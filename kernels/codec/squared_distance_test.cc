@@ -21,11 +21,14 @@ TEST(SquaredDistanceTest, MatchesExtendedPrecisionForAnyThreads) {
       distance += std::pow(static_cast<long double>(a.as<float>()[i]) - b.as<float>()[i], 2.0L);
       norm += std::pow(static_cast<long double>(a.as<float>()[i]), 2.0L);
     }
-    Stream one(1), three(3);
+    testing::TestStream one(1), three(3);
+    Stream cpu(1);
     EXPECT_NEAR(SquaredDistance({a, b}, one), static_cast<double>(distance), 1e-13 * static_cast<double>(distance));
     EXPECT_NEAR(SquaredNorm(a, one), static_cast<double>(norm), 1e-13 * static_cast<double>(norm));
     EXPECT_EQ(SquaredDistance({a, b}, one), SquaredDistance({a, b}, three));
     EXPECT_EQ(SquaredNorm(a, one), SquaredNorm(a, three));
+    EXPECT_EQ(SquaredDistance({a, b}, one), SquaredDistance({a, b}, cpu));
+    EXPECT_EQ(SquaredNorm(a, one), SquaredNorm(a, cpu));
   }
 }
 

@@ -24,12 +24,12 @@ int64_t TopKCount(int64_t elements, double density) {
 
 void TopKEncode(const TopKEncodeArgs& args, Stream& stream) {
   CheckCount(args.k, args.x.size(), args.wire.size());
-  TY_SELECT_HOST(stream, TopKEncode)(args, stream);
+  TY_SELECT(stream, TopKEncode)(args, stream);
 }
 
 void TopKDecode(const TopKDecodeArgs& args, Stream& stream) {
   CheckCount(args.k, args.y.size(), args.wire.size());
-  TY_SELECT_HOST(stream, TopKDecode)(args, stream);
+  TY_SELECT(stream, TopKDecode)(args, stream);
 }
 
 }  // namespace trainyard::kernels

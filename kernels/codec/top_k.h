@@ -19,13 +19,18 @@ inline constexpr int64_t TopKBytes(int64_t k) {
   return 8 * k;
 }
 
+// What a CUDA stream needs to select with, whatever the length. The CPU needs nothing.
+inline constexpr int64_t kTopKWorkspaceBytes = 12 << 10;
+
 struct TopKEncodeArgs {
-  TensorView x;     // f32 (n), n < 2^32
-  TensorView wire;  // u8, at least TopKBytes(k), which are overwritten
-  int64_t k = 0;    // 1..n; 0 if n = 0
+  TensorView x;                         // f32 (n), n < 2^32
+  TensorView wire;                      // u8, at least TopKBytes(k), which are overwritten
+  int64_t k = 0;                        // 1..n; 0 if n = 0
+  TensorView workspace = TensorView();  // u8, kTopKWorkspaceBytes, aligned to 8 bytes; on CUDA streams only
 };
 void TopKEncode(const TopKEncodeArgs& args, Stream& stream);
 
+// An index beyond n, which only a damaged wire has, aborts on the CPU; on a CUDA stream all decode to NaN.
 struct TopKDecodeArgs {
   TensorView wire;
   TensorView y;  // f32 (n), overwritten

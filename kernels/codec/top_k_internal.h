@@ -6,5 +6,7 @@ namespace trainyard::kernels::internal {
 
 void TopKEncodeCpu(const TopKEncodeArgs& args, Stream& stream);
 void TopKDecodeCpu(const TopKDecodeArgs& args, Stream& stream);
+void TopKEncodeCuda(const TopKEncodeArgs& args, Stream& stream);
+void TopKDecodeCuda(const TopKDecodeArgs& args, Stream& stream);
 
 }  // namespace trainyard::kernels::internal

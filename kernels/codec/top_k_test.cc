@@ -21,21 +21,28 @@ std::vector<float> Normal(int64_t n, uint64_t seed) {
   return {x.as<float>(), x.as<float>() + n};
 }
 
+HostTensor Values(const std::vector<float>& x) {
+  const HostTensor values(DType::kF32, {static_cast<int64_t>(x.size())});
+  std::copy(x.begin(), x.end(), values.as<float>());
+  return values.Copy();
+}
+
 std::vector<uint8_t> Encode(const std::vector<float>& x, int64_t k) {
   testing::TestStream stream(1);
   const HostTensor wire(DType::kU8, {TopKBytes(k)});
-  TopKEncode({.x = TensorView(const_cast<float*>(x.data()), DType::kF32, {static_cast<int64_t>(x.size())}),
-              .wire = wire,
-              .k = k},
-             stream);
+  const HostTensor workspace(DType::kU8, {kTopKWorkspaceBytes});
+  const HostTensor values = Values(x);
+  TopKEncode({.x = values, .wire = wire, .k = k, .workspace = workspace}, stream);
   return wire.Bytes();
 }
 
 std::vector<float> RoundTrip(const std::vector<float>& x, int64_t k) {
   testing::TestStream stream(1);
-  std::vector<uint8_t> wire = Encode(x, k);
+  const std::vector<uint8_t> bytes = Encode(x, k);
+  const HostTensor wire(DType::kU8, {static_cast<int64_t>(bytes.size())});
+  std::copy(bytes.begin(), bytes.end(), wire.as<uint8_t>());
   const HostTensor y = HostTensor::Filled(DType::kF32, {static_cast<int64_t>(x.size())}, 1e9);
-  TopKDecode({.wire = TensorView(wire.data(), DType::kU8, {TopKBytes(k)}), .y = y, .k = k}, stream);
+  TopKDecode({.wire = wire, .y = y, .k = k}, stream);
   return {y.as<float>(), y.as<float>() + x.size()};
 }
 
@@ -98,6 +105,33 @@ TEST(TopKTest, TellsNeighbouringFloatsApart) {
     x.push_back(i % 3 == 0 ? -value : value);
   }
   for (int64_t k = 1; k < 1024; k += 51) ASSERT_EQ(RoundTrip(x, k), Expected(x, k)) << k;
+}
+
+// More runs than one block of threads looks at; wires of any alignment; ties across runs.
+TEST(TopKTest, SameBitsAsOnTheCpu) {
+  for (const int64_t n : {1, 300, 5000, 70'001}) {
+    std::vector<float> finite = Normal(n, 5);
+    for (size_t i = 0; i < finite.size(); i += 3) finite[i] = std::round(finite[i]);
+    for (const int64_t k : {int64_t{1}, (n + 99) / 100, (n + 1) / 2, n}) {
+      for (const bool is_bad : {false, true}) {
+        std::vector<float> x = finite;
+        if (is_bad) x[x.size() / 2] = -HUGE_VALF;
+        const HostTensor values = Values(x);
+        testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+          const HostTensor memory(DType::kU8, {TopKBytes(k) + 1});
+          const HostTensor workspace(DType::kU8, {kTopKWorkspaceBytes});
+          const TensorView wire = memory.view().Slice(k % 2, TopKBytes(k));
+          const HostTensor y = HostTensor::Filled(DType::kF32, {n}, 7);
+          TopKEncode({.x = values, .wire = wire, .k = k, .workspace = workspace}, stream);
+          TopKDecode({.wire = wire, .y = y, .k = k}, stream);
+          std::vector<uint8_t> all = memory.Bytes();
+          const std::vector<uint8_t> decoded = y.Bytes();
+          all.insert(all.end(), decoded.begin(), decoded.end());
+          return all;
+        });
+      }
+    }
+  }
 }
 
 TEST(TopKTest, OneBadValueMakesAllNan) {
