@@ -68,6 +68,16 @@ nvcc_library = rule(
     toolchains = use_cc_toolchain(),
 )
 
+def _link_only_impl(ctx):
+    linking = cc_common.merge_cc_infos(cc_infos = [dep[CcInfo] for dep in ctx.attr.deps]).linking_context
+    return [CcInfo(linking_context = linking)]
+
+# The objects of `deps` without their headers: what depends on it is not compiled again when those change.
+link_only = rule(
+    implementation = _link_only_impl,
+    attrs = {"deps": attr.label_list(providers = [CcInfo])},
+)
+
 def cuda_twin(name, src, deps, copts = [], nvcc_copts = []):
     """The objects of one .cu file, by the build's backend. Depend on `cuda_twin_deps(name)`.
 
@@ -82,6 +92,10 @@ def cuda_twin(name, src, deps, copts = [], nvcc_copts = []):
         name = name + "_nvcc",
         srcs = [src],
         copts = nvcc_copts,
+        gencode = select({
+            "//third_party:sm_90a": GENCODE[:1],
+            "//conditions:default": GENCODE,
+        }),
         tags = ["manual"],
         deps = deps + ["//third_party:cudart"],
     )
@@ -101,11 +115,17 @@ def cuda_twin(name, src, deps, copts = [], nvcc_copts = []):
         textual_hdrs = [src],
         deps = deps,
     )
+    for backend in ["nvcc", "simt"]:
+        link_only(
+            name = name + "_%s_objects" % backend,
+            tags = ["manual"],
+            deps = [":%s_%s" % (name, backend)],
+        )
 
 def cuda_twin_deps(name):
     return select({
-        "//third_party:cuda": [":" + name + "_nvcc"],
-        "//third_party:simt": [":" + name + "_simt"],
+        "//third_party:cuda": [":" + name + "_nvcc_objects"],
+        "//third_party:simt": [":" + name + "_simt_objects"],
         "//conditions:default": [],
     })
 

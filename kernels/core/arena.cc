@@ -18,50 +18,76 @@ int64_t RoundUp(int64_t bytes) {
 
 }  // namespace
 
-Arena Arena::CountOnly() {
-  return Arena();
+Arena Arena::CountOnly(Device device) {
+  Arena arena;
+  arena.device_ = device;
+  return arena;
 }
 
-absl::StatusOr<Arena> Arena::Reserve(int64_t bytes, MemoryKind kind) {
-  Arena arena;
-  arena.kind_ = kind;
-  arena.capacity_ = RoundUp(std::max<int64_t>(bytes, 1));
-  absl::StatusOr<void*> memory = AllocateMemory(kind, arena.capacity_);
+absl::Status Arena::ReserveRegion(int64_t bytes, MemoryKind kind, Region* region) {
+  const int64_t capacity = RoundUp(std::max<int64_t>(bytes, 1));
+  absl::StatusOr<void*> memory = AllocateMemory(kind, capacity);
   if (!memory.ok()) {
     return absl::Status(
         memory.status().code(),
         absl::StrCat("cannot reserve ", bytes, " bytes of memory for the run: ", memory.status().message()));
   }
-  arena.base_ = static_cast<char*>(*memory);
+  *region = {.kind = kind, .base = static_cast<char*>(*memory), .capacity = capacity};
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Arena> Arena::Reserve(const Arena& counted) {
+  Arena arena;
+  arena.device_ = counted.device_;
+  const bool is_cpu = counted.device_ == Device::kCpu;
+  absl::Status status =
+      ReserveRegion(counted.main_.used, is_cpu ? MemoryKind::kHost : MemoryKind::kDevice, &arena.main_);
+  if (status.ok() && !is_cpu) status = ReserveRegion(counted.shared_.used, MemoryKind::kPinned, &arena.shared_);
+  if (!status.ok()) return status;
+  return arena;
+}
+
+absl::StatusOr<Arena> Arena::Reserve(int64_t bytes) {
+  Arena arena;
+  if (absl::Status status = ReserveRegion(bytes, MemoryKind::kHost, &arena.main_); !status.ok()) return status;
   return arena;
 }
 
 Arena::Arena(Arena&& other) noexcept
-    : base_(std::exchange(other.base_, nullptr)),
-      kind_(other.kind_),
-      capacity_(other.capacity_),
-      used_(other.used_),
+    : device_(other.device_),
+      main_(std::exchange(other.main_, {})),
+      shared_(std::exchange(other.shared_, {})),
       plan_(std::move(other.plan_)) {}
 
 Arena& Arena::operator=(Arena&& other) noexcept {
-  std::swap(base_, other.base_);
-  std::swap(kind_, other.kind_);
-  std::swap(capacity_, other.capacity_);
-  std::swap(used_, other.used_);
+  std::swap(device_, other.device_);
+  std::swap(main_, other.main_);
+  std::swap(shared_, other.shared_);
   std::swap(plan_, other.plan_);
   return *this;
 }
 
 Arena::~Arena() {
-  if (base_ != nullptr) FreeMemory(kind_, base_, capacity_);
+  for (const Region& region : {main_, shared_}) {
+    if (region.base != nullptr) FreeMemory(region.kind, region.base, region.capacity);
+  }
 }
 
 TensorView Arena::Allocate(const std::string& purpose, DType dtype, std::initializer_list<int64_t> shape) {
+  return AllocateFrom(main_, purpose, dtype, shape);
+}
+
+TensorView Arena::AllocateShared(const std::string& purpose, DType dtype, std::initializer_list<int64_t> shape) {
+  return AllocateFrom(device_ == Device::kCpu ? main_ : shared_, purpose, dtype, shape);
+}
+
+TensorView Arena::AllocateFrom(Region& region, const std::string& purpose, DType dtype,
+                               std::initializer_list<int64_t> shape) {
   const int64_t bytes = RoundUp(TensorView(nullptr, dtype, shape).bytes());
-  if (!counts_only()) TY_CHECK_LE(used_ + bytes, capacity_);
-  char* const base = counts_only() ? reinterpret_cast<char*>(kFakeBase) : base_;
-  TensorView view(base + used_, dtype, shape);
-  used_ += bytes;
+  if (!counts_only()) TY_CHECK_LE(region.used + bytes, region.capacity);
+  char* const base = counts_only() ? reinterpret_cast<char*>(kFakeBase) : region.base;
+  TensorView view(base + region.used, dtype, shape);
+  region.used += bytes;
   plan_[purpose] += bytes;
   return view;
 }

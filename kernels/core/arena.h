@@ -19,30 +19,45 @@ using MemoryPlan = std::map<std::string, int64_t>;
 class Arena {
  public:
   // Counts only: views have shapes and dtypes but must not be dereferenced (their data is a non-null fake address).
-  static Arena CountOnly();
-  // Reserves exactly `bytes` of that kind; ResourceExhausted if they cannot be had. Memory is zero.
-  static absl::StatusOr<Arena> Reserve(int64_t bytes, MemoryKind kind = MemoryKind::kHost);
+  static Arena CountOnly(Device device = Device::kCpu);
+  // Reserves on `device` exactly what `counted` has counted for it; ResourceExhausted if that cannot be had. Memory is
+  // zero.
+  static absl::StatusOr<Arena> Reserve(const Arena& counted);
+  // The same for `bytes` of the CPU.
+  static absl::StatusOr<Arena> Reserve(int64_t bytes);
 
   Arena(Arena&& other) noexcept;
   Arena& operator=(Arena&& other) noexcept;
   ~Arena();
 
-  bool counts_only() const { return base_ == nullptr; }
+  bool counts_only() const { return main_.base == nullptr; }
+  Device device() const { return device_; }
 
   // A block for the arena's life, aligned to 64 bytes, booked under `purpose`. Aborts if the reservation is too small:
   // the plan and the run disagree, which is our bug.
   TensorView Allocate(const std::string& purpose, DType dtype, std::initializer_list<int64_t> shape);
+  // The same for small things that host and device take turns with at every step: tokens, losses. Pinned memory of the
+  // host if the device is not the CPU.
+  TensorView AllocateShared(const std::string& purpose, DType dtype, std::initializer_list<int64_t> shape);
 
-  int64_t used_bytes() const { return used_; }  // with alignment
+  int64_t used_bytes() const { return main_.used + shared_.used; }  // with alignment
   const MemoryPlan& plan() const { return plan_; }
 
  private:
-  Arena() = default;
+  struct Region {
+    MemoryKind kind = MemoryKind::kHost;
+    char* base = nullptr;
+    int64_t capacity = 0;
+    int64_t used = 0;
+  };
 
-  char* base_ = nullptr;
-  MemoryKind kind_ = MemoryKind::kHost;
-  int64_t capacity_ = 0;
-  int64_t used_ = 0;
+  Arena() = default;
+  static absl::Status ReserveRegion(int64_t bytes, MemoryKind kind, Region* region);
+  TensorView AllocateFrom(Region& region, const std::string& purpose, DType dtype,
+                          std::initializer_list<int64_t> shape);
+
+  Device device_ = Device::kCpu;
+  Region main_, shared_;  // on the CPU all is in main_
   MemoryPlan plan_;
 };
 

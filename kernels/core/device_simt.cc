@@ -35,15 +35,15 @@ absl::Status SynchronizeCudaStream(void*) {
 }
 void OrderCudaStreams(void*, void*) {}
 
-absl::StatusOr<void*> AllocateCudaMemory(MemoryKind kind, int64_t bytes) {
+absl::StatusOr<void*> AllocateCudaMemory(MemoryKind, int64_t bytes) {
   void* memory = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return absl::ResourceExhaustedError(absl::StrCat("cannot reserve ", bytes, " bytes"));
-  if (kind == MemoryKind::kDevice) simt::AddGuardedMemory(memory, bytes);
+  simt::AddGuardedMemory(memory, bytes);
   return memory;
 }
 
-void FreeCudaMemory(MemoryKind kind, void* memory, int64_t bytes) {
-  if (kind == MemoryKind::kDevice) simt::RemoveGuardedMemory(memory);
+void FreeCudaMemory(MemoryKind, void* memory, int64_t bytes) {
+  simt::RemoveGuardedMemory(memory);
   munmap(memory, static_cast<size_t>(bytes));
 }
 

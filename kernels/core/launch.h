@@ -22,6 +22,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <type_traits>
 
 #include "base/check.h"
 #include "kernels/core/stream.h"
@@ -68,6 +69,15 @@ __device__ inline T* SharedMemory() {
 #endif
 }
 
+namespace internal {
+#if !defined(__CUDACC__)
+template <typename T>
+void CheckArgument(const T& argument) {
+  if constexpr (std::is_pointer_v<T>) simt::CheckReachable(argument);
+}
+#endif
+}  // namespace internal
+
 // Enqueues the kernel. Aborts with the reason if the launch itself is refused (a grid too large, too much shared
 // memory); what goes wrong while it runs is Stream::Synchronize's to tell.
 template <typename... Parameters, typename... Arguments>
@@ -93,6 +103,7 @@ void Launch(Stream& stream, const Grid& grid, void (*kernel)(Parameters...), con
 #else
   TY_CHECK(stream.device() == Device::kCuda);
   simt::OpenGuardedMemory();
+  (internal::CheckArgument(arguments), ...);
   simt::Run(
       {static_cast<unsigned>(grid.blocks), static_cast<unsigned>(grid.blocks_y), static_cast<unsigned>(grid.blocks_z)},
       {static_cast<unsigned>(grid.threads), 1, 1}, grid.shared_bytes,

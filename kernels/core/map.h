@@ -20,7 +20,7 @@ __global__ void MapKernel(F f, int64_t count, Out* out, const In*... in) {
   for (int64_t v = GlobalThread(); v < vectors; v += GlobalThreads()) {
     // All inputs of a vector are read before it is written: `out` may be one of them.
     Vec<float, kWidth> result;
-    const auto apply = [&](const Vec<float, kWidth>&... values) {
+    const auto apply = [&](const auto&... values) {
       TY_UNROLL
       for (int e = 0; e < kWidth; ++e) result[e] = f(values[e]...);
     };

@@ -18,11 +18,15 @@
 #include "kernels/core/dtype.h"
 #include "kernels/core/simd.h"
 
-// Before a loop with a constant number of rounds: nvcc writes it out, whatever it thinks of its length.
+// Before a loop: nvcc writes out all of its rounds, whose number it must know, or so many at a time, with their loads
+// first.
+#define TY_PRAGMA_(text) _Pragma(#text)
 #if defined(__CUDACC__)
-#define TY_UNROLL _Pragma("unroll")
+#define TY_UNROLL TY_PRAGMA_(unroll)
+#define TY_UNROLL_BY(rounds) TY_PRAGMA_(unroll rounds)
 #else
 #define TY_UNROLL
+#define TY_UNROLL_BY(rounds)
 #endif
 
 namespace trainyard::kernels {

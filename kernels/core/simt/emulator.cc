@@ -208,8 +208,8 @@ class Machine {
     }
     fiber.stack = free_stacks_.back();
     free_stacks_.pop_back();
-    // What trainyard_simt_switch pops: six registers and the return address; then the stack is as after a call, 8 bytes off
-    // a multiple of 16.
+    // What trainyard_simt_switch pops: six registers and the return address; then the stack is as after a call, 8 bytes
+    // off a multiple of 16.
     void** top = reinterpret_cast<void**>(fiber.stack + kStackBytes) - 1;
     *--top = reinterpret_cast<void*>(&Machine::Main);
     for (int i = 0; i < 6; ++i) *--top = nullptr;

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <cstdlib>
+#include <iterator>
 #include <map>
 #include <string>
 
@@ -63,6 +64,17 @@ void CloseGuardedMemory() {
   if (!IsOn()) return;
   MutexLock lock(&TheGuard().mutex);
   Protect(TheGuard(), true);
+}
+
+void CheckReachable(const void* pointer) {
+  if (!IsOn() || pointer == nullptr) return;
+  MutexLock lock(&TheGuard().mutex);
+  const auto& blocks = TheGuard().blocks;
+  auto after = blocks.upper_bound(const_cast<void*>(pointer));
+  const bool found =
+      after != blocks.begin() &&
+      static_cast<const char*>(std::prev(after)->first) + std::prev(after)->second >= static_cast<const char*>(pointer);
+  TY_CHECK(found && "a kernel was given a pointer to memory that the device cannot reach");
 }
 
 }  // namespace trainyard::simt
