@@ -9,21 +9,14 @@
 namespace trainyard::kernels::internal {
 namespace {
 
-// A row of dy and the token it belongs to, token in the high half.
-using Entry = uint64_t;
-int64_t TokenOf(Entry entry) {
-  return static_cast<int64_t>(entry >> 32);
-}
-int64_t RowOf(Entry entry) {
-  return static_cast<int64_t>(entry & 0xFFFFFFFF);
-}
+using Entry = EmbeddingEntry;
 
 // Sorts by token, keeping the order of rows, by radix passes over 11 bits; returns the list that holds the result.
 Entry* SortByToken(Entry* entries, Entry* spare, int64_t count, int64_t vocab_size) {
-  constexpr int kDigitBits = 11;
-  for (int shift = 0; (vocab_size - 1) >> shift > 0; shift += kDigitBits) {
-    uint32_t starts[1 << kDigitBits] = {};
-    const auto digit = [shift](Entry entry) { return (entry >> (32 + shift)) & ((1u << kDigitBits) - 1); };
+  constexpr int kCpuDigitBits = 11;
+  for (int shift = 0; (vocab_size - 1) >> shift > 0; shift += kCpuDigitBits) {
+    uint32_t starts[1 << kCpuDigitBits] = {};
+    const auto digit = [shift](Entry entry) { return (entry >> (32 + shift)) & ((1u << kCpuDigitBits) - 1); };
     for (int64_t i = 0; i < count; ++i) ++starts[digit(entries[i])];
     uint32_t next = 0;
     for (uint32_t& start : starts) next += std::exchange(start, next);
@@ -87,7 +80,7 @@ void EmbeddingBackwardCpu(const EmbeddingBackwardArgs& args, Stream& stream) {
   for (int64_t r = 0; r < count; ++r) {
     TY_CHECK_GE(tokens[r], 0);
     TY_CHECK_LT(tokens[r], vocab_size);
-    entries[r] = (static_cast<Entry>(tokens[r]) << 32) | static_cast<Entry>(r);
+    entries[r] = MakeEntry(tokens[r], r);
   }
   const Entry* sorted = SortByToken(entries, entries + count, count, vocab_size);
 

@@ -72,11 +72,20 @@ TEST_P(EmbeddingTest, SameBitsForAnyThreadCount) {
   });
 }
 
-// {500, 3, 5}: runs longer than a hand-out of rows; {300, 5000, 3}: more than one radix digit.
-INSTANTIATE_TEST_SUITE_P(
-    All, EmbeddingTest,
-    ::testing::ValuesIn(testing::OpCases({{1, 1, 1}, {1, 7, 3}, {0, 4, 2}, {5, 3, 300}, {500, 3, 5}, {300, 5000, 3}})),
-    testing::OpCaseName);
+// {500, 3, 5}: runs longer than a hand-out of rows; {300, 5000, 3}: more than one radix digit; {70, 2, 264}: vectors,
+// more columns than a warp takes; {4200, 1200, 8} and {2100, 20, 4}: several tiles of the device's sort, short and long
+// runs.
+INSTANTIATE_TEST_SUITE_P(All, EmbeddingTest,
+                         ::testing::ValuesIn(testing::OpCases({{1, 1, 1},
+                                                               {1, 7, 3},
+                                                               {0, 4, 2},
+                                                               {5, 3, 300},
+                                                               {500, 3, 5},
+                                                               {300, 5000, 3},
+                                                               {70, 2, 264},
+                                                               {4200, 1200, 8},
+                                                               {2100, 20, 4}})),
+                         testing::OpCaseName);
 
 // Adding 2^-9 to 1 a thousand times in bf16 never moves it; the sum must be rounded once.
 TEST(EmbeddingEdgeTest, SmallGradientsOfAFrequentTokenAreNotLost) {
@@ -95,7 +104,18 @@ TEST(EmbeddingDeathTest, TokenOutsideTheVocabulary) {
   const HostTensor tokens = HostTensor::Of(DType::kI32, {1}, {4});
   const HostTensor table(DType::kF32, {4, 2});
   const HostTensor y(DType::kF32, {1, 2});
-  EXPECT_DEATH(EmbeddingForward({.tokens = tokens, .table = table, .y = y}, stream), "4 vs 4");
+  const HostTensor workspace(DType::kU8, {EmbeddingBackwardWorkspaceBytes(1)});
+  ::testing::GTEST_FLAG(death_test_style) = "threadsafe";  // a device does not survive fork
+  const auto forward = [&] {
+    EmbeddingForward({.tokens = tokens, .table = table, .y = y}, stream);
+    TY_CHECK_OK(stream.Synchronize());
+  };
+  const auto backward = [&] {
+    EmbeddingBackward({.tokens = tokens, .dy = y, .dtable = table, .workspace = workspace}, stream);
+    TY_CHECK_OK(stream.Synchronize());
+  };
+  EXPECT_DEATH(forward(), "4 vs 4|index < count");
+  EXPECT_DEATH(backward(), "4 vs 4|index < count");
 }
 
 }  // namespace
