@@ -2,15 +2,9 @@
 
 #include "base/check.h"
 #include "kernels/core/dispatch.h"
+#include "kernels/loss/cross_entropy_internal.h"
 
 namespace trainyard::kernels {
-namespace internal {
-
-void CrossEntropyForwardCpu(const CrossEntropyArgs& args, Stream& stream);
-void CrossEntropyForwardBackwardCpu(const CrossEntropyArgs& args, Stream& stream);
-
-}  // namespace internal
-
 namespace {
 
 void Check(const CrossEntropyArgs& args) {
@@ -27,12 +21,12 @@ void Check(const CrossEntropyArgs& args) {
 
 void CrossEntropyForward(const CrossEntropyArgs& args, Stream& stream) {
   Check(args);
-  TY_SELECT_HOST(stream, CrossEntropyForward)(args, stream);
+  TY_SELECT(stream, CrossEntropyForward)(args, stream);
 }
 
 void CrossEntropyForwardBackward(const CrossEntropyArgs& args, Stream& stream) {
   Check(args);
-  TY_SELECT_HOST(stream, CrossEntropyForwardBackward)(args, stream);
+  TY_SELECT(stream, CrossEntropyForwardBackward)(args, stream);
 }
 
 }  // namespace trainyard::kernels

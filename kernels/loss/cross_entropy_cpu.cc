@@ -5,7 +5,7 @@
 #include "kernels/core/dispatch.h"
 #include "kernels/core/math.h"
 #include "kernels/core/simd.h"
-#include "kernels/loss/cross_entropy.h"
+#include "kernels/loss/cross_entropy_internal.h"
 
 namespace trainyard::kernels::internal {
 namespace {

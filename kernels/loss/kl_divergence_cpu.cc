@@ -6,15 +6,13 @@
 #include "kernels/core/dispatch.h"
 #include "kernels/core/math.h"
 #include "kernels/core/simd.h"
-#include "kernels/loss/kl_divergence.h"
+#include "kernels/loss/kl_divergence_internal.h"
 
 namespace trainyard::kernels::internal {
 namespace {
 
 // Terms that are summed in f32 lanes before they join the f64 sum.
 constexpr int64_t kKlBlock = 4096;
-// Below its exponential is 0 in f32.
-constexpr float kLeast = -104.0f;
 constexpr int kKlLanes = 2 * kLanes;
 
 TY_INLINE float KlMax(const float* x, int64_t n) {
@@ -36,14 +34,6 @@ TY_INLINE double KlSumOfExp(const float* x, int64_t n, float max) {
     for (int lane = 0; lane < kKlLanes; ++lane) total += lanes[lane];
   }
   return total;
-}
-
-// exp(p - p_max) (p - q - shift); the mean over it needs one division by the sum of p. What p does not have counts for
-// nothing, whatever q says.
-TY_INLINE float KlTerm(float p, float q, float p_max, float shift) {
-  const float distance = p - p_max;
-  const float term = FastExp(distance) * ((p - q) - shift);
-  return distance < kLeast ? 0.0f : term;
 }
 
 TY_SIMD double KlSum(const float* p, const float* q, int64_t n, float p_max, float shift) {
