@@ -19,6 +19,7 @@ while [ $# -gt 0 ]; do
     --slots) slots=$2; shift 2 ;;
     --dir) dir=$(mkdir -p "$2" && cd "$2" && pwd); shift 2 ;;
     --address) address=$2; shift 2 ;;
+    --metrics_port) metrics_port=$2; shift 2 ;;
     *) echo "cluster.sh: unknown option $1" >&2; exit 2 ;;
   esac
 done
@@ -101,7 +102,7 @@ case "$action" in
     "$client" workers
     ;;
   *)
-    echo "usage: deploy/local/cluster.sh start|status|stop [--workers N] [--slots N] [--dir DIR] [--address HOST:PORT]" >&2
+    echo "usage: deploy/local/cluster.sh start|status|stop [--workers N] [--slots N] [--dir DIR] [--address HOST:PORT] [--metrics_port PORT]" >&2
     exit 2
     ;;
 esac
