@@ -1,8 +1,8 @@
 #include <cmath>
 
 #include "kernels/core/block_reduce.h"
+#include "kernels/core/vec.h"
 #include "kernels/transform/axis_norms.h"
-#include "kernels/transform/pack.h"
 
 namespace trainyard::kernels::internal {
 namespace {
@@ -24,7 +24,7 @@ constexpr int64_t kBlockCols = 512;  // summed in f32 by a warp's lanes, the blo
 template <NormOrder kOrder>
 __global__ void RowNormsKernel(const float* x, int64_t rows, int64_t cols, bool is_aligned, float* norms) {
   constexpr int64_t kWarps = kRowThreads / 32;
-  constexpr int64_t kValues = 4;  // 16 bytes
+  constexpr int kValues = kVecWidth<float>;
   const int64_t lane = threadIdx.x % 32;
   for (int64_t r = blockIdx.x * kWarps + threadIdx.x / 32; r < rows; r += gridDim.x * kWarps) {
     const float* row = x + r * cols;
@@ -32,9 +32,10 @@ __global__ void RowNormsKernel(const float* x, int64_t rows, int64_t cols, bool 
     for (int64_t first = 0; first < cols; first += kBlockCols) {
       float sum = 0;
       for (int64_t c = first + lane * kValues; c < first + kBlockCols && c < cols; c += 32 * kValues) {
-        if (is_aligned) {  // then a row has whole packs
-          const Pack16<float> pack = *reinterpret_cast<const Pack16<float>*>(row + c);
-          for (int i = 0; i < kValues; ++i) sum += Power<kOrder>(pack.values[i]);
+        if (is_aligned) {  // then a row is whole vectors
+          const Vec<float, kValues> values = LoadVec<kValues>(row + c);
+          TY_UNROLL
+          for (int i = 0; i < kValues; ++i) sum += Power<kOrder>(values[i]);
         } else {
           for (int64_t i = c; i < c + kValues && i < cols; ++i) sum += Power<kOrder>(row[i]);
         }
@@ -82,7 +83,7 @@ void LaunchNorms(const AxisNormsArgs& args, Stream& stream) {
   const float* x = args.x.as<float>();
   float* norms = args.norms.as<float>();
   if (args.axis == 0) {
-    const bool is_aligned = IsAligned16(x) && cols % 4 == 0;
+    const bool is_aligned = AllVecAligned(x) && cols % kVecWidth<float> == 0;
     constexpr int64_t kWarps = kRowThreads / 32;
     Launch(stream, RowGrid((rows + kWarps - 1) / kWarps, kRowThreads), RowNormsKernel<kOrder>, x, rows, cols,
            is_aligned, norms);

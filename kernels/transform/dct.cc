@@ -9,7 +9,7 @@ namespace trainyard::kernels {
 void DctBasis(const DctBasisArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.basis.rank(), 2);
   TY_CHECK_EQ(args.basis.dim(0), args.basis.dim(1));
-  TY_SELECT_HOST(stream, DctBasis)(args, stream);
+  TY_SELECT(stream, DctBasis)(args, stream);
 }
 
 void DctMatrix(const DctMatrixArgs& args, Stream& stream) {
@@ -37,7 +37,11 @@ void DctFft(const DctFftArgs& args, Stream& stream) {
   TY_CHECK(args.plan != nullptr);
   TY_CHECK_EQ(args.plan->n(), args.x.dim(args.axis));
   TY_CHECK_GE(args.workspace ? args.workspace.bytes() : 0, args.plan->thread_bytes());
-  TY_SELECT_HOST(stream, DctFft)(args, stream);
+  if (args.plan->device() == Device::kCuda) {
+    TY_SELECT(stream, DctFft)(args, stream);
+  } else {
+    TY_SELECT_HOST(stream, DctFft)(args, stream);
+  }
 }
 
 }  // namespace trainyard::kernels

@@ -16,6 +16,7 @@
 
 #include "kernels/core/stream.h"
 #include "kernels/core/tensor.h"
+#include "kernels/transform/device_array.h"
 
 namespace trainyard::kernels {
 
@@ -37,36 +38,41 @@ void DctMatrix(const DctMatrixArgs& args, Stream& stream);
 // x: (rows, cols).
 int64_t DctMatrixWorkspaceBytes(const TensorView& x, int axis);
 
-// What the FFT form of one length needs: factors and trigonometric tables, about 4 n floats. Immutable once made; may
-// be shared by threads.
+// What the FFT form of one length needs: factors and trigonometric tables, about 4 n floats, in memory of `device`.
+// Immutable once made; may be shared by threads. A plan of a CUDA device must outlive the work enqueued with it; with a
+// plan of the CPU, DctFft on a CUDA stream runs on the host.
 class DctPlan {
  public:
-  explicit DctPlan(int64_t n);  // n >= 1
+  explicit DctPlan(int64_t n, Device device = Device::kCpu);  // n >= 1
 
   int64_t n() const { return n_; }
+  Device device() const { return device_; }
   // Bytes that each thread needs during a transform.
   int64_t thread_bytes() const;
 
   // One pass of the FFT: butterflies of `factor`, with tables.
   struct Pass {
     int64_t factor = 0;
-    int64_t groups = 0;           // remaining length / factor
-    int64_t stride = 0;           // product of the earlier factors
-    std::vector<float> twiddles;  // (cos, -sin) of 2 pi p j / length, p < groups, j = 1 .. factor - 1
-    std::vector<float> roots;     // (cos, sin) of 2 pi i / factor, i < factor
+    int64_t groups = 0;               // remaining length / factor
+    int64_t stride = 0;               // product of the earlier factors
+    const float* twiddles = nullptr;  // (cos, -sin) of 2 pi p j / length, p < groups, j = 1 .. factor - 1
+    const float* roots = nullptr;     // (cos, sin) of 2 pi i / factor, i < factor
   };
 
   int64_t fft_length() const { return fft_length_; }  // n / 2 for even n: two neighbours are one complex number
   const std::vector<Pass>& passes() const { return passes_; }
   // (cos, sin) of pi k / (2n), times the scale of output k; half of that for even n.
-  const std::vector<float>& output_factors() const { return output_factors_; }
+  const float* output_factors() const { return output_factors_; }
   // (cos, sin) of 2 pi k / n, k <= n / 2, for even n.
-  const std::vector<float>& split_factors() const { return split_factors_; }
+  const float* split_factors() const { return split_factors_; }
 
  private:
   int64_t n_, fft_length_;
+  Device device_;
   std::vector<Pass> passes_;
-  std::vector<float> output_factors_, split_factors_;
+  internal::DeviceArray<float> tables_;  // what the pointers of passes_ and these two point into
+  const float* output_factors_ = nullptr;
+  const float* split_factors_ = nullptr;
 };
 
 struct DctFftArgs {
@@ -74,7 +80,9 @@ struct DctFftArgs {
   const DctPlan* plan = nullptr;
   TensorView y;  // f32, shape of x
   int axis = 1;
-  TensorView workspace;  // aligned to 64; thread_bytes() of the plan for each thread that shall work, at least once
+  // Aligned to 64; thread_bytes() of the plan for each thread that shall work, at least once. A CUDA device needs it
+  // only for lengths whose numbers are too many for shared memory.
+  TensorView workspace;
 };
 void DctFft(const DctFftArgs& args, Stream& stream);
 

@@ -1,21 +1,14 @@
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 
 #include "kernels/core/dispatch.h"
+#include "kernels/transform/dct_fft8.h"
 #include "kernels/transform/dct_internal.h"
 
 namespace trainyard::kernels::internal {
 namespace {
 
 constexpr int64_t kTaskSequences = 2 * kVectorLanes;
-
-constexpr double kPi = 3.14159265358979323846;
-
-// Makhoul's order: the even-indexed elements ascending, then the odd-indexed ones descending.
-TY_INLINE int64_t Reordered(int64_t i, int64_t n) {
-  return i % 2 == 0 ? i / 2 : n - (i + 1) / 2;
-}
 
 // Where element i of eight sequences goes. For even n two neighbours of the new order are one complex number, in which
 // case a Complex8 is two slots.
@@ -101,31 +94,19 @@ void StoreColumns(const Vector8* const* values, int64_t cols, int64_t present, i
   }
 }
 
-// S_k = Re(V_k W_k) from V, the spectrum of the reordered sequence, W_k = scale_k e^(-i pi k / (2n)).
-void OutputsOfOdd(const DctPlan& plan, const Complex8* spectrum, Vector8* outputs) {
-  const float* factors = plan.output_factors().data();
-  for (int64_t k = 0; k < plan.n(); ++k) {
-    outputs[k] = factors[2 * k] * spectrum[k].re + factors[2 * k + 1] * spectrum[k].im;
-  }
+// The outputs from the spectrum of the reordered sequence.
+void OutputsOfOddLength(const DctPlan& plan, const Complex8* spectrum, Vector8* outputs) {
+  for (int64_t k = 0; k < plan.n(); ++k) outputs[k] = DctOutput(spectrum[k], plan.output_factors() + 2 * k);
 }
 
-// For even n the spectrum Z is that of z_t = v_2t + i v_2t+1, of half the length M. With Z_k = p + i q and
-// Z_(M-k) = u + i v (Z_M = Z_0):
-//   2 V_k = (p + u) + i (q - v) + e^(-2 pi i k / n) ((q + v) - i (p - u)),   V_(n-k) = conj(V_k)
-void OutputsOfEven(const DctPlan& plan, const Complex8* spectrum, Vector8* outputs) {
+void OutputsOfEvenLength(const DctPlan& plan, const Complex8* spectrum, Vector8* outputs) {
   const int64_t n = plan.n();
   const int64_t half = n / 2;
-  const float* factors = plan.output_factors().data();
-  const float* split = plan.split_factors().data();
   for (int64_t k = 0; k <= half; ++k) {
-    const Complex8 here = spectrum[k == half ? 0 : k];
-    const Complex8 there = spectrum[k == 0 ? 0 : half - k];
-    const Vector8 sum = here.im + there.im;
-    const Vector8 difference = here.re - there.re;
-    const Vector8 re = (here.re + there.re) + (split[2 * k] * sum - split[2 * k + 1] * difference);
-    const Vector8 im = (here.im - there.im) - (split[2 * k] * difference + split[2 * k + 1] * sum);
-    outputs[k] = factors[2 * k] * re + factors[2 * k + 1] * im;
-    if (k > 0 && k < half) outputs[n - k] = factors[2 * (n - k)] * re - factors[2 * (n - k) + 1] * im;
+    const Complex8 v =
+        Untangled(spectrum[k == half ? 0 : k], spectrum[k == 0 ? 0 : half - k], plan.split_factors() + 2 * k);
+    outputs[k] = DctOutput(v, plan.output_factors() + 2 * k);
+    if (k > 0 && k < half) outputs[n - k] = DctOutputOfConjugate(v, plan.output_factors() + 2 * (n - k));
   }
 }
 
@@ -135,9 +116,9 @@ const Vector8* TransformLoaded(const DctPlan& plan, Complex8* a, Complex8* b, Co
   // The buffer that holds no spectrum has room for n vectors.
   Vector8* outputs = &(spectrum == a ? b : a)->re;
   if (plan.n() % 2 == 0) {
-    OutputsOfEven(plan, spectrum, outputs);
+    OutputsOfEvenLength(plan, spectrum, outputs);
   } else {
-    OutputsOfOdd(plan, spectrum, outputs);
+    OutputsOfOddLength(plan, spectrum, outputs);
   }
   return outputs;
 }
@@ -182,10 +163,7 @@ void DctBasisCpu(const DctBasisArgs& args, Stream& stream) {
     stream.pool().ParallelFor(n, 16, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         for (int64_t j = 0; j < n; ++j) {
-          const double scale = std::sqrt((j == 0 ? 1.0 : 2.0) / static_cast<double>(n));
-          const int64_t quarter_steps = j * (2 * i + 1) % (4 * n);  // the angle is this part of a whole turn
-          const double angle = kPi * static_cast<double>(quarter_steps) / static_cast<double>(2 * n);
-          basis[i * n + j] = FromFloat<T>(static_cast<float>(scale * std::cos(angle)));
+          basis[i * n + j] = FromFloat<T>(static_cast<float>(DctBasisValue(i, j, n)));
         }
       }
     });

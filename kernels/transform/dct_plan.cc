@@ -1,8 +1,8 @@
-#include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "base/check.h"
-#include "kernels/transform/dct_internal.h"
+#include "kernels/transform/dct_fft8.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -35,29 +35,47 @@ void AppendAngle(int64_t numerator, int64_t denominator, double scale, std::vect
 
 }  // namespace
 
-DctPlan::DctPlan(int64_t n) : n_(n), fft_length_(n % 2 == 0 ? n / 2 : n) {
+DctPlan::DctPlan(int64_t n, Device device) : n_(n), fft_length_(n % 2 == 0 ? n / 2 : n), device_(device) {
   TY_CHECK_GE(n, 1);
+  // One table after the other, then moved to where the device can read them.
+  std::vector<float> tables;
+  std::vector<size_t> begins;
+  const auto begin_table = [&] { begins.push_back(tables.size()); };
   int64_t length = fft_length_;
   int64_t stride = 1;
   for (const int64_t factor : FactorsOf(fft_length_)) {
-    Pass pass{.factor = factor, .groups = length / factor, .stride = stride, .twiddles = {}, .roots = {}};
+    const Pass pass{.factor = factor, .groups = length / factor, .stride = stride};
+    begin_table();
     for (int64_t p = 0; p < pass.groups; ++p) {
       for (int64_t j = 1; j < factor; ++j) {
-        AppendAngle(p * j, length, 1, pass.twiddles);
-        pass.twiddles.back() = -pass.twiddles.back();
+        AppendAngle(p * j, length, 1, tables);
+        tables.back() = -tables.back();
       }
     }
-    for (int64_t i = 0; i < factor; ++i) AppendAngle(i, factor, 1, pass.roots);
-    passes_.push_back(std::move(pass));
+    begin_table();
+    for (int64_t i = 0; i < factor; ++i) AppendAngle(i, factor, 1, tables);
+    passes_.push_back(pass);
     length /= factor;
     stride *= factor;
   }
   const bool is_even = n % 2 == 0;
+  begin_table();
   for (int64_t k = 0; k < n; ++k) {
     const double scale = std::sqrt((k == 0 ? 1.0 : 2.0) / static_cast<double>(n));
-    AppendAngle(k, 4 * n, is_even ? 0.5 * scale : scale, output_factors_);
-    if (is_even && k <= n / 2) AppendAngle(k, n, 1, split_factors_);
+    AppendAngle(k, 4 * n, is_even ? 0.5 * scale : scale, tables);
   }
+  begin_table();
+  for (int64_t k = 0; is_even && k <= n / 2; ++k) AppendAngle(k, n, 1, tables);
+
+  tables_ = internal::DeviceArray<float>(tables, device);
+  size_t next = 0;
+  const auto table = [&] { return tables_.data() + begins[next++]; };
+  for (Pass& pass : passes_) {
+    pass.twiddles = table();
+    pass.roots = table();
+  }
+  output_factors_ = table();
+  split_factors_ = table();
 }
 
 int64_t DctPlan::thread_bytes() const {

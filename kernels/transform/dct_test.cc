@@ -48,7 +48,7 @@ Values Reference(const HostTensor& x, int axis) {
 }
 
 HostTensor Fft(const HostTensor& x, int axis, Stream& stream) {
-  const DctPlan plan(x.view().dim(axis));
+  const DctPlan plan(x.view().dim(axis), stream.device());
   HostTensor y = HostTensor::Filled(DType::kF32, {x.view().dim(0), x.view().dim(1)}, 99);
   const HostTensor workspace(DType::kU8, {plan.thread_bytes() * stream.threads()});
   DctFft({.x = x, .plan = &plan, .y = y, .axis = axis, .workspace = workspace}, stream);
@@ -189,12 +189,32 @@ TEST(DctMatrixTest, Bf16IsTheProductWithTheRoundedBasis) {
 // Fewer buffers than threads: the bits are the same.
 TEST(DctWorkspaceTest, OneBufferServesManyThreads) {
   testing::TestStream stream(3);
-  const DctPlan plan(60);
+  const DctPlan plan(60, stream.device());
   const HostTensor x = HostTensor::Normal(DType::kF32, {100, 60}, 9);
   const HostTensor y(DType::kF32, {100, 60});
   const HostTensor workspace(DType::kU8, {plan.thread_bytes()});
   DctFft({.x = x, .plan = &plan, .y = y, .workspace = workspace}, stream);
   EXPECT_EQ(y.Bytes(), Fft(x, 1, stream).Bytes());
+}
+
+// More numbers than the shared memory of a GPU's block holds, along rows and along columns; and a plan of the CPU on a
+// device's stream.
+TEST(DctWorkspaceTest, LongLengths) {
+  testing::TestStream stream(1);
+  Stream cpu(1);
+  for (const int64_t n : {3500, 12500}) {
+    for (const int axis : {0, 1}) {
+      const int64_t count = axis == 0 ? 9 : 2;
+      const HostTensor x = HostTensor::Normal(DType::kF32, {axis == 0 ? n : count, axis == 0 ? count : n}, 11);
+      const Values expected = Fft(x, axis, cpu).ToDoubles();
+      EXPECT_THAT(Fft(x, axis, stream).ToDoubles(), AllNear(expected, {.absolute = 1e-5})) << n << " axis " << axis;
+      const DctPlan plan(n);
+      const HostTensor y(DType::kF32, {x.view().dim(0), x.view().dim(1)});
+      const HostTensor workspace(DType::kU8, {plan.thread_bytes()});
+      DctFft({.x = x, .plan = &plan, .y = y, .axis = axis, .workspace = workspace}, stream);
+      EXPECT_EQ(y.ToDoubles(), expected);
+    }
+  }
 }
 
 TEST(DctWorkspaceTest, NoRowsAreNoWork) {

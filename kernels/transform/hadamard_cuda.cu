@@ -1,13 +1,13 @@
 #include "kernels/core/dispatch.h"
 #include "kernels/core/launch.h"
+#include "kernels/transform/eight.h"
 #include "kernels/transform/hadamard_device.h"
 #include "kernels/transform/hadamard_internal.h"
-#include "kernels/transform/pack.h"
 
 namespace trainyard::kernels::internal {
 namespace {
 
-static_assert(kPackItems == kHadamardItems);
+static_assert(kEight == kHadamardItems);
 
 constexpr int kThreads = 256;
 
@@ -22,32 +22,35 @@ struct Rotation {
   bool is_aligned = false, signs_are_aligned = false;
 };
 
-__device__ inline void TimesSigns(const Rotation& rotation, int64_t at, float (&v)[kPackItems]) {
-  float signs[kPackItems];
+__device__ inline void TimesSigns(const Rotation& rotation, int64_t at, float (&v)[kEight]) {
+  float signs[kEight];
   LoadEight(rotation.signs + at % rotation.period, rotation.signs_are_aligned, signs);
-  for (int i = 0; i < kPackItems; ++i) v[i] *= signs[i];
+  TY_UNROLL
+  for (int i = 0; i < kEight; ++i) v[i] *= signs[i];
 }
 
 // x may be y: a thread writes what it alone has read.
 template <typename X, typename Y>
 __global__ void HadamardKernel(const X* x, Y* y, Rotation rotation) {
   float* shared = SharedMemory<float>();
-  const int64_t block_items = int64_t{blockDim.x} * kPackItems;
+  const int64_t block_items = int64_t{blockDim.x} * kEight;
   for (int64_t first = blockIdx.x * block_items; first < rotation.count; first += gridDim.x * block_items) {
-    const int64_t at = first + int64_t{threadIdx.x} * kPackItems;
+    const int64_t at = first + int64_t{threadIdx.x} * kEight;
     const bool is_there = at < rotation.count;  // whole groups are
-    float v[kPackItems] = {};
+    float v[kEight] = {};
     if (is_there) {
       LoadEight(x + at, rotation.is_aligned, v);
       if (rotation.mask != nullptr) {
         const unsigned kept = rotation.mask[at / 8];
-        for (int i = 0; i < kPackItems; ++i) v[i] = ((kept >> i) & 1u) != 0 ? v[i] : 0.0f;
+        TY_UNROLL
+        for (int i = 0; i < kEight; ++i) v[i] = ((kept >> i) & 1u) != 0 ? v[i] : 0.0f;
       }
       if (rotation.signs != nullptr && !rotation.inverse) TimesSigns(rotation, at, v);
     }
     HadamardInBlock(rotation.group, shared, v);
     if (!is_there) continue;
-    for (int i = 0; i < kPackItems; ++i) v[i] *= rotation.scale;
+    TY_UNROLL
+    for (int i = 0; i < kEight; ++i) v[i] *= rotation.scale;
     if (rotation.signs != nullptr && rotation.inverse) TimesSigns(rotation, at, v);
     StoreEight(v, rotation.is_aligned, y + at);
   }
@@ -72,17 +75,17 @@ void HadamardCuda(const HadamardArgs& args, Stream& stream) {
   rotation.group = static_cast<int>(args.group);
   rotation.scale = HadamardScale(args.group);
   rotation.inverse = args.inverse;
-  rotation.is_aligned = IsAligned16(args.x.data()) && IsAligned16(args.y.data());
+  rotation.is_aligned = AllVecAligned(args.x.data(), args.y.data());
   if (args.mask) rotation.mask = args.mask.as<uint8_t>();
   if (args.signs) {
     rotation.signs = args.signs.as<float>();
     rotation.period = args.signs.size();
-    rotation.signs_are_aligned = IsAligned16(rotation.signs);
+    rotation.signs_are_aligned = AllVecAligned(rotation.signs);
   }
-  const int threads = static_cast<int>(args.group) / kPackItems > kThreads ? rotation.group / kPackItems : kThreads;
-  Grid grid = ElementwiseGrid(args.x.size(), int64_t{threads} * kPackItems / kThreads);
+  const int threads = static_cast<int>(args.group) / kEight > kThreads ? rotation.group / kEight : kThreads;
+  Grid grid = ElementwiseGrid(args.x.size(), int64_t{threads} * kEight / kThreads);
   grid.threads = threads;
-  if (rotation.group > kHadamardWarpGroup) grid.shared_bytes = int64_t{threads} * kPackItems * 4;
+  if (rotation.group > kHadamardWarpGroup) grid.shared_bytes = int64_t{threads} * kEight * 4;
   DispatchFloat(args.x.dtype(), [&](auto x_tag) {
     DispatchFloat(args.y.dtype(), [&](auto y_tag) {
       using X = typename decltype(x_tag)::type;

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "kernels/core/launch.h"
+#include "kernels/core/vec.h"
 
 namespace trainyard::kernels::internal {
 
@@ -20,6 +21,7 @@ inline float HadamardScale(int64_t group) {
 
 template <int kDistance>
 __device__ inline void ButterflyOfItems(float (&v)[kHadamardItems]) {
+  TY_UNROLL
   for (int i = 0; i < kHadamardItems; ++i) {
     if ((i & kDistance) != 0) continue;
     const float a = v[i];
@@ -37,6 +39,7 @@ __device__ inline void HadamardInWarp(int group, float (&v)[kHadamardItems]) {
   ButterflyOfItems<4>(v);
   for (int lanes = 1; lanes < 32 && lanes * kHadamardItems < group; lanes *= 2) {
     const bool is_second = (threadIdx.x & static_cast<unsigned>(lanes)) != 0;
+    TY_UNROLL
     for (int i = 0; i < kHadamardItems; ++i) {
       const float other = __shfl_xor_sync(0xFFFFFFFFu, v[i], lanes);
       v[i] = is_second ? other - v[i] : v[i] + other;
@@ -50,10 +53,12 @@ __device__ inline void HadamardInBlock(int group, float* shared, float (&v)[kHad
   HadamardInWarp(group, v);
   for (int threads = 32; threads * kHadamardItems < group; threads *= 2) {
     __syncthreads();  // the last values have been read
+    TY_UNROLL
     for (int i = 0; i < kHadamardItems; ++i) shared[i * blockDim.x + threadIdx.x] = v[i];
     __syncthreads();
     const unsigned partner = threadIdx.x ^ static_cast<unsigned>(threads);
     const bool is_second = partner < threadIdx.x;
+    TY_UNROLL
     for (int i = 0; i < kHadamardItems; ++i) {
       const float other = shared[i * blockDim.x + partner];
       v[i] = is_second ? other - v[i] : v[i] + other;

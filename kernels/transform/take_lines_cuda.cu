@@ -2,7 +2,7 @@
 
 #include "kernels/core/dispatch.h"
 #include "kernels/core/launch.h"
-#include "kernels/transform/pack.h"
+#include "kernels/core/vec.h"
 #include "kernels/transform/take_lines.h"
 
 namespace trainyard::kernels::internal {
@@ -14,18 +14,16 @@ constexpr int64_t kMaxBlocks = 132 * 32;  // of 256 threads: as many as any GPU 
 // Blocks of a row share its elements: blockIdx.y.
 template <typename T>
 __global__ void TakeRowsKernel(const T* x, const int32_t* indices, int64_t taken, int64_t cols, bool is_aligned, T* y) {
-  constexpr int64_t kValues = 16 / static_cast<int64_t>(sizeof(T));
+  constexpr int kValues = kVecWidth<T>;
   const int64_t thread = int64_t{blockIdx.y} * blockDim.x + threadIdx.x;
   const int64_t threads = int64_t{gridDim.y} * blockDim.x;
   for (int64_t q = blockIdx.x; q < taken; q += gridDim.x) {
     const int64_t row = indices[q];
     const T* from = x + (row < 0 ? 0 : row) * cols;
     T* to = y + q * cols;
-    if (is_aligned) {  // every row of both, and rows are whole packs
+    if (is_aligned) {  // every row of both, and rows are whole vectors
       for (int64_t c = thread * kValues; c < cols; c += threads * kValues) {
-        Pack16<T> pack = {};
-        if (row >= 0) pack = *reinterpret_cast<const Pack16<T>*>(from + c);
-        *reinterpret_cast<Pack16<T>*>(to + c) = pack;
+        StoreVec(to + c, row < 0 ? Vec<T, kValues>{} : LoadVec<kValues>(from + c));
       }
     } else {
       for (int64_t c = thread; c < cols; c += threads) to[c] = row < 0 ? T{} : from[c];
@@ -64,8 +62,8 @@ void TakeLinesCuda(const TakeLinesArgs& args, Stream& stream) {
   DispatchFloat(args.x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     if (args.axis == 0) {
-      constexpr int64_t kValues = 16 / static_cast<int64_t>(sizeof(T));
-      const bool is_aligned = IsAligned16(args.x.data()) && IsAligned16(args.y.data()) && cols % kValues == 0;
+      constexpr int kValues = kVecWidth<T>;
+      const bool is_aligned = AllVecAligned(args.x.data(), args.y.data()) && cols % kValues == 0;
       Launch(stream, LinesGrid(taken, is_aligned ? cols / kValues : cols), TakeRowsKernel<T>, args.x.as<T>(), indices,
              taken, cols, is_aligned, args.y.as<T>());
     } else {

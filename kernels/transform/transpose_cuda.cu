@@ -2,8 +2,8 @@
 
 #include "kernels/core/dispatch.h"
 #include "kernels/core/launch.h"
+#include "kernels/transform/eight.h"
 #include "kernels/transform/hadamard_device.h"
-#include "kernels/transform/pack.h"
 #include "kernels/transform/transpose_internal.h"
 
 namespace trainyard::kernels::internal {
@@ -33,30 +33,33 @@ struct Tile {
 
 template <int kRows, typename X>
 __device__ inline void LoadTile(const X* x, const Shape& shape, int64_t row, int64_t col, float* tile) {
-  constexpr int kPacksARow = kTileCols / kPackItems;
-  for (int i = threadIdx.x; i < kRows * kPacksARow; i += kThreads) {
-    const int r = i / kPacksARow;
-    const int c = i % kPacksARow * kPackItems;
+  constexpr int kChunksARow = kTileCols / kEight;
+  for (int i = threadIdx.x; i < kRows * kChunksARow; i += kThreads) {
+    const int r = i / kChunksARow;
+    const int c = i % kChunksARow * kEight;
     const int64_t left = row + r < shape.rows ? shape.cols - (col + c) : 0;
     const X* from = x + (row + r) * shape.cols + col + c;
-    float v[kPackItems] = {};
-    if (left >= kPackItems) {
+    float v[kEight] = {};
+    if (left >= kEight) {
       LoadEight(from, shape.x_is_aligned, v);
     } else {
-      for (int k = 0; k < kPackItems; ++k) v[k] = k < left ? ToFloat(from[k]) : 0.0f;
+      TY_UNROLL
+      for (int k = 0; k < kEight; ++k) v[k] = k < left ? ToFloat(from[k]) : 0.0f;
     }
     if (shape.signs != nullptr && left > 0) {
       const float sign = shape.signs[(row + r) % shape.period];
-      for (int k = 0; k < kPackItems; ++k) v[k] *= sign;
+      TY_UNROLL
+      for (int k = 0; k < kEight; ++k) v[k] *= sign;
     }
-    for (int k = 0; k < kPackItems; ++k) tile[Tile<kRows>::At(r, c + k)] = v[k];
+    TY_UNROLL
+    for (int k = 0; k < kEight; ++k) tile[Tile<kRows>::At(r, c + k)] = v[k];
   }
 }
 
 template <int kRows, typename X, typename Y>
 __global__ void TransposeKernel(const X* x, Y* y, Shape shape) {
   __shared__ float tile[Tile<kRows>::kFloats];
-  constexpr int kPacksACol = kRows / kPackItems;
+  constexpr int kChunksACol = kRows / kEight;
   const int64_t down = (shape.rows + kRows - 1) / kRows;
   const int64_t tiles = down * ((shape.cols + kTileCols - 1) / kTileCols);
   for (int64_t t = blockIdx.x; t < tiles; t += gridDim.x) {
@@ -66,21 +69,24 @@ __global__ void TransposeKernel(const X* x, Y* y, Shape shape) {
     __syncthreads();  // the last tile has been read
     LoadTile<kRows>(x, shape, row, col, tile);
     __syncthreads();
-    for (int i = threadIdx.x; i < kTileCols * kPacksACol; i += kThreads) {  // all lanes of a warp, or none
-      const int c = i / kPacksACol;
-      const int r = i % kPacksACol * kPackItems;
-      float v[kPackItems];
-      for (int k = 0; k < kPackItems; ++k) v[k] = tile[Tile<kRows>::At(r + k, c)];
+    for (int i = threadIdx.x; i < kTileCols * kChunksACol; i += kThreads) {  // all lanes of a warp, or none
+      const int c = i / kChunksACol;
+      const int r = i % kChunksACol * kEight;
+      float v[kEight];
+      TY_UNROLL
+      for (int k = 0; k < kEight; ++k) v[k] = tile[Tile<kRows>::At(r + k, c)];
       if (shape.group != 0) {
         HadamardInWarp(shape.group, v);
-        for (int k = 0; k < kPackItems; ++k) v[k] *= shape.scale;
+        TY_UNROLL
+        for (int k = 0; k < kEight; ++k) v[k] *= shape.scale;
       }
       const int64_t left = col + c < shape.cols ? shape.rows - (row + r) : 0;
       Y* to = y + (col + c) * shape.rows + row + r;
-      if (left >= kPackItems) {
+      if (left >= kEight) {
         StoreEight(v, shape.y_is_aligned, to);
       } else {
-        for (int k = 0; k < kPackItems; ++k) {
+        TY_UNROLL
+        for (int k = 0; k < kEight; ++k) {
           if (k < left) to[k] = FromFloat<Y>(v[k]);
         }
       }
@@ -108,7 +114,7 @@ void TransposeCuda(const TransposeArgs& args, Stream& stream) {
     shape.period = args.signs.size();
   }
   const auto rows_are_aligned = [](const TensorView& m) {
-    return IsAligned16(m.data()) && m.dim(1) * static_cast<int64_t>(SizeOf(m.dtype())) % 16 == 0;
+    return AllVecAligned(m.data()) && m.dim(1) * static_cast<int64_t>(SizeOf(m.dtype())) % 16 == 0;
   };
   shape.x_is_aligned = rows_are_aligned(args.x);
   shape.y_is_aligned = rows_are_aligned(args.y);
