@@ -32,38 +32,39 @@ void CheckSizes(const ConvGeometry& g, const TensorView& image, const TensorView
 void ImageToGrid(const ImageToGridArgs& args, Stream& stream) {
   CheckSizes(args.geometry, args.image, args.grid, args.w, args.workspace);
   if (args.bias) TY_CHECK_EQ(args.bias.size(), args.geometry.filters);
-  TY_SELECT_HOST(stream, ImageToGrid)(args, stream);
+  TY_SELECT(stream, ImageToGrid)(args, stream);
 }
 
 void GridToImage(const GridToImageArgs& args, Stream& stream) {
   CheckSizes(args.geometry, args.image, args.grid, args.w, args.workspace);
   if (args.bias) TY_CHECK_EQ(args.bias.size(), args.geometry.channels);
-  TY_SELECT_HOST(stream, GridToImage)(args, stream);
+  TY_SELECT(stream, GridToImage)(args, stream);
 }
 
 void ConvWeightGradient(const ConvWeightGradientArgs& args, Stream& stream) {
   CheckSizes(args.geometry, args.image, args.grid, args.dw, args.workspace);
-  TY_SELECT_HOST(stream, ConvWeightGradient)(args, stream);
+  TY_SELECT(stream, ConvWeightGradient)(args, stream);
 }
 
 void ChannelSums(const ChannelSumsArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.dy.rank(), 3);
   TY_CHECK_EQ(args.dy.dim(1), args.db.size());
-  TY_SELECT_HOST(stream, ChannelSums)(args, stream);
+  TY_CHECK_GE(args.dy.dim(2), 1);
+  TY_SELECT(stream, ChannelSums)(args, stream);
 }
 
 void PixelMeanForward(const PixelMeanArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.x.rank(), 3);
   TY_CHECK_GE(args.x.dim(2), 1);
   TY_CHECK_EQ(args.y.size(), args.x.dim(0) * args.x.dim(1));
-  TY_SELECT_HOST(stream, PixelMeanForward)(args, stream);
+  TY_SELECT(stream, PixelMeanForward)(args, stream);
 }
 
 void PixelMeanBackward(const PixelMeanBackwardArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.dx.rank(), 3);
   TY_CHECK_GE(args.dx.dim(2), 1);
   TY_CHECK_EQ(args.dy.size(), args.dx.dim(0) * args.dx.dim(1));
-  TY_SELECT_HOST(stream, PixelMeanBackward)(args, stream);
+  TY_SELECT(stream, PixelMeanBackward)(args, stream);
 }
 
 int64_t ConvWorkspaceBytes(const ConvGeometry& geometry, int threads) {

@@ -10,9 +10,10 @@
 // the image sizes that give one grid the larger ones are what PyTorch calls output_padding:
 // height = (grid_height - 1) stride - 2 padding + kernel_height + output_padding, output_padding < stride.
 //
-// By unfolding the image into columns, cut into panels that fit the cache, and one library product a panel; panels and
-// partial sums depend on the shape alone, so the bits are the same for any number of threads. All tensors are f32, may
-// have any shape of the right size, and alias nothing.
+// On the CPU by unfolding the image into columns, cut into panels that fit the cache, and one library product a panel;
+// on a CUDA device by products that find their operands in image and grid (tile_product.h), whose positions must number
+// less than 2^31. Panels and partial sums depend on the shape alone, so the bits are the same for any number of
+// threads. All tensors are f32, may have any shape of the right size, and alias nothing.
 #pragma once
 
 #include "kernels/core/stream.h"

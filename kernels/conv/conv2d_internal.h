@@ -70,4 +70,11 @@ void ChannelSumsCpu(const ChannelSumsArgs& args, Stream& stream);
 void PixelMeanForwardCpu(const PixelMeanArgs& args, Stream& stream);
 void PixelMeanBackwardCpu(const PixelMeanBackwardArgs& args, Stream& stream);
 
+void ImageToGridCuda(const ImageToGridArgs& args, Stream& stream);
+void GridToImageCuda(const GridToImageArgs& args, Stream& stream);
+void ConvWeightGradientCuda(const ConvWeightGradientArgs& args, Stream& stream);
+void ChannelSumsCuda(const ChannelSumsArgs& args, Stream& stream);
+void PixelMeanForwardCuda(const PixelMeanArgs& args, Stream& stream);
+void PixelMeanBackwardCuda(const PixelMeanBackwardArgs& args, Stream& stream);
+
 }  // namespace trainyard::kernels::internal
