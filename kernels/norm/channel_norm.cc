@@ -24,7 +24,7 @@ void ChannelNormForward(const ChannelNormForwardArgs& args, Stream& stream) {
   CheckShapes(args);
   TY_CHECK_EQ(args.y.size(), args.x.size());
   TY_CHECK_EQ(args.b.size(), args.x.dim(1));
-  TY_SELECT_HOST(stream, ChannelNormForward)(args, stream);
+  TY_SELECT(stream, ChannelNormForward)(args, stream);
 }
 
 void ChannelNormBackward(const ChannelNormBackwardArgs& args, Stream& stream) {
@@ -36,7 +36,7 @@ void ChannelNormBackward(const ChannelNormBackwardArgs& args, Stream& stream) {
   if (args.dw) TY_CHECK_EQ(args.dw.size(), args.x.dim(1));
   if (args.db) TY_CHECK_EQ(args.db.size(), args.x.dim(1));
   TY_CHECK_GE(args.workspace.bytes(), ChannelNormBackwardWorkspaceBytes(args.x.dim(0), args.x.dim(1)));
-  TY_SELECT_HOST(stream, ChannelNormBackward)(args, stream);
+  TY_SELECT(stream, ChannelNormBackward)(args, stream);
 }
 
 int64_t ChannelNormStatisticsCount(ChannelNormKind kind, int64_t groups, int64_t batch, int64_t channels) {

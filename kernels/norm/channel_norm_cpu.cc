@@ -42,38 +42,20 @@ TY_SIMD void RowSums(const float* x, const float* dy, int64_t count, float mean,
       static_cast<float>(LaneSum(count, [&](int64_t i) TY_INLINE_LAMBDA { return dy[i] * ((x[i] - mean) * inv_std); }));
 }
 
-// dx = scale dy - (offset + n slope), with n = (x - mean) inv_std.
-struct RowGradient {
-  float mean, inv_std, scale, offset, slope;
-};
 TY_SIMD void GradientRow(const float* x, const float* dy, float* dx, int64_t count, RowGradient r, bool accumulate) {
   if (accumulate) {
 #pragma GCC ivdep
-    for (int64_t i = 0; i < count; ++i) dx[i] += r.scale * dy[i] - (r.offset + (x[i] - r.mean) * r.inv_std * r.slope);
+    for (int64_t i = 0; i < count; ++i) dx[i] += r.At(x[i], dy[i]);
   } else {
 #pragma GCC ivdep
-    for (int64_t i = 0; i < count; ++i) dx[i] = r.scale * dy[i] - (r.offset + (x[i] - r.mean) * r.inv_std * r.slope);
+    for (int64_t i = 0; i < count; ++i) dx[i] = r.At(x[i], dy[i]);
   }
 }
-
-// The rows of pixels that are normalised together: set s has `count` rows, row(s, i) of channel row % channels.
-struct Sets {
-  Sets(ChannelNormKind kind, int64_t groups, const TensorView& x)
-      : is_group(kind == ChannelNormKind::kGroup),
-        channels(x.dim(1)),
-        pixels(x.dim(2)),
-        number(ChannelNormStatisticsCount(kind, groups, x.dim(0), channels)),
-        count(is_group ? channels / groups : x.dim(0)) {}
-  int64_t row(int64_t set, int64_t i) const { return is_group ? set * count + i : i * channels + set; }
-  double values() const { return static_cast<double>(count * pixels); }
-  bool is_group;
-  int64_t channels, pixels, number, count;
-};
 
 }  // namespace
 
 void ChannelNormForwardCpu(const ChannelNormForwardArgs& args, Stream& stream) {
-  const Sets sets(args.kind, args.groups, args.x);
+  const ChannelSets sets(args.kind, args.groups, args.x);
   const int64_t pixels = sets.pixels;
   const float* x = args.x.as<float>();
   const float* w = args.w.as<float>();
@@ -101,7 +83,7 @@ void ChannelNormForwardCpu(const ChannelNormForwardArgs& args, Stream& stream) {
 }
 
 void ChannelNormBackwardCpu(const ChannelNormBackwardArgs& args, Stream& stream) {
-  const Sets sets(args.kind, args.groups, args.x);
+  const ChannelSets sets(args.kind, args.groups, args.x);
   const int64_t pixels = sets.pixels;
   const int64_t rows = args.x.dim(0) * sets.channels;
   const float* x = args.x.as<float>();
