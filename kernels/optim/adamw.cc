@@ -2,13 +2,9 @@
 
 #include "base/check.h"
 #include "kernels/core/dispatch.h"
+#include "kernels/optim/adamw_internal.h"
 
 namespace trainyard::kernels {
-namespace internal {
-
-void AdamWCpu(const AdamWArgs& args, Stream& stream);
-
-}  // namespace internal
 
 void AdamW(const AdamWArgs& args, Stream& stream) {
   for (const TensorView& x : {args.param, args.grad, args.v}) {
@@ -34,7 +30,7 @@ void AdamW(const AdamWArgs& args, Stream& stream) {
   }
   TY_CHECK_GE(args.step, 1);
   TY_CHECK_GE(args.first_element, 0);
-  TY_SELECT_HOST(stream, AdamW)(args, stream);
+  TY_SELECT(stream, AdamW)(args, stream);
 }
 
 }  // namespace trainyard::kernels

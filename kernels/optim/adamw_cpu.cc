@@ -1,8 +1,7 @@
 #include <algorithm>
 
 #include "kernels/core/simd.h"
-#include "kernels/optim/adamw.h"
-#include "kernels/optim/adamw_formula.h"
+#include "kernels/optim/adamw_internal.h"
 #include "kernels/optim/blocks.h"
 
 namespace trainyard::kernels::internal {
@@ -22,15 +21,7 @@ TY_SIMD void Update(const AdamWConstants<float>& constants, const float* grad, f
 }  // namespace
 
 void AdamWCpu(const AdamWArgs& args, Stream& stream) {
-  const AdamWConstants<float> constants = {
-      .lr = args.lr,
-      .beta1 = args.beta1,
-      .beta2 = args.beta2,
-      .eps = args.eps,
-      .weight_decay = args.weight_decay,
-      .inverse_correction1 = InverseCorrection(args.beta1, args.step),
-      .inverse_correction2 = InverseCorrection(args.beta2, args.step),
-  };
+  const AdamWConstants<float> constants = AdamWConstantsOf(args);
   const float grad_scale = args.grad_scale * (args.gradient_factor ? *args.gradient_factor.as<float>() : 1.0f);
   const BlockRounding rounding = {args.rounding, args.random, args.first_element};
   const TensorView& source = args.master ? args.master : args.param;

@@ -1,4 +1,5 @@
-// The arithmetic of AdamW for one element (adamw.h), in float for the kernels and in double for tests.
+// The arithmetic of AdamW for one element (adamw.h), in float for the kernels and in double for tests. Fused operations
+// are written out and none is left for the compiler to make or not: so a GPU and every CPU give the same bits.
 #pragma once
 
 #include <cmath>
@@ -22,8 +23,8 @@ T InverseCorrection(T beta, int64_t step) {
 // Moves the moments on and returns the step that a rate of 1 makes; `divisor` becomes sqrt(v / (1 - beta2^step)) + eps.
 template <typename T>
 TY_INLINE T AdamWDirection(const AdamWConstants<T>& k, T gradient, T& m, T& v, T& divisor) {
-  m = k.beta1 * m + (T{1} - k.beta1) * gradient;
-  v = k.beta2 * v + (T{1} - k.beta2) * gradient * gradient;
+  m = std::fma(k.beta1, m, (T{1} - k.beta1) * gradient);
+  v = std::fma(k.beta2, v, (T{1} - k.beta2) * gradient * gradient);
   divisor = std::sqrt(v * k.inverse_correction2) + k.eps;
   return (m * k.inverse_correction1) / divisor;
 }
@@ -31,7 +32,7 @@ TY_INLINE T AdamWDirection(const AdamWConstants<T>& k, T gradient, T& m, T& v, T
 // The parameter after a step in `direction`, with decoupled weight decay.
 template <typename T>
 TY_INLINE T DecayedStep(T lr, T weight_decay, T direction, T param) {
-  return param - lr * (direction + weight_decay * param);
+  return std::fma(-lr, std::fma(weight_decay, param, direction), param);
 }
 
 // Moves the moments on and returns the new parameter.

@@ -97,6 +97,35 @@ TEST_P(AdamWTest, ThreadCountShowsInNoBit) {
   }
 }
 
+// Every mix of storage types, with and without a master; an odd beginning takes elements one by one.
+TEST_P(AdamWTest, AllDevicesGiveTheBitsOfTheCpu) {
+  for (const DType moment_dtype : {DType::kF32, DType::kBF16}) {
+    for (const Rounding rounding : {Rounding::kNearestEven, Rounding::kStochastic}) {
+      for (const int64_t begin : {0, 1}) {
+        if (begin >= GetParam().dim(0)) continue;
+        testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+          const int64_t count = GetParam().dim(0);
+          Tensors x(count, GetParam().dtype, moment_dtype);
+          const HostTensor master = HostTensor::Normal(DType::kF32, {count}, 5);
+          AdamWArgs args = x.args();
+          if (begin == 1) args.master = master;
+          for (TensorView* view : {&args.param, &args.grad, &args.m, &args.v, &args.master}) {
+            if (*view) *view = view->Slice(begin, count - begin);
+          }
+          args.rounding = rounding;
+          args.random = {.seed = 11, .step = 5, .tensor = 9};
+          args.first_element = 4 * begin + 2 * (1 - begin);
+          AdamW(args, stream);
+          std::vector<uint8_t> bytes = x.Bytes();
+          const std::vector<uint8_t> more = master.Bytes();
+          bytes.insert(bytes.end(), more.begin(), more.end());
+          return bytes;
+        });
+      }
+    }
+  }
+}
+
 // Around a block of 512, and enough for several threads.
 INSTANTIATE_TEST_SUITE_P(All, AdamWTest, ::testing::ValuesIn(OpCases({{1}, {5}, {511}, {513}, {40001}})),
                          testing::OpCaseName);
@@ -333,6 +362,26 @@ TEST_P(AdamWE4M3MomentTest, ShardsAtGroupsAndThreadsShowInNoBit) {
   }
   EXPECT_EQ(codes_.Bytes(), whole_codes);
   EXPECT_EQ(x_.param.Bytes(), whole_param);
+}
+
+TEST_P(AdamWE4M3MomentTest, AllDevicesGiveTheBitsOfTheCpu) {
+  testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+    Tensors x(kCount);
+    const HostTensor codes(DType::kF8E4M3, {kCount}), scales(DType::kF32, {12});
+    AdamWArgs args = Args();
+    args.param = x.param;
+    args.grad = x.grad;
+    args.m = codes;
+    args.m_scales = scales;
+    args.v = x.v;
+    for (args.step = 1; args.step <= 3; ++args.step) AdamW(args, stream);
+    std::vector<uint8_t> bytes = x.param.Bytes();
+    for (const HostTensor* tensor : {&codes, &scales, static_cast<const HostTensor*>(&x.v)}) {
+      const std::vector<uint8_t> more = tensor->Bytes();
+      bytes.insert(bytes.end(), more.begin(), more.end());
+    }
+    return bytes;
+  });
 }
 
 // No gradient ever: no scale of zero is inverted. And what is not a number is not hidden.

@@ -1,5 +1,4 @@
-#include "kernels/core/simd.h"
-#include "kernels/optim/clip_weights.h"
+#include "kernels/optim/clip_weights_internal.h"
 
 namespace trainyard::kernels::internal {
 namespace {
@@ -7,10 +6,7 @@ namespace {
 constexpr int64_t kGrain = 8192;  // elements a thread takes at least
 
 TY_SIMD void Clip(float limit, int64_t count, float* weight) {
-  for (int64_t i = 0; i < count; ++i) {
-    const float w = weight[i];
-    weight[i] = w > limit ? limit : (w < -limit ? -limit : w);
-  }
+  for (int64_t i = 0; i < count; ++i) weight[i] = ClippedWeight(weight[i], limit);
 }
 
 }  // namespace

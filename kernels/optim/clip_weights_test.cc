@@ -40,5 +40,13 @@ TEST(ClipWeights, ThreadCountShowsInNoBit) {
   });
 }
 
+TEST(ClipWeights, AllDevicesGiveTheBitsOfTheCpu) {
+  testing::ExpectSameBitsAsOnCpu([](Stream& stream) {
+    const HostTensor weight = HostTensor::Normal(DType::kF32, {1003}, 1);
+    ClipWeights({.weight = weight, .limit = 0.4f}, stream);
+    return weight.Bytes();
+  });
+}
+
 }  // namespace
 }  // namespace trainyard::kernels

@@ -7,6 +7,8 @@
 // Element-wise: the same bits on any thread count.
 #pragma once
 
+#include <cstdint>
+
 #include "kernels/core/stream.h"
 #include "kernels/core/tensor.h"
 
@@ -24,13 +26,17 @@ struct DualAveragingArgs {
 void DualAveraging(const DualAveragingArgs& args, Stream& stream);
 
 // |X_t - X_{t+1}|^2 of the step that DualAveraging is about to make: Y and g are those before it, X_t = anchor +
-// eta_before Y. Summed in f64 in a fixed order, on the calling thread.
+// eta_before Y. Summed in f64 over fixed blocks and the blocks' sums in order: the same bits on any thread count.
 struct DualDriftArgs {
   TensorView dual, gradient;
   float eta_before = 1.0f;
   float eta = 1.0f;
+  TensorView drift;      // u8 (8), aligned to 8: one f64, overwritten
+  TensorView workspace;  // u8, at least DualDriftWorkspaceBytes, aligned to 8
 };
 
-double DualDrift(const DualDriftArgs& args);
+int64_t DualDriftWorkspaceBytes(int64_t elements);
+
+void DualDrift(const DualDriftArgs& args, Stream& stream);
 
 }  // namespace trainyard::kernels

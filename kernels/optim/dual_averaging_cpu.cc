@@ -1,9 +1,8 @@
-#include "kernels/core/simd.h"
-#include "kernels/optim/dual_averaging.h"
-#include "kernels/optim/dual_averaging_formula.h"
+#include <algorithm>
 
-namespace trainyard::kernels {
-namespace internal {
+#include "kernels/optim/dual_averaging_internal.h"
+
+namespace trainyard::kernels::internal {
 namespace {
 
 constexpr int64_t kGrain = 8192;  // elements a thread takes at least
@@ -15,21 +14,18 @@ TY_SIMD void Step(const float* anchor, const float* gradient, float eta, float g
   }
 }
 
-// The differences are taken in f64 of what the f32 step will store, but for its last rounding.
 TY_SIMD double Drift(const float* dual, const float* gradient, double eta_before, double eta, int64_t count) {
   double lanes[kLanes] = {};
   const int64_t whole = count / kLanes * kLanes;
   for (int64_t i = 0; i < whole; i += kLanes) {
     for (int lane = 0; lane < kLanes; ++lane) {
-      const double y = dual[i + lane];
-      const double difference = eta_before * y - eta * (y - static_cast<double>(gradient[i + lane]));
-      lanes[lane] += difference * difference;
+      const double way = DriftOf(dual[i + lane], gradient[i + lane], eta_before, eta);
+      lanes[lane] += way * way;
     }
   }
   for (int64_t i = whole; i < count; ++i) {
-    const double y = dual[i];
-    const double difference = eta_before * y - eta * (y - static_cast<double>(gradient[i]));
-    lanes[i - whole] += difference * difference;
+    const double way = DriftOf(dual[i], gradient[i], eta_before, eta);
+    lanes[i - whole] += way * way;
   }
   double sum = 0;
   for (int lane = 0; lane < kLanes; ++lane) sum += lanes[lane];
@@ -48,12 +44,22 @@ void DualAveragingCpu(const DualAveragingArgs& args, Stream& stream) {
   });
 }
 
-}  // namespace internal
-
-double DualDrift(const DualDriftArgs& args) {
-  TY_CHECK_EQ(args.dual.size(), args.gradient.size());
-  return internal::Drift(args.dual.as<float>(), args.gradient.as<float>(), static_cast<double>(args.eta_before),
-                         static_cast<double>(args.eta), args.dual.size());
+void DualDriftCpu(const DualDriftArgs& args, Stream& stream) {
+  const float* const dual = args.dual.as<float>();
+  const float* const gradient = args.gradient.as<float>();
+  const double eta_before = static_cast<double>(args.eta_before), eta = static_cast<double>(args.eta);
+  double* const partials = static_cast<double*>(args.workspace.data());
+  const int64_t size = args.dual.size();
+  const int64_t blocks = DriftBlocks(size);
+  stream.pool().ParallelFor(blocks, 1, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t begin = i * kDriftBlock;
+      partials[i] = Drift(dual + begin, gradient + begin, eta_before, eta, std::min(kDriftBlock, size - begin));
+    }
+  });
+  double sum = 0;
+  for (int64_t i = 0; i < blocks; ++i) sum += partials[i];
+  *static_cast<double*>(args.drift.data()) = sum;
 }
 
-}  // namespace trainyard::kernels
+}  // namespace trainyard::kernels::internal

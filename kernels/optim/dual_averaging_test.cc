@@ -1,5 +1,6 @@
 #include "kernels/optim/dual_averaging.h"
 
+#include <cstring>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -31,6 +32,17 @@ struct Tensors {
   }
 };
 
+double DriftOfStep(const Tensors& x, Stream& stream) {
+  const HostTensor drift(DType::kU8, {sizeof(double)});
+  const HostTensor workspace(DType::kU8, {DualDriftWorkspaceBytes(x.dual.view().size())});
+  DualDrift(
+      {.dual = x.dual, .gradient = x.gradient, .eta_before = 0.4f, .eta = 0.3f, .drift = drift, .workspace = workspace},
+      stream);
+  double result;
+  std::memcpy(&result, drift.as<uint8_t>(), sizeof(result));
+  return result;
+}
+
 class DualAveragingTest : public ::testing::TestWithParam<int64_t> {};
 
 TEST_P(DualAveragingTest, StepMatchesDoubleReference) {
@@ -61,8 +73,8 @@ TEST_P(DualAveragingTest, ThreadCountShowsInNoBit) {
 TEST_P(DualAveragingTest, DriftIsTheSquaredWayOfTheNextStep) {
   Tensors x(GetParam());
   const std::vector<double> before = x.dual.ToDoubles();
-  const double drift = DualDrift({.dual = x.dual, .gradient = x.gradient, .eta_before = 0.4f, .eta = 0.3f});
   testing::TestStream stream(1);
+  const double drift = DriftOfStep(x, stream);
   DualAveraging(x.args(), stream);
   const std::vector<double> after = x.dual.ToDoubles();
   double expected = 0;
@@ -71,6 +83,25 @@ TEST_P(DualAveragingTest, DriftIsTheSquaredWayOfTheNextStep) {
     expected += way * way;
   }
   EXPECT_NEAR(drift, expected, 1e-6 * expected);
+}
+
+TEST_P(DualAveragingTest, ThreadCountShowsInNoBitOfTheDrift) {
+  testing::ExpectSameBitsForAnyThreadCount([&](Stream& stream) {
+    const double drift = DriftOfStep(Tensors(GetParam()), stream);
+    const auto* bytes = reinterpret_cast<const uint8_t*>(&drift);
+    return std::vector<uint8_t>(bytes, bytes + sizeof(drift));
+  });
+}
+
+TEST_P(DualAveragingTest, AllDevicesGiveTheBitsOfTheCpu) {
+  testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+    Tensors x(GetParam());
+    DualAveraging(x.args(), stream);
+    std::vector<uint8_t> bytes = x.weight.Bytes();
+    const std::vector<uint8_t> dual = x.dual.Bytes();
+    bytes.insert(bytes.end(), dual.begin(), dual.end());
+    return bytes;
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(All, DualAveragingTest, ::testing::Values(1, 5, 511, 8193, 40001));

@@ -1,6 +1,8 @@
 // The arithmetic of ECO for one element (eco.h), in float for the kernels and in double for the tests of its claims.
+// Fused operations are written out, as in adamw_formula.h: the same bits on every device.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "kernels/core/simd.h"
@@ -52,18 +54,18 @@ EcoConstants<T> MakeEcoConstants(const EcoSettings<T>& s) {
 // Moves the moments on and returns w~, the weight before it is rounded: AdamWElement, or for SGDM this.
 template <typename T>
 TY_INLINE T EcoSgdmElement(const EcoConstants<T>& k, T gradient, T weight, T& m) {
-  m = k.adamw.beta1 * m + (T{1} - k.adamw.beta1) * gradient;
-  return weight - k.adamw.lr * (m + k.adamw.weight_decay * weight);
+  m = std::fma(k.adamw.beta1, m, (T{1} - k.adamw.beta1) * gradient);
+  return DecayedStep(k.adamw.lr, k.adamw.weight_decay, m, weight);
 }
 
 // The momentum that carries the error e = w~ - q(w~) on.
 template <typename T>
 TY_INLINE T EcoInjectAdamW(const EcoConstants<T>& k, T m, T divisor, T error) {
-  return m + k.injection * divisor * error;
+  return std::fma(k.injection * divisor, error, m);
 }
 template <typename T>
 TY_INLINE T EcoInjectSgdm(const EcoConstants<T>& k, T m, T last_error, T error) {
-  return m + (k.payback * last_error + k.injection * error);
+  return m + std::fma(k.injection, error, k.payback * last_error);
 }
 
 }  // namespace internal

@@ -1,12 +1,10 @@
 #include "kernels/optim/error_feedback.h"
 
 #include "kernels/core/dispatch.h"
+#include "kernels/optim/error_feedback_internal.h"
 
 namespace trainyard::kernels {
 namespace internal {
-
-void AddFeedbackCpu(const AddFeedbackArgs& args, Stream& stream);
-void KeepResidualCpu(const KeepResidualArgs& args, Stream& stream);
 
 namespace {
 
@@ -36,7 +34,7 @@ void AddFeedback(const AddFeedbackArgs& args, Stream& stream) {
     TY_CHECK(args.factor.dtype() == DType::kF32);
     TY_CHECK_EQ(args.factor.size(), 1);
   }
-  TY_SELECT_HOST(stream, AddFeedback)(args, stream);
+  TY_SELECT(stream, AddFeedback)(args, stream);
 }
 
 void KeepResidual(const KeepResidualArgs& args, Stream& stream) {
@@ -44,7 +42,7 @@ void KeepResidual(const KeepResidualArgs& args, Stream& stream) {
   internal::CheckStore(args.store, args.gradient);
   TY_CHECK_EQ(args.selected.rows(), args.gradient.dim(0));
   TY_CHECK_EQ(args.selected.cols(), args.gradient.dim(1));
-  TY_SELECT_HOST(stream, KeepResidual)(args, stream);
+  TY_SELECT(stream, KeepResidual)(args, stream);
 }
 
 }  // namespace trainyard::kernels

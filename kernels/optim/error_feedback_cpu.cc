@@ -1,7 +1,6 @@
 #include <cstring>
 
-#include "kernels/core/simd.h"
-#include "kernels/optim/error_feedback.h"
+#include "kernels/optim/error_feedback_internal.h"
 #include "kernels/optim/low_rank_rows.h"
 
 namespace trainyard::kernels::internal {
@@ -32,24 +31,12 @@ TY_SIMD Extremes ExtremesOf(const float* x, int64_t count) {
     result.min = std::min(result.min, x[i]);
     result.max = std::max(result.max, x[i]);
   }
-  return result;
+  return {result.min + 0.0f, result.max + 0.0f};  // which zero was met first must not show
 }
 
-// A row between its extremes; `unit` 0 has the one code 0.
-struct RowGrid {
-  RowGrid(int bits, Extremes extremes)
-      : levels(static_cast<float>((1 << bits) - 1)), min(extremes.min), unit((extremes.max - extremes.min) / levels) {}
-  float levels, min, unit;
-};
-
-TY_SIMD void Encode(const RowGrid& grid, const float* x, int64_t count, uint8_t* __restrict codes) {
-  const float levels = grid.levels, min = grid.min;
-  const float unit = grid.unit > 0 ? grid.unit : 1.0f;
-  const float scale = grid.unit > 0 ? 1.0f : 0.0f;
-  for (int64_t i = 0; i < count; ++i) {
-    const float position = scale * (x[i] - min) / unit + 0.5f;
-    codes[i] = static_cast<uint8_t>(static_cast<int32_t>(position < levels ? position : levels));
-  }
+TY_SIMD void Encode(const FeedbackGrid& grid, const float* x, int64_t count, uint8_t* __restrict codes) {
+  const FeedbackGrid g = grid;
+  for (int64_t i = 0; i < count; ++i) codes[i] = g.Code(x[i]);
 }
 
 TY_SIMD void PackPairs(const uint8_t* codes, int64_t pairs, uint8_t* __restrict packed) {
@@ -63,23 +50,21 @@ TY_SIMD void UnpackPairs(const uint8_t* packed, int64_t pairs, uint8_t* __restri
   }
 }
 
-TY_SIMD void AddCodes(const RowGrid& grid, float factor, const uint8_t* codes, int64_t count, float* __restrict x) {
-  const float min = grid.min, unit = grid.unit;
-  for (int64_t i = 0; i < count; ++i) {
-    const float value = min + static_cast<float>(static_cast<int32_t>(codes[i])) * unit;
-    x[i] = factor * x[i] + value;
-  }
+TY_SIMD void AddCodes(const FeedbackGrid& grid, float factor, const uint8_t* codes, int64_t count,
+                      float* __restrict x) {
+  const FeedbackGrid g = grid;
+  for (int64_t i = 0; i < count; ++i) x[i] = AddFeedbackElement(factor, x[i], g.Value(codes[i]));
 }
 
 TY_SIMD void AddValues(float factor, const float* values, int64_t count, float* __restrict x) {
-  for (int64_t i = 0; i < count; ++i) x[i] = factor * x[i] + values[i];
+  for (int64_t i = 0; i < count; ++i) x[i] = AddFeedbackElement(factor, x[i], values[i]);
 }
 
 void StoreRow(const FeedbackStore& store, int64_t row, const float* x, int64_t cols) {
   const Extremes extremes = ExtremesOf(x, cols);
   store.min.as<float>()[row] = extremes.min;
   store.max.as<float>()[row] = extremes.max;
-  const RowGrid grid(store.bits, extremes);
+  const FeedbackGrid grid(store.bits, extremes.min, extremes.max);
   uint8_t* codes = store.codes.as<uint8_t>() + row * FeedbackRowBytes(store.bits, cols);
   if (store.bits == 8) return Encode(grid, x, cols, codes);
   uint8_t buffer[kChunk];
@@ -92,7 +77,7 @@ void StoreRow(const FeedbackStore& store, int64_t row, const float* x, int64_t c
 }
 
 void AddRow(const FeedbackStore& store, int64_t row, float factor, float* x, int64_t cols) {
-  const RowGrid grid(store.bits, {store.min.as<float>()[row], store.max.as<float>()[row]});
+  const FeedbackGrid grid(store.bits, store.min.as<float>()[row], store.max.as<float>()[row]);
   const uint8_t* codes = store.codes.as<uint8_t>() + row * FeedbackRowBytes(store.bits, cols);
   if (store.bits == 8) return AddCodes(grid, factor, codes, cols, x);
   uint8_t buffer[kChunk];

@@ -119,6 +119,22 @@ TEST_P(ErrorFeedbackTest, ResidualIsWhatTheProductLeaves) {
   EXPECT_EQ(store.Bytes(), other.Bytes());
 }
 
+// The product is 0, so that no sum of products shows.
+TEST_P(ErrorFeedbackTest, AllDevicesGiveTheCodesOfTheCpu) {
+  testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+    const Store store(bits_, rows_, cols_);
+    const HostTensor gradient = x_.Copy();
+    Quantize(gradient, store, stream);
+    const HostTensor next = HostTensor::Normal(DType::kF32, {rows_, cols_}, 2);
+    const HostTensor factor = HostTensor::Of(DType::kF32, {1}, {0.3});
+    AddFeedback({.gradient = next, .store = store.store(), .factor = factor}, stream);
+    std::vector<uint8_t> bytes = store.Bytes();
+    const std::vector<uint8_t> more = next.Bytes();
+    bytes.insert(bytes.end(), more.begin(), more.end());
+    return bytes;
+  });
+}
+
 TEST_P(ErrorFeedbackTest, SameBitsForAnyThreadCount) {
   testing::ExpectSameBitsForAnyThreadCount([&](Stream& stream) {
     const Store store(bits_, rows_, cols_);

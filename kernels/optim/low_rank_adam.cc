@@ -1,14 +1,9 @@
 #include "kernels/optim/low_rank_adam.h"
 
 #include "kernels/core/dispatch.h"
+#include "kernels/optim/low_rank_adam_internal.h"
 
 namespace trainyard::kernels {
-namespace internal {
-
-void LowRankAdamCpu(const LowRankAdamArgs& args, Stream& stream);
-
-}  // namespace internal
-
 void LowRankAdam(const LowRankAdamArgs& args, Stream& stream) {
   for (const TensorView& x : {args.a, args.m, args.v}) {
     TY_CHECK(x.dtype() == DType::kF32);
@@ -19,7 +14,7 @@ void LowRankAdam(const LowRankAdamArgs& args, Stream& stream) {
     TY_CHECK_EQ(args.gradient_factor.size(), 1);
   }
   TY_CHECK_GE(args.step, 1);
-  TY_SELECT_HOST(stream, LowRankAdam)(args, stream);
+  TY_SELECT(stream, LowRankAdam)(args, stream);
 }
 
 }  // namespace trainyard::kernels

@@ -1,7 +1,6 @@
 #include "kernels/core/simd.h"
-#include "kernels/optim/adamw_formula.h"
 #include "kernels/optim/blocks.h"
-#include "kernels/optim/low_rank_adam.h"
+#include "kernels/optim/low_rank_adam_internal.h"
 
 namespace trainyard::kernels::internal {
 namespace {
@@ -18,15 +17,7 @@ TY_SIMD void Directions(const AdamWConstants<float>& constants, float factor, in
 }  // namespace
 
 void LowRankAdamCpu(const LowRankAdamArgs& args, Stream& stream) {
-  const AdamWConstants<float> constants = {
-      .lr = 0,
-      .beta1 = args.beta1,
-      .beta2 = args.beta2,
-      .eps = args.eps,
-      .weight_decay = 0,
-      .inverse_correction1 = InverseCorrection(args.beta1, args.step),
-      .inverse_correction2 = InverseCorrection(args.beta2, args.step),
-  };
+  const AdamWConstants<float> constants = LowRankAdamConstants(args);
   const float factor = args.gradient_factor ? *args.gradient_factor.as<float>() : 1.0f;
   float* a = args.a.as<float>();
   float* m = args.m.as<float>();

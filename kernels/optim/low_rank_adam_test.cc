@@ -62,6 +62,19 @@ TEST_P(LowRankAdamTest, SameBitsForAnyThreadCount) {
   });
 }
 
+TEST_P(LowRankAdamTest, AllDevicesGiveTheBitsOfTheCpu) {
+  testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+    Tensors x(GetParam());
+    LowRankAdam(x.args(), stream);
+    std::vector<uint8_t> bytes = x.a.Bytes();
+    for (const HostTensor* tensor : {&x.m, &x.v}) {
+      const std::vector<uint8_t> more = tensor->Bytes();
+      bytes.insert(bytes.end(), more.begin(), more.end());
+    }
+    return bytes;
+  });
+}
+
 TEST_P(LowRankAdamTest, MomentsAndDirectionHaveTheBitsOfAdamW) {
   Tensors x(GetParam()), y(GetParam());
   const LowRankAdamArgs args = x.args();

@@ -6,6 +6,7 @@ namespace trainyard::kernels {
 namespace internal {
 
 void LowRankStepCpu(const LowRankStepArgs& args, Stream& stream);
+void LowRankStepCuda(const LowRankStepArgs& args, Stream& stream);
 
 }  // namespace internal
 
@@ -20,7 +21,7 @@ void LowRankStep(const LowRankStepArgs& args, Stream& stream) {
     TY_CHECK(args.master.dtype() == DType::kF32);
     TY_CHECK_EQ(args.master.size(), size);
   }
-  TY_SELECT_HOST(stream, LowRankStep)(args, stream);
+  TY_SELECT(stream, LowRankStep)(args, stream);
 }
 
 }  // namespace trainyard::kernels

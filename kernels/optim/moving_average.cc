@@ -2,18 +2,13 @@
 
 #include "base/check.h"
 #include "kernels/core/dispatch.h"
+#include "kernels/optim/moving_average_internal.h"
 
 namespace trainyard::kernels {
-namespace internal {
-
-void MovingAverageCpu(const MovingAverageArgs& args, Stream& stream);
-
-}  // namespace internal
-
 void MovingAverage(const MovingAverageArgs& args, Stream& stream) {
   TY_CHECK(args.x.dtype() == DType::kF32 && args.average.dtype() == DType::kF32);
   TY_CHECK_EQ(args.x.size(), args.average.size());
-  TY_SELECT_HOST(stream, MovingAverage)(args, stream);
+  TY_SELECT(stream, MovingAverage)(args, stream);
 }
 
 }  // namespace trainyard::kernels

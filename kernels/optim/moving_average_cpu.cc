@@ -1,5 +1,4 @@
-#include "kernels/core/simd.h"
-#include "kernels/optim/moving_average.h"
+#include "kernels/optim/moving_average_internal.h"
 
 namespace trainyard::kernels::internal {
 namespace {
@@ -7,7 +6,7 @@ namespace {
 constexpr int64_t kGrain = 8192;  // elements a thread takes at least
 
 TY_SIMD void Update(const float* x, float rate, int64_t count, float* __restrict average) {
-  for (int64_t i = 0; i < count; ++i) average[i] += rate * (x[i] - average[i]);
+  for (int64_t i = 0; i < count; ++i) average[i] = MovedAverage(average[i], x[i], rate);
 }
 
 }  // namespace

@@ -44,5 +44,17 @@ TEST(MovingAverage, ThreadCountShowsInNoBit) {
   });
 }
 
+TEST(MovingAverage, AllDevicesGiveTheBitsOfTheCpu) {
+  for (const int64_t begin : {0, 1}) {
+    testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+      const HostTensor average = HostTensor::Normal(DType::kF32, {1003}, 1),
+                       x = HostTensor::Normal(DType::kF32, {1003}, 2);
+      MovingAverage({.x = x.view().Slice(begin, 1002), .average = average.view().Slice(begin, 1002), .rate = 0.3f},
+                    stream);
+      return average.Bytes();
+    });
+  }
+}
+
 }  // namespace
 }  // namespace trainyard::kernels

@@ -12,6 +12,7 @@ namespace internal {
 
 // y = x / (norm + 1e-7). x f32; y f32 or bf16.
 void NormalizeByCpu(const TensorView& x, const TensorView& norm, const TensorView& y, Stream& stream);
+void NormalizeByCuda(const TensorView& x, const TensorView& norm, const TensorView& y, Stream& stream);
 
 namespace {
 
@@ -86,7 +87,7 @@ void NewtonSchulz(const NewtonSchulzArgs& args, Stream& stream) {
   const bool is_wide = args.x.dim(0) <= args.x.dim(1);
 
   GlobalNorm({.tensors = {&args.x, 1}, .norm = w.norm, .workspace = w.norm_partials}, stream);
-  TY_SELECT_HOST(stream, NormalizeBy)(args.x, w.norm, w.current, stream);
+  TY_SELECT(stream, NormalizeBy)(args.x, w.norm, w.current, stream);
   for (int step = 0; step < args.steps; ++step) {
     const internal::Coefficients k = internal::Of(args.coefficients, step);
     Gemm({.a = w.current,

@@ -7,6 +7,7 @@ namespace trainyard::kernels {
 namespace internal {
 
 void OptimisticAdamCpu(const OptimisticAdamArgs& args, Stream& stream);
+void OptimisticAdamCuda(const OptimisticAdamArgs& args, Stream& stream);
 
 }  // namespace internal
 
@@ -21,7 +22,7 @@ void OptimisticAdam(const OptimisticAdamArgs& args, Stream& stream) {
     TY_CHECK_EQ(x.size(), args.weight.size());
   }
   TY_CHECK_GE(args.step, 1);
-  TY_SELECT_HOST(stream, OptimisticAdam)(args, stream);
+  TY_SELECT(stream, OptimisticAdam)(args, stream);
 }
 
 }  // namespace trainyard::kernels

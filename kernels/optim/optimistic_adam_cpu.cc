@@ -8,11 +8,13 @@ namespace {
 constexpr int64_t kGrain = 8192;  // elements a thread takes at least
 
 // `base` may be the weight itself: an element is read before it is written.
-TY_SIMD void PlainStep(const AdamConstants<float>& constants, float lr, const float* base, const float* gradient,
-                       int64_t count, float* weight, float* __restrict m, float* __restrict v) {
+TY_SIMD void PlainSteps(const AdamConstants<float>& constants, float lr, const float* base, const float* gradient,
+                        int64_t count, float* weight, float* __restrict m, float* __restrict v) {
   const AdamConstants<float> k = constants;
 #pragma GCC ivdep
-  for (int64_t i = 0; i < count; ++i) weight[i] = base[i] - lr * AdamDirection(k, gradient[i], m[i], v[i]);
+  for (int64_t i = 0; i < count; ++i) {
+    weight[i] = PlainStep(base[i], lr, AdamDirection(k, gradient[i], m[i], v[i]));
+  }
 }
 
 TY_SIMD void OptimisticSteps(const AdamConstants<float>& constants, float lr, const float* base, const float* gradient,
@@ -39,7 +41,7 @@ void OptimisticAdamCpu(const OptimisticAdamArgs& args, Stream& stream) {
   stream.pool().ParallelFor(args.weight.size(), kGrain, [&](int64_t begin, int64_t end) {
     const int64_t count = end - begin;
     if (previous == nullptr) {
-      PlainStep(constants, args.lr, base + begin, gradient + begin, count, weight + begin, m + begin, v + begin);
+      PlainSteps(constants, args.lr, base + begin, gradient + begin, count, weight + begin, m + begin, v + begin);
     } else {
       OptimisticSteps(constants, args.lr, base + begin, gradient + begin, count, weight + begin, m + begin, v + begin,
                       previous + begin);

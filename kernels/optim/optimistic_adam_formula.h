@@ -1,5 +1,5 @@
 // One element of optimistic_adam.h, for any floating-point type: the op runs it in f32, the exact checks of
-// methods/qoda.md, section 5, in f64.
+// methods/qoda.md, section 5, in f64. Fused operations are written out: the same bits on every device.
 #pragma once
 
 #include <cmath>
@@ -26,15 +26,20 @@ struct AdamConstants {
 // The direction, with both moments updated.
 template <typename T>
 TY_INLINE T AdamDirection(const AdamConstants<T>& k, T gradient, T& m, T& v) {
-  m = k.beta1 * m + (T{1} - k.beta1) * gradient;
-  v = k.beta2 * v + (T{1} - k.beta2) * gradient * gradient;
+  m = std::fma(k.beta1, m, (T{1} - k.beta1) * gradient);
+  v = std::fma(k.beta2, v, (T{1} - k.beta2) * gradient * gradient);
   return (m * k.inverse_correction1) * k.root_correction2 / (std::sqrt(v) + k.eps);
+}
+
+template <typename T>
+TY_INLINE T PlainStep(T base, T lr, T direction) {
+  return std::fma(-lr, direction, base);
 }
 
 // The optimistic step from `base`; `previous` becomes this direction.
 template <typename T>
 TY_INLINE T OptimisticStep(T base, T lr, T direction, T& previous) {
-  const T weight = base - lr * (T{2} * direction - previous);
+  const T weight = PlainStep(base, lr, std::fma(T{2}, direction, -previous));
   previous = direction;
   return weight;
 }

@@ -73,6 +73,24 @@ TEST_P(OptimisticAdamTest, ThreadCountShowsInNoBit) {
   });
 }
 
+TEST_P(OptimisticAdamTest, AllDevicesGiveTheBitsOfTheCpu) {
+  for (const bool optimistic : {false, true}) {
+    testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+      Tensors x(GetParam());
+      OptimisticAdamArgs args = x.args();
+      args.base = x.base;
+      if (optimistic) args.previous = x.previous;
+      OptimisticAdam(args, stream);
+      std::vector<uint8_t> bytes = x.weight.Bytes();
+      for (const HostTensor* tensor : {&x.m, &x.v, &x.previous}) {
+        const std::vector<uint8_t> more = tensor->Bytes();
+        bytes.insert(bytes.end(), more.begin(), more.end());
+      }
+      return bytes;
+    });
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, OptimisticAdamTest, ::testing::Values(1, 5, 511, 8193, 40001));
 
 // methods/qoda.md, 5.3: f = theta phi from (1, 0.5), lr 0.01, betas 0.5 and 0.9, both players at once.

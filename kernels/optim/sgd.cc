@@ -2,14 +2,9 @@
 
 #include "base/check.h"
 #include "kernels/core/dispatch.h"
+#include "kernels/optim/sgd_internal.h"
 
 namespace trainyard::kernels {
-namespace internal {
-
-void SgdCpu(const SgdArgs& args, Stream& stream);
-
-}  // namespace internal
-
 void Sgd(const SgdArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.grad.size(), args.param.size());
   if (args.velocity) {
@@ -26,7 +21,7 @@ void Sgd(const SgdArgs& args, Stream& stream) {
     TY_CHECK_EQ(args.gradient_factor.size(), 1);
   }
   TY_CHECK_GE(args.first_element, 0);
-  TY_SELECT_HOST(stream, Sgd)(args, stream);
+  TY_SELECT(stream, Sgd)(args, stream);
 }
 
 }  // namespace trainyard::kernels

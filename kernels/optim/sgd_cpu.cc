@@ -2,42 +2,28 @@
 
 #include "kernels/core/simd.h"
 #include "kernels/optim/blocks.h"
-#include "kernels/optim/sgd.h"
+#include "kernels/optim/sgd_internal.h"
 
 namespace trainyard::kernels::internal {
 namespace {
 
-struct Constants {
-  float lr, momentum, weight_decay, grad_scale;
-  float gradient_share, velocity_share;  // the step is gradient_share * g' + velocity_share * u
-};
-
-TY_SIMD void UpdateWithVelocity(const Constants& c, const float* grad, int64_t count, float* __restrict param,
-                                float* __restrict velocity) {
-  const Constants k = c;
-  for (int64_t i = 0; i < count; ++i) {
-    const float g = grad[i] * k.grad_scale + k.weight_decay * param[i];
-    velocity[i] = k.momentum * velocity[i] + g;
-    param[i] -= k.lr * (k.gradient_share * g + k.velocity_share * velocity[i]);
-  }
+TY_SIMD void UpdateWithVelocity(const SgdConstants& constants, const float* grad, float grad_scale, int64_t count,
+                                float* __restrict param, float* __restrict velocity) {
+  const SgdConstants k = constants;
+  for (int64_t i = 0; i < count; ++i) param[i] = SgdElement(k, grad[i] * grad_scale, param[i], velocity[i]);
 }
 
-TY_SIMD void UpdatePlain(const Constants& c, const float* grad, int64_t count, float* __restrict param) {
-  const Constants k = c;
-  for (int64_t i = 0; i < count; ++i) param[i] -= k.lr * (grad[i] * k.grad_scale + k.weight_decay * param[i]);
+TY_SIMD void UpdatePlain(const SgdConstants& constants, const float* grad, float grad_scale, int64_t count,
+                         float* __restrict param) {
+  const SgdConstants k = constants;
+  for (int64_t i = 0; i < count; ++i) param[i] = PlainSgdElement(k, grad[i] * grad_scale, param[i]);
 }
 
 }  // namespace
 
 void SgdCpu(const SgdArgs& args, Stream& stream) {
-  const Constants constants = {
-      .lr = args.lr,
-      .momentum = args.momentum,
-      .weight_decay = args.weight_decay,
-      .grad_scale = args.grad_scale * (args.gradient_factor ? *args.gradient_factor.as<float>() : 1.0f),
-      .gradient_share = args.nesterov ? 1.0f : 0.0f,
-      .velocity_share = args.nesterov ? args.momentum : 1.0f,
-  };
+  const SgdConstants constants = SgdConstantsOf(args);
+  const float grad_scale = args.grad_scale * (args.gradient_factor ? *args.gradient_factor.as<float>() : 1.0f);
   const BlockRounding rounding = {args.rounding, args.random, args.first_element};
   const TensorView& source = args.master ? args.master : args.param;
   stream.pool().ParallelFor(args.param.size(), kGrain, [&](int64_t range_begin, int64_t range_end) {
@@ -48,10 +34,10 @@ void SgdCpu(const SgdArgs& args, Stream& stream) {
       float* param = LoadBlock(source, begin, count, buffers[1]);
       if (args.velocity) {
         float* velocity = LoadBlock(args.velocity, begin, count, buffers[2]);
-        UpdateWithVelocity(constants, grad, count, param, velocity);
+        UpdateWithVelocity(constants, grad, grad_scale, count, param, velocity);
         StoreBlock(velocity, rounding.For(kRandomRoundFirstMoment), begin, count, args.velocity);
       } else {
-        UpdatePlain(constants, grad, count, param);
+        UpdatePlain(constants, grad, grad_scale, count, param);
       }
       StoreBlock(param, args.master ? BlockRounding{} : rounding.For(kRandomRoundWeight), begin, count, args.param);
     }

@@ -79,6 +79,26 @@ TEST_P(SgdTest, ThreadCountShowsInNoBit) {
   }
 }
 
+TEST_P(SgdTest, AllDevicesGiveTheBitsOfTheCpu) {
+  for (const Rounding rounding : {Rounding::kNearestEven, Rounding::kStochastic}) {
+    for (const bool has_velocity : {false, true}) {
+      testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+        Tensors x(GetParam().dim(0), GetParam().dtype);
+        SgdArgs args = x.args();
+        args.rounding = rounding;
+        args.nesterov = true;
+        args.first_element = 3;
+        if (!has_velocity) {
+          args.velocity = {};
+          args.momentum = 0;
+        }
+        Sgd(args, stream);
+        return x.Bytes();
+      });
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, SgdTest, ::testing::ValuesIn(OpCases({{1}, {5}, {511}, {513}, {40001}})),
                          testing::OpCaseName);
 

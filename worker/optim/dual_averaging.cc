@@ -1,5 +1,8 @@
 #include "worker/optim/dual_averaging.h"
 
+#include <algorithm>
+#include <numeric>
+
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "kernels/codec/squared_distance.h"
@@ -22,10 +25,36 @@ DualAveraging::DualAveraging(const spec::QodaDaOptions& options, std::vector<Gam
   };
   allocate("qoda_da.anchor", &anchors_);
   allocate("qoda_da.dual", &duals_);
+  if (options_.lr_rule != spec::StepRule::kSeparated) return;
+  int64_t workspace_bytes = 0;
+  for (const GameParameter& parameter : parameters_) {
+    workspace_bytes = std::max(workspace_bytes, kernels::DualDriftWorkspaceBytes(parameter.weight.size()));
+  }
+  const auto drift_bytes = static_cast<int64_t>(parameters_.size() * sizeof(double));
+  drifts_ = arena.Allocate("workspace", kernels::DType::kU8, {drift_bytes});
+  drift_workspace_ = arena.Allocate("workspace", kernels::DType::kU8, {workspace_bytes});
+}
+
+double DualAveraging::PendingDrift() const {
+  if (!has_drift_) return 0;
+  const double* const drifts = static_cast<const double*>(drifts_.data());
+  return std::accumulate(drifts, drifts + parameters_.size(), 0.0);
+}
+
+std::string DualAveraging::StateText() const {
+  StepSizes sizes = step_sizes_;
+  sizes.AddDrift(PendingDrift());
+  return sizes.Text();
+}
+
+absl::Status DualAveraging::RestoreState(const std::string& text) {
+  has_drift_ = false;
+  return step_sizes_.Restore(text);
 }
 
 void DualAveraging::Start(Stream& stream) {
   step_sizes_.Reset();
+  has_drift_ = false;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     Convert({.x = parameters_[i].weight, .y = anchors_[i]}, stream);
     Fill({.y = duals_[i]}, stream);
@@ -33,15 +62,23 @@ void DualAveraging::Start(Stream& stream) {
 }
 
 void DualAveraging::Step(double term_sum, int workers, Stream& stream) {
+  step_sizes_.AddDrift(PendingDrift());
   const auto eta_before = static_cast<float>(step_sizes_.eta());
   step_sizes_.Advance(term_sum / (static_cast<double>(workers) * workers));
   const auto eta = static_cast<float>(step_sizes_.eta());
   const auto gamma = static_cast<float>(step_sizes_.gamma());
-  double drift = 0;
+  has_drift_ = options_.lr_rule == spec::StepRule::kSeparated;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const TensorView& gradient = parameters_[i].gradient;
-    if (options_.lr_rule == spec::StepRule::kSeparated) {
-      drift += kernels::DualDrift({.dual = duals_[i], .gradient = gradient, .eta_before = eta_before, .eta = eta});
+    if (has_drift_) {
+      const auto at = static_cast<int64_t>(i * sizeof(double));
+      DualDrift({.dual = duals_[i],
+                 .gradient = gradient,
+                 .eta_before = eta_before,
+                 .eta = eta,
+                 .drift = drifts_.Slice(at, sizeof(double)),
+                 .workspace = drift_workspace_},
+                stream);
     }
     kernels::DualAveraging({.weight = parameters_[i].weight,
                             .anchor = anchors_[i],
@@ -51,7 +88,6 @@ void DualAveraging::Step(double term_sum, int workers, Stream& stream) {
                             .gamma = gamma},
                            stream);
   }
-  step_sizes_.AddDrift(drift);
 }
 
 WorkerDual::WorkerDual(const spec::QodaDaOptions& options, const std::vector<GameParameter>& parameters, Arena& arena) {

@@ -31,21 +31,27 @@ class DualAveraging {
   void Start(kernels::Stream& stream);
 
   // One step with the mean dual in the parameters' gradients. `term_sum` is the sum of WorkerDual::Term over the
-  // `workers`.
+  // `workers`. Under the separated rule the step's own drift stays on the device until the next step or StateText
+  // reads it: a CUDA stream must have been synchronised by then.
   void Step(double term_sum, int workers, kernels::Stream& stream);
 
   double eta() const { return step_sizes_.eta(); }
   double gamma() const { return step_sizes_.gamma(); }
 
   const std::vector<NamedTensor>& state() const { return state_; }
-  std::string StateText() const { return step_sizes_.Text(); }
-  absl::Status RestoreState(const std::string& text) { return step_sizes_.Restore(text); }
+  std::string StateText() const;
+  absl::Status RestoreState(const std::string& text);
 
  private:
+  double PendingDrift() const;
+
   const spec::QodaDaOptions options_;
   const std::vector<GameParameter> parameters_;
-  StepSizes step_sizes_;
+  StepSizes step_sizes_;    // without the last step's drift,
+  bool has_drift_ = false;  // if there is one
   std::vector<kernels::TensorView> anchors_, duals_;
+  kernels::TensorView drifts_;  // separated rule: one f64 a parameter
+  kernels::TensorView drift_workspace_;
   std::vector<NamedTensor> state_;
 };
 

@@ -2,15 +2,10 @@
 
 #include "base/check.h"
 #include "kernels/core/dispatch.h"
+#include "kernels/optim/blockwise/adamw_int8_internal.h"
 #include "kernels/optim/blockwise/moment8.h"
 
 namespace trainyard::kernels {
-namespace internal {
-
-void AdamWInt8Cpu(const AdamWInt8Args& args, Stream& stream);
-
-}  // namespace internal
-
 void AdamWInt8(const AdamWInt8Args& args, Stream& stream) {
   const int64_t size = args.param.size();
   TY_CHECK(args.param.dtype() == DType::kF32 || args.param.dtype() == DType::kBF16);
@@ -30,7 +25,7 @@ void AdamWInt8(const AdamWInt8Args& args, Stream& stream) {
   }
   if (args.gradient_factor) TY_CHECK_EQ(args.gradient_factor.size(), 1);
   TY_CHECK_GE(args.step, 1);
-  TY_SELECT_HOST(stream, AdamWInt8)(args, stream);
+  TY_SELECT(stream, AdamWInt8)(args, stream);
 }
 
 }  // namespace trainyard::kernels

@@ -127,6 +127,24 @@ TEST(AdamWInt8Test, ThreadCountShowsInNoBit) {
   }
 }
 
+TEST(AdamWInt8Test, AllDevicesGiveTheBitsOfTheCpu) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const int64_t count : {1, 255, 2000}) {
+      testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+        const Tensors x(count, dtype);
+        const HostTensor factor = HostTensor::Of(DType::kF32, {1}, {0.3});
+        for (int64_t step = 1; step <= 4; ++step) {
+          const HostTensor grad = HostTensor::Normal(DType::kF32, {count}, static_cast<uint64_t>(step), 0.02);
+          AdamWInt8Args args = x.args(grad, step);
+          args.gradient_factor = factor;
+          AdamWInt8(args, stream);
+        }
+        return x.Bytes();
+      });
+    }
+  }
+}
+
 TEST(AdamWInt8Test, ParamIsItsMasterRounded) {
   testing::TestStream stream(1);
   const Tensors exact(700), narrow(700, DType::kBF16);

@@ -36,16 +36,17 @@ TY_INLINE float SecondMomentOf(uint8_t code, float scale) {
   return (q * q) * (q * q) * scale;
 }
 
-// inverse_scale: 1 / scale, or 0 for a block of zeros.
+// inverse_scale: 1 / scale, or 0 for a block of zeros. Fused operations are written out: the same codes on every
+// device.
 TY_INLINE uint8_t FirstMomentCode(float x, float inverse_scale) {
   const float share = (x < 0.0f ? -x : x) * inverse_scale;
-  const auto q = static_cast<int32_t>(127.0f * std::sqrt(std::sqrt(share < 1.0f ? share : 1.0f)) + 0.5f);
+  const auto q = static_cast<int32_t>(std::fma(127.0f, std::sqrt(std::sqrt(share < 1.0f ? share : 1.0f)), 0.5f));
   return static_cast<uint8_t>(x < 0.0f ? 128 - q : 128 + q);
 }
 
 TY_INLINE uint8_t SecondMomentCode(float x, float inverse_scale) {
   const float share = x * inverse_scale;
-  const auto q = static_cast<int32_t>(255.0f * std::sqrt(std::sqrt(share < 1.0f ? share : 1.0f)) + 0.5f);
+  const auto q = static_cast<int32_t>(std::fma(255.0f, std::sqrt(std::sqrt(share < 1.0f ? share : 1.0f)), 0.5f));
   return static_cast<uint8_t>(x > 0.0f && q == 0 ? 1 : q);
 }
 
