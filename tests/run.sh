@@ -76,7 +76,18 @@ build_programs() {
   return "${PIPESTATUS[0]}"
 }
 step "programs and benchmarks build" build_programs
-suite "unit and integration tests" --config=opt --test_summary=short "${all[@]}"
+suite "unit and integration tests" --config=opt --test_summary=short --test_tag_filters=-cuda_device "${all[@]}"
+suite "CUDA kernels and training on the emulated device" --config=opt --config=simt --test_summary=short \
+  --test_tag_filters=cuda_device //kernels/... //worker/...
+if [ -x /usr/local/cuda/bin/nvcc ]; then
+  # No GPU is needed: what nvcc made must link, and a program built for GPUs must pass its CPU tests.
+  suite "CUDA build: all kernels by nvcc, and ops' CPU tests from the same programs" --config=opt --config=cuda \
+    --test_summary=short --test_tag_filters=-cuda_device //kernels/...
+  step "CUDA build of the worker's programs" bazel build --config=opt --config=cuda --noshow_progress \
+    //worker/daemon:trainyard-worker //worker/runner:trainyard-runner //worker/tools:trainyard-local
+else
+  echo "== CUDA build: skipped, /usr/local/cuda has no nvcc"
+fi
 step "lock annotations (clang -Wthread-safety)" tests/check_thread_safety.sh
 if ! $quick; then
   suite "address and undefined-behaviour sanitizers over base, kernels/{codec,quant,transform,optim,prune}, worker/{data,comm,ckpt}" \

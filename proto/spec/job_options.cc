@@ -344,6 +344,20 @@ void RefuseLanguageModelSections(const v1::JobSpec& spec, FieldErrors& errors) {
   if (spec.has_training()) errors.Add("training", absl::StrCat(kText, "optimizer, updates and the like"));
 }
 
+// The kinds whose ops all work in a device's memory. A study is only about its trainings.
+void CheckDeviceOfKind(const v1::JobSpec& spec, const JobOptions& options, FieldErrors& errors) {
+  if (options.world.slot_type != SlotType::kGpu) return;
+  switch (spec.kind_case()) {
+    case v1::JobSpec::kPretrain:
+    case v1::JobSpec::kQat:
+    case v1::JobSpec::kStudy:
+    case v1::JobSpec::KIND_NOT_SET:
+      return;
+    default:
+      errors.Add("world.slot_type", "gpu is for pretrain, qat and study; jobs of the other kinds run on cpu slots");
+  }
+}
+
 std::string DigestOfMessage(const v1::JobSpec& spec) {
   std::string bytes;
   {
@@ -436,6 +450,7 @@ absl::StatusOr<JobOptions> ParseJob(const v1::JobSpec& spec) {
       errors.Add("", "no job kind; give one of: pretrain, qat, qoda_gan, prune_search, select_data, study");
       break;
   }
+  CheckDeviceOfKind(spec, options, errors);
   const bool is_study = spec.kind_case() == v1::JobSpec::kStudy;
   if (!is_gan && !is_study && spec.kind_case() != v1::JobSpec::kSelectData) CheckRelations(spec, options, errors);
   if (is_study && errors.violations().empty()) CheckStudyTrainings(spec, options, errors);

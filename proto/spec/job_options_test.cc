@@ -14,6 +14,7 @@
 namespace trainyard::spec {
 namespace {
 
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -41,6 +42,14 @@ std::vector<std::string> Problems(const v1::JobSpec& spec) {
 }
 std::vector<std::string> Problems(const std::string& more) {
   return Problems(Spec(more));
+}
+
+TEST(ParseJob, GpuSlotsAreForTheKindsThatRunThere) {
+  EXPECT_THAT(Problems("world { slot_type: SLOT_TYPE_GPU }"), IsEmpty());
+  v1::JobSpec gan;
+  gan.mutable_world()->set_slot_type(v1::SLOT_TYPE_GPU);
+  gan.mutable_qoda_gan();
+  EXPECT_THAT(Problems(gan), Contains(HasSubstr("world.slot_type: gpu is for pretrain, qat and study")));
 }
 
 TEST(ParseJob, TheSmallestSpecGetsTheDocumentedDefaults) {

@@ -44,6 +44,7 @@ absl::StatusOr<PretrainSetup> SetUpPretrain(const spec::JobOptions& options, con
   setup.trainer.training = options.training;
   setup.trainer.sequence_length = options.data.sequence_length;
   setup.trainer.threads = options.world.threads_per_rank;
+  if (options.world.slot_type == spec::SlotType::kGpu) setup.trainer.device = kernels::Device::kCuda;
   setup.trainer.seed = seed;
 
   // A selection is a sample set by now (spec::ResolveReference).

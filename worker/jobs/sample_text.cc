@@ -37,9 +37,9 @@ absl::StatusOr<TextSampler> TextSampler::Create(const model::ModelConfig& config
       .max_positions = std::min(config.max_positions, options.max_prompt_tokens + options.max_tokens),
       .dtype = options.dtype,
       .threads = stream->threads()};
-  kernels::Arena counting = kernels::Arena::CountOnly();
+  kernels::Arena counting = kernels::Arena::CountOnly(stream->device());
   model::Decoder(config, decoding, scheme, weights, counting);
-  TY_ASSIGN_OR_RETURN(kernels::Arena arena, kernels::Arena::Reserve(counting.used_bytes()));
+  TY_ASSIGN_OR_RETURN(kernels::Arena arena, kernels::Arena::Reserve(counting));
   TextSampler sampler(config, options, std::move(tokenizer), std::move(arena), stream);
   sampler.decoder_ = std::make_unique<model::Decoder>(config, decoding, scheme, weights, *sampler.arena_);
   sampler.decoder_->Prepare(*stream);

@@ -1,5 +1,6 @@
 #include "worker/linear/fp8_scheme.h"
 
+#include "kernels/core/dispatch.h"
 #include "kernels/gemm/gemm.h"
 #include "kernels/pointwise/elementwise.h"
 #include "kernels/quant/abs_max.h"
@@ -82,6 +83,7 @@ class Fp8Scheme final : public LinearScheme {
     const TensorView values = scratch.Take(v.dtype(), {v.dim(0), v.dim(1)});
     AbsMax({.x = v, .y = amax}, stream);
     Fp8Quantize({.x = v, .amax = amax, .codes = codes, .inverse = inverse, .values = values}, stream);
+    kernels::WaitForDevice(stream);
     return {values, inverse.as<float>()[0]};
   }
 

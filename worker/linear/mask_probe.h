@@ -37,6 +37,6 @@ class MaskProbe {
 
 // Counts the zeros of a mask of (rows, cols) elements, u8 (rows, PackedBytes(cols, 1)) with zeros behind a row's last
 // element. An absent mask stops nothing and counts nothing.
-MaskedElements CountMasked(const kernels::TensorView& mask, int64_t cols);
+MaskedElements CountMasked(const kernels::TensorView& mask, int64_t cols, kernels::Stream& stream);
 
 }  // namespace trainyard::linear

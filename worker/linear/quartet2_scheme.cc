@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "kernels/core/dispatch.h"
 #include "kernels/gemm/gemm.h"
 #include "kernels/pointwise/elementwise.h"
 #include "kernels/quant/abs_max.h"
@@ -124,6 +125,7 @@ class Quartet2Scheme final : public LinearScheme {
                 .tensor_scale = tensor_scale,
                 .values = values},
                stream);
+    kernels::WaitForDevice(stream);
     return {values, tensor_scale.as<float>()[0]};
   }
 

@@ -107,7 +107,7 @@ class QuartetScheme final : public LinearScheme, public MaskProbe {
     Scratch scratch(workspace);
     const TensorView of_x = ForwardOperand(call, kForwardInput, x, /*with_mask=*/true, scratch, stream).mask;
     const TensorView of_w = ForwardOperand(call, kForwardWeight, w, /*with_mask=*/true, scratch, stream).mask;
-    return {.inputs = CountMasked(of_x, x.dim(1)), .weights = CountMasked(of_w, w.dim(1))};
+    return {.inputs = CountMasked(of_x, x.dim(1), stream), .weights = CountMasked(of_w, w.dim(1), stream)};
   }
   bool has_mask() const { return has_mask_; }
 

@@ -96,7 +96,7 @@ class QuestScheme final : public LinearScheme, public MaskProbe {
     Scratch scratch(workspace);
     const TensorView of_x = Prepare(kActivationStep, x, call, /*with_mask=*/true, scratch, stream).mask;
     const TensorView of_w = Prepare(kWeightStep, w, call, /*with_mask=*/true, scratch, stream).mask;
-    return {.inputs = CountMasked(of_x, x.dim(1)), .weights = CountMasked(of_w, w.dim(1))};
+    return {.inputs = CountMasked(of_x, x.dim(1), stream), .weights = CountMasked(of_w, w.dim(1), stream)};
   }
 
  private:

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "kernels/core/dispatch.h"
 #include "kernels/embed/embedding.h"
 #include "kernels/gemm/linear.h"
 #include "kernels/norm/rms_norm.h"
@@ -42,7 +43,7 @@ Decoder::Decoder(const ModelConfig& config, const DecoderOptions& options, const
   }
   const auto stored = [&](int64_t width) { return arena.Allocate("decoder", dtype, {rows, width}); };
   rope_table_ = arena.Allocate("decoder", DType::kF32, {rows, config_.head_dim / 2, 2});
-  tokens_ = arena.Allocate("decoder", DType::kI32, {rows});
+  tokens_ = arena.AllocateShared("decoder", DType::kI32, {rows});
   residual_ = stored(config_.hidden_size);
   normed_ = stored(config_.hidden_size);
   inv_rms_ = arena.Allocate("decoder", DType::kF32, {rows});
@@ -52,7 +53,7 @@ Decoder::Decoder(const ModelConfig& config, const DecoderOptions& options, const
   out_ = stored(config_.hidden_size);
   gate_up_ = stored(2 * intermediate);
   activated_ = stored(intermediate);
-  logits_ = arena.Allocate("decoder", dtype, {1, config_.vocab_size});
+  logits_ = arena.AllocateShared("decoder", dtype, {1, config_.vocab_size});
 
   int64_t bytes = kernels::LinearWorkspaceBytes(dtype, 1, config_.hidden_size, config_.vocab_size);
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
@@ -94,6 +95,7 @@ TensorView Decoder::Feed(absl::Span<const int32_t> tokens, kernels::Stream& stre
   } else {
     for (size_t i = 0; i < tokens.size(); ++i) Run(tokens.subspan(i, 1), stream);
   }
+  kernels::WaitForDevice(stream);  // for the host to read
   return logits_;
 }
 
@@ -102,6 +104,7 @@ void Decoder::Run(absl::Span<const int32_t> tokens, kernels::Stream& stream) {
   const TensorView residual = residual_.Slice(0, rows), normed = normed_.Slice(0, rows), out = out_.Slice(0, rows);
   const TensorView inv_rms = inv_rms_.Slice(0, rows);
 
+  kernels::WaitForDevice(stream);
   std::memcpy(tokens_.data(), tokens.data(), tokens.size() * sizeof(int32_t));
   EmbeddingForward({.tokens = tokens_.Slice(0, rows), .table = weights_->embedding, .y = residual}, stream);
   bool is_pending = false;  // `out` is still to be added to the residual stream

@@ -35,10 +35,10 @@ Network::Network(const ModelConfig& config, const NetworkOptions& options, const
       shapes_(ListBlockShapes(config)),
       sites_(ListLinearSites(config, rows_, options.dtype)) {
   const int64_t hidden = config_.hidden_size;
-  tokens_ = arena.Allocate("activations", DType::kI32, {options_.batch, options_.seq});
-  targets_ = arena.Allocate("activations", DType::kI32, {options_.batch, options_.seq});
-  if (options_.weighted_targets) target_weights_ = arena.Allocate("activations", DType::kF32, {rows_});
-  losses_ = arena.Allocate("activations", DType::kF32, {rows_});
+  tokens_ = arena.AllocateShared("activations", DType::kI32, {options_.batch, options_.seq});
+  targets_ = arena.AllocateShared("activations", DType::kI32, {options_.batch, options_.seq});
+  if (options_.weighted_targets) target_weights_ = arena.AllocateShared("activations", DType::kF32, {rows_});
+  losses_ = arena.AllocateShared("activations", DType::kF32, {rows_});
   rope_table_ = arena.Allocate("activations", DType::kF32, {options_.seq, config_.head_dim / 2, 2});
   AllocateResiduals(arena);
   AllocateBlocks(arena);

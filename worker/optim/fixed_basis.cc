@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "kernels/core/dispatch.h"
 #include "kernels/core/philox.h"
 
 namespace trainyard::optim {
@@ -22,6 +23,7 @@ void FillDct2(const TensorView& vectors, Stream& stream) {
 void FillDct3(const TensorView& vectors, Stream& stream) {
   DctBasis({.basis = vectors}, stream);
   const int64_t n = vectors.dim(0);
+  kernels::WaitForDevice(stream);
   float* p = vectors.as<float>();
   for (int64_t i = 0; i < n; ++i) {
     for (int64_t j = 0; j < i; ++j) std::swap(p[i * n + j], p[j * n + i]);
@@ -69,7 +71,11 @@ const FixedBasis* BasisCache::Get(int64_t n, kernels::Arena& arena) {
   FixedBasis& basis = place->second;
   if (is_new) {
     basis.vectors = arena.Allocate("basis", kernels::DType::kF32, {n, n});
-    if (uses_fft_(n)) basis.plan = std::make_unique<kernels::DctPlan>(n);
+    if (uses_fft_(n)) {
+      // An arena that only counts may count for a device that is not there.
+      const kernels::Device device = arena.counts_only() ? kernels::Device::kCpu : arena.device();
+      basis.plan = std::make_unique<kernels::DctPlan>(n, device);
+    }
   }
   return &basis;
 }

@@ -8,6 +8,7 @@
 #include "absl/strings/str_split.h"
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "kernels/core/dispatch.h"
 #include "kernels/core/philox.h"
 #include "kernels/optim/global_norm.h"
 #include "kernels/pointwise/elementwise.h"
@@ -70,7 +71,7 @@ absl::Status CheckUpdated(const TrainerOptions& options) {
 Trainer::Trainer(const TrainerOptions& options, Arena arena)
     : options_(WithSchemeParameters(options)),
       arena_(std::move(arena)),
-      stream_(arena_.counts_only() ? 1 : options.threads),
+      stream_(arena_.device(), arena_.counts_only() ? 1 : options.threads),
       parameters_(model::ListParameters(options_.config)) {
   Allocate();
 }
@@ -109,12 +110,12 @@ void Trainer::Allocate() {
                             .weighted_targets = options_.weighted_targets},
       scheme_.get(), &weights_.values, &gradients_.tensors, arena_);
 
-  norm_ = arena_.Allocate("workspace", DType::kF32, {1});
+  norm_ = arena_.AllocateShared("workspace", DType::kF32, {1});
   clip_factor_ = arena_.Allocate("workspace", DType::kF32, {1});
   norm_workspace_ =
       arena_.Allocate("workspace", DType::kU8, {kernels::GlobalNormWorkspaceBytes({&gradients_.flat, 1})});
   const auto make_z_score = [this](const char* name) {
-    const TensorView window = arena_.Allocate("workspace", DType::kF32, {kZScoreWindow});
+    const TensorView window = arena_.AllocateShared("workspace", DType::kF32, {kZScoreWindow});
     state_.push_back({absl::StrCat("z_score/", name), window});
     return std::make_unique<ZScore>(window);
   };
@@ -123,7 +124,7 @@ void Trainer::Allocate() {
 }
 
 std::unique_ptr<Trainer> Trainer::CreateCounting(const TrainerOptions& options) {
-  return std::unique_ptr<Trainer>(new Trainer(options, Arena::CountOnly()));
+  return std::unique_ptr<Trainer>(new Trainer(options, Arena::CountOnly(options.device)));
 }
 
 absl::Status Trainer::Check(const TrainerOptions& options) {
@@ -140,11 +141,13 @@ absl::Status Trainer::Check(const TrainerOptions& options) {
 
 absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const TrainerOptions& options) {
   TY_RETURN_IF_ERROR(Check(options));
-  const int64_t bytes = CreateCounting(options)->arena_.used_bytes();
-  TY_ASSIGN_OR_RETURN(Arena arena, Arena::Reserve(bytes));
+  if (options.device == kernels::Device::kCuda) TY_RETURN_IF_ERROR(kernels::CheckCudaDevice());
+  const std::unique_ptr<Trainer> counting = CreateCounting(options);
+  TY_ASSIGN_OR_RETURN(Arena arena, Arena::Reserve(counting->arena_));
   std::unique_ptr<Trainer> trainer(new Trainer(options, std::move(arena)));
-  TY_CHECK_EQ(trainer->arena_.used_bytes(), bytes);
+  TY_CHECK_EQ(trainer->arena_.used_bytes(), counting->arena_.used_bytes());
   trainer->network_->Prepare(trainer->stream_);
+  TY_RETURN_IF_ERROR(trainer->stream_.Synchronize());
   return trainer;
 }
 
@@ -188,6 +191,7 @@ void Trainer::Initialize() {
   loss_z_score_->set_count(0);
   norm_z_score_->set_count(0);
   if (exchange_state_ != nullptr) exchange_state_->Reset();
+  kernels::WaitForDevice(stream_);
 }
 
 void Trainer::RoundWeights() {
@@ -195,6 +199,7 @@ void Trainer::RoundWeights() {
   for (size_t i = 0; i < parameters_.size(); ++i) {
     if (weights_.coded[i]) EncodeMatrix({.x = leading_[i], .matrix = weights_.coded[i]}, stream_);
   }
+  kernels::WaitForDevice(stream_);
 }
 
 void Trainer::RoundMasters() {
@@ -211,6 +216,7 @@ const model::NetworkTensors& Trainer::DecodedWeights() {
     DecodeMatrix({.matrix = weights_.coded[i], .y = all[i]}, stream_);
   }
   decoded_ = BindTensors(options_.config, std::move(all));
+  kernels::WaitForDevice(stream_);
   return decoded_;
 }
 
@@ -240,6 +246,7 @@ absl::StatusOr<StepResult> Trainer::StepFrom(data::BatchSource* source) {
          .random = {.seed = options_.seed, .step = step_, .micro_batch = int64_t{rank} * training.accumulation + micro},
          .on_layer_ready = exchanges ? &on_layer_ready_ : nullptr},
         stream_);
+    TY_RETURN_IF_ERROR(stream_.Synchronize());
     loss_sum += SumLosses();
   }
   if (exchange_ != nullptr) TY_RETURN_IF_ERROR(exchange_->Wait());
@@ -325,6 +332,7 @@ absl::StatusOr<double> Trainer::Evaluate(const data::BatchSource& source, int64_
     const bool counts_masks = mask_counts_ != nullptr && first + rank == 0;
     if (counts_masks) mask_counts_->StartCounting();
     network_->Forward(stream_);
+    TY_RETURN_IF_ERROR(stream_.Synchronize());
     if (counts_masks) mask_counts_->StopCounting();
     sums[0] += SumLosses();  // ignored targets have loss 0
     const int32_t* const targets = network_->targets().as<int32_t>();
@@ -367,7 +375,7 @@ absl::Status Trainer::RestoreState(const std::string& state_text) {
   loss_z_score_->set_count(numbers[3]);
   norm_z_score_->set_count(numbers[4]);
   RoundMasters();
-  return absl::OkStatus();
+  return stream_.Synchronize();
 }
 
 }  // namespace trainyard::train

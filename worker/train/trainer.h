@@ -4,8 +4,10 @@
 // one, layers go to the exchange as they become final. Then the true global norm, the NaN policy, clipping, the
 // optimizer. The loss is the mean over all tokens of the step, over all ranks.
 //
-// All memory is taken in Create; a step allocates nothing. Everything a step does is a function of the state, the spec
-// and the data: the same bits for any number of threads, memory options, and after a save and restore.
+// All memory is taken in Create; a step allocates nothing. On a CUDA device every call here returns with the device
+// idle, so that callers on the host may read and write what the trainer shows them. Everything a step does is a
+// function of the state, the spec and the data: the same bits for any number of threads, memory options, and after a
+// save and restore.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +20,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/core/arena.h"
+#include "kernels/core/dispatch.h"
 #include "kernels/core/stream.h"
 #include "proto/spec/training_options.h"
 #include "worker/comm/communicator.h"
@@ -40,6 +43,7 @@ struct TrainerOptions {
   spec::TrainingOptions training;
   int64_t sequence_length = 0;
   int threads = 1;
+  kernels::Device device = kernels::Device::kCpu;
   uint64_t seed = 0;
   bool weighted_targets = false;  // the source of the rows has weights (BatchSource::is_weighted)
 };
@@ -65,7 +69,8 @@ class Trainer {
   // A trainer without memory, of which only the plan, names, shapes and layout may be used. `options` must pass Check.
   static std::unique_ptr<Trainer> CreateCounting(const TrainerOptions& options);
 
-  // Errors of Check, and ResourceExhausted if the memory cannot be had. Weights are zero.
+  // Errors of Check, FailedPrecondition if the device is not there, and ResourceExhausted if the memory cannot be had.
+  // Weights are zero.
   static absl::StatusOr<std::unique_ptr<Trainer>> Create(const TrainerOptions& options);
 
   // Makes what the exchange of gradients carries from step to step, so that it can be restored before the ranks meet.
@@ -122,7 +127,10 @@ class Trainer {
   const model::NetworkTensors& weights() const { return weights_.values; }
   // What the optimizer tells of its last update.
   // After the last step: the optimizer's last word on the weights (Optimizer::Finalize), and what it pruned.
-  void Finalize() { optimizer_->Finalize(stream_); }
+  void Finalize() {
+    optimizer_->Finalize(stream_);
+    kernels::WaitForDevice(stream_);
+  }
   std::vector<optim::PruningMask> pruning_masks() const { return optimizer_->pruning_masks(); }
   void AddOptimizerMetrics(std::map<std::string, double>* metrics) const { optimizer_->AddMetrics(metrics); }
   const linear::LinearScheme& scheme() const { return *scheme_; }
@@ -142,7 +150,7 @@ class Trainer {
   absl::StatusOr<StepResult> StepFrom(data::BatchSource* source);
   void Allocate();
   void RoundMasters();
-  double SumLosses() const;
+  double SumLosses() const;  // after Synchronize
   data::BatchViews BatchMemory() const;
   absl::Status CheckFinite(const StepResult& result);
   void CalibrateScheme(bool draws_tokens);
