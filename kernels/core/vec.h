@@ -78,24 +78,30 @@ TY_INLINE Vec<float, kWidth> Widen(const Vec<T, kWidth>& vec) {
   return wide;
 }
 
-// FromFloat of every element. On a GPU pairs of bf16 are rounded by one instruction, whose NaN is always 0x7FFF.
+// Two FromFloat. A GPU does it in one instruction, whose NaN is always 0x7FFF.
+TY_INLINE void RoundPair(float a, float b, BFloat16* pair) {
+#if defined(__CUDA_ARCH__)
+  uint32_t bits;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(b), "f"(a));
+  pair[0] = {static_cast<uint16_t>(bits)};
+  pair[1] = {static_cast<uint16_t>(bits >> 16)};
+#else
+  pair[0] = FromFloat<BFloat16>(a);
+  pair[1] = FromFloat<BFloat16>(b);
+#endif
+}
+
+// FromFloat of every element.
 template <typename T, int kWidth>
 TY_INLINE Vec<T, kWidth> Narrow(const Vec<float, kWidth>& wide) {
   Vec<T, kWidth> vec;
-#if defined(__CUDA_ARCH__)
   if constexpr (std::is_same_v<T, BFloat16> && kWidth % 2 == 0) {
     TY_UNROLL
-    for (int e = 0; e < kWidth; e += 2) {
-      uint32_t pair;
-      asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(wide[e + 1]), "f"(wide[e]));
-      vec[e] = {static_cast<uint16_t>(pair)};
-      vec[e + 1] = {static_cast<uint16_t>(pair >> 16)};
-    }
-    return vec;
+    for (int e = 0; e < kWidth; e += 2) RoundPair(wide[e], wide[e + 1], &vec[e]);
+  } else {
+    TY_UNROLL
+    for (int e = 0; e < kWidth; ++e) vec[e] = FromFloat<T>(wide[e]);
   }
-#endif
-  TY_UNROLL
-  for (int e = 0; e < kWidth; ++e) vec[e] = FromFloat<T>(wide[e]);
   return vec;
 }
 

@@ -46,7 +46,7 @@ struct SortPass {
   __device__ int DigitOf(Entry entry) const { return static_cast<int>(TokenOf(entry) >> shift) & (kDigits - 1); }
 };
 
-__global__ void CountDigitsKernel(SortPass pass) {
+__global__ void __launch_bounds__(kSortThreads) CountDigitsKernel(SortPass pass) {
   __shared__ uint32_t counts[kDigits];
   counts[threadIdx.x] = 0;
   __syncthreads();
@@ -75,7 +75,7 @@ __device__ inline uint32_t SumBefore(uint32_t value) {
   return sum - value;
 }
 
-__global__ void MoveEntriesKernel(SortPass pass) {
+__global__ void __launch_bounds__(kSortThreads) MoveEntriesKernel(SortPass pass) {
   __shared__ uint32_t next[kDigits];                 // where the tile's next entry of a digit goes
   __shared__ uint32_t in_warp[kSortWarps][kDigits];  // entries of a digit in a warp, then where its first one goes
   const int self = static_cast<int>(threadIdx.x);
@@ -166,7 +166,8 @@ __device__ void AddTo(D* out, const Vec<float, kWidth>& sums) {
 }
 
 template <int kWidth, typename T, typename D>
-__global__ void AddRunsKernel(const Entry* sorted, int64_t count, const T* dy, D* dtable, int64_t cols) {
+__global__ void __launch_bounds__(kAddThreads)
+    AddRunsKernel(const Entry* sorted, int64_t count, const T* dy, D* dtable, int64_t cols) {
   __shared__ float partials[kAddWarps][kWidth][32];
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;

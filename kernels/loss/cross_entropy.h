@@ -7,7 +7,8 @@
 //
 // logits: (n, V) f32 or bf16; targets: i32 (n), each in [0, V) or kIgnoreTarget, whose loss and gradient are 0 whatever
 // the logits; losses: f32 (n). The row maximum is taken out first, so no finite logits overflow. A row with a NaN or
-// +inf logit has a NaN loss. Sums are f32 over fixed lanes and f64 over blocks: the same bits on any thread count.
+// +inf logit has a NaN loss. Sums are f32 over fixed lanes (or a device's threads) and f64 over these: the same bits
+// on any thread count.
 //
 // The caller loops over chunks of rows (head GEMM, this, two gradient GEMMs), so that (N, V) is never kept whole, and
 // passes grad_scale = 1 / (tokens of the whole step).

@@ -41,6 +41,19 @@ struct Arguments {
   int cached_vectors;  // of a row, in shared memory
 };
 
+struct RowGradient {
+  __device__ RowGradient(float row_max, float row_scale, double row_sum)
+      : max(row_max), scale(row_scale), sum(row_sum), factor(static_cast<float>(double{row_scale} / row_sum)) {}
+  __device__ float At(float logit) const { return QuickExp(logit - max) * factor; }
+  // From the probability, not from what was stored, so that bf16 rounds p - 1 once.
+  __device__ float AtTarget(float logit) const {
+    return (static_cast<float>(double{QuickExp(logit - max)} / sum) - 1.0f) * scale;
+  }
+  float max, scale;
+  double sum;
+  float factor;
+};
+
 template <bool kBackward, int kThreads, typename T>
 __global__ void __launch_bounds__(kThreads) CrossEntropyKernel(Arguments<T> args) {
   constexpr int kWidth = kVecWidth<T>;
@@ -57,9 +70,10 @@ __global__ void __launch_bounds__(kThreads) CrossEntropyKernel(Arguments<T> args
     const int32_t target = args.targets[row];
     if (target == kIgnoreTarget) {
       if (self == 0) args.losses[row] = 0.0f;
-      if (!kBackward) continue;
-      for (int v = self; v < parts.vectors; v += kThreads) StoreVec(whole + int64_t{v} * kWidth, V{});
-      if (single >= 0) x[single] = T{};
+      if constexpr (kBackward) {
+        for (int v = self; v < parts.vectors; v += kThreads) StoreVec(whole + int64_t{v} * kWidth, V{});
+        if (single >= 0) x[single] = T{};
+      }
       continue;
     }
     CheckIndex(target, args.vocab_size);
@@ -88,24 +102,19 @@ __global__ void __launch_bounds__(kThreads) CrossEntropyKernel(Arguments<T> args
       args.losses[row] =
           static_cast<float>(log(all.sum) + (static_cast<double>(all.max) - double{target_logit})) * weight;
     }
-    if (!kBackward) continue;
-
-    const float scale = args.grad_scale * weight;
-    const auto factor = static_cast<float>(static_cast<double>(scale) / all.sum);
-    TY_UNROLL_BY(4)
-    for (int v = self; v < parts.vectors; v += kThreads) {
-      Vec<float, kWidth> values =
-          Widen(v < args.cached_vectors ? cache[v] : LoadVec<kWidth>(whole + int64_t{v} * kWidth));
-      TY_UNROLL
-      for (int e = 0; e < kWidth; ++e) values[e] = QuickExp(values[e] - all.max) * factor;
-      StoreVec(whole + int64_t{v} * kWidth, Narrow<T>(values));
-    }
-    if (single >= 0) x[single] = FromFloat<T>(QuickExp(ToFloat(x[single]) - all.max) * factor);
-    __syncthreads();
-    // From the probability, not from what was stored, so that bf16 rounds p - 1 once.
-    if (self == 0) {
-      const auto p = static_cast<float>(static_cast<double>(QuickExp(target_logit - all.max)) / all.sum);
-      x[target] = FromFloat<T>((p - 1.0f) * scale);
+    if constexpr (kBackward) {
+      const RowGradient gradient = {all.max, args.grad_scale * weight, all.sum};
+      TY_UNROLL_BY(4)
+      for (int v = self; v < parts.vectors; v += kThreads) {
+        Vec<float, kWidth> values =
+            Widen(v < args.cached_vectors ? cache[v] : LoadVec<kWidth>(whole + int64_t{v} * kWidth));
+        TY_UNROLL
+        for (int e = 0; e < kWidth; ++e) values[e] = gradient.At(values[e]);
+        StoreVec(whole + int64_t{v} * kWidth, Narrow<T>(values));
+      }
+      if (single >= 0) x[single] = FromFloat<T>(gradient.At(ToFloat(x[single])));
+      __syncthreads();
+      if (self == 0) x[target] = FromFloat<T>(gradient.AtTarget(target_logit));
     }
   }
 }

@@ -108,10 +108,12 @@ TEST_P(CrossEntropyTest, ThreadCountShowsInNoBit) {
   });
 }
 
-// One word; below, at and above a vector; more than one block of the sum (4096).
+// One word; below, at and above a vector; more than one block of the sum (4096); in f32, more than a GPU's shared
+// memory holds, with rows that begin anywhere.
 INSTANTIATE_TEST_SUITE_P(
     All, CrossEntropyTest,
-    ::testing::ValuesIn(OpCases({{1, 1}, {3, 2}, {3, 7}, {2, 15}, {2, 16}, {5, 129}, {7, 1000}, {2, 4096}, {3, 9001}})),
+    ::testing::ValuesIn(
+        OpCases({{1, 1}, {3, 2}, {3, 7}, {2, 15}, {2, 16}, {5, 129}, {7, 1000}, {2, 4096}, {3, 9001}, {2, 60001}})),
     testing::OpCaseName);
 
 TEST(CrossEntropyGradient, MatchesFiniteDifferences) {

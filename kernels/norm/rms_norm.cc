@@ -1,5 +1,7 @@
 #include "kernels/norm/rms_norm.h"
 
+#include <algorithm>
+
 #include "kernels/core/dispatch.h"
 #include "kernels/norm/rms_norm_internal.h"
 
@@ -42,7 +44,8 @@ void RmsNormBackward(const RmsNormBackwardArgs& args, Stream& stream) {
 }
 
 int64_t RmsNormBackwardWorkspaceBytes(int64_t rows, int64_t cols) {
-  return internal::RmsNormPartialCount(rows) * cols * static_cast<int64_t>(sizeof(float));
+  const int64_t partials = std::max(internal::RmsNormPartialCount(rows), internal::RmsNormDevicePartialCount(rows));
+  return partials * cols * static_cast<int64_t>(sizeof(float));
 }
 
 }  // namespace trainyard::kernels

@@ -41,7 +41,8 @@ struct ConvertArgs {
 void Convert(const ConvertArgs& args, Stream& stream);
 
 // db[c] = sum_r dy[r,c] (+ db[c] if accumulate). dy: (rows, cols) f32 or bf16; db: (cols), that dtype or f32.
-// Rows are added in blocks of 64 in a fixed order: the same bits for any number of threads.
+// Rows are added in f32 in an order that follows from the shape (on the CPU in blocks of 64): the same bits for any
+// number of threads.
 struct BiasGradientArgs {
   TensorView dy, db;
   bool accumulate = true;

@@ -50,7 +50,8 @@ void CopyBytes(Stream& stream, const void* x, void* y, int64_t bytes) {
 constexpr int kSumThreads = 1024;
 
 template <typename T, typename B, int kWidth, int kLanes>
-__global__ void ColumnSumsKernel(const T* dy, B* db, int64_t rows, int64_t cols, bool accumulate) {
+__global__ void __launch_bounds__(kSumThreads)
+    ColumnSumsKernel(const T* dy, B* db, int64_t rows, int64_t cols, bool accumulate) {
   constexpr int kStrip = kLanes * kWidth;
   constexpr int kWarps = kSumThreads / 32;
   __shared__ float partials[kWarps][kStrip];
