@@ -70,12 +70,17 @@ third_party/install_packages.sh test || exit 1
 
 step "format" tests/check_format.sh
 step "dependency walls" tests/check_walls.sh
+step "dashboards, rules and alerts" tests/deploy/check_views.py
+step "Kubernetes manifests" tests/deploy/check_manifests.py
 build_programs() {
   bazel build --config=opt --noshow_progress $(bazel query --noshow_progress "kind(cc_binary, set(${all[*]}))" 2>/dev/null) 2>&1 |
     grep -vE '^(INFO|Loading|Analyzing)'
   return "${PIPESTATUS[0]}"
 }
 step "programs and benchmarks build" build_programs
+step "names that deploy/ and the programs share" tests/deploy/check_names.py
+step "queries of dashboards, consoles and rules on a live cluster" tests/deploy/check_queries.py
+step "pods as the manifests describe them" tests/deploy/run_as_deployed.py
 suite "unit and integration tests" --config=opt --test_summary=short --test_tag_filters=-cuda_device "${all[@]}"
 suite "CUDA kernels and training on the emulated device" --config=opt --config=simt --test_summary=short \
   --test_tag_filters=cuda_device //kernels/... //worker/...

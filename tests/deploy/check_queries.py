@@ -119,7 +119,7 @@ class Server:
         return json.loads(body)["data"]["result"]
 
 
-def wait_for_series(server, expression, count, seconds=120):
+def wait_for_series(server, expression, count, seconds=300):
     end = time.monotonic() + seconds
     while True:
         result = server.query(expression)
