@@ -118,6 +118,18 @@ class FakeJobs final : public v1::Jobs::Service {
     worker->set_worker_id("w-1");
     worker->set_state(v1::WORKER_STATE_READY);
     worker->add_slots()->set_state(v1::SLOT_STATE_FREE);
+    for (const v1::SlotState state : {v1::SLOT_STATE_FREE, v1::SLOT_STATE_UNHEALTHY}) {
+      auto* slot = worker->add_slots();
+      slot->set_type(v1::SLOT_TYPE_GPU);
+      slot->set_index(worker->slots_size() - 1);
+      slot->set_state(state);
+      if (state == v1::SLOT_STATE_UNHEALTHY) slot->set_health_message("XID 79 since the host's boot");
+      slot->mutable_gpu()->set_index(worker->slots_size() - 2);
+      slot->mutable_gpu()->set_uuid("GPU-1");
+      slot->mutable_gpu()->set_name("Fake H100");
+      slot->mutable_gpu()->set_memory_bytes(int64_t{80} << 30);
+      slot->mutable_gpu()->set_compute_capability("9.0");
+    }
     for (const v1::SlotState state : {v1::SLOT_STATE_FREE, v1::SLOT_STATE_BUSY}) {
       auto* slot = worker->add_slots();
       slot->set_type(v1::SLOT_TYPE_DRIVER);
@@ -599,7 +611,10 @@ TEST_F(CliTest, WorkersExplainAndVersion) {
   EXPECT_EQ(Run({"workers", "-o", "jsonl"}), 0);
   EXPECT_THAT(out_.str(), HasSubstr("WORKER_STATE_READY"));
   EXPECT_EQ(Run({"workers"}), 0);
-  EXPECT_THAT(out_.str(), testing::ContainsRegex("w-1 .* ready +1 +1 +1/2"));
+  EXPECT_THAT(out_.str(), testing::ContainsRegex("w-1 .* ready +1 +1 +1/2 \\(1 unhealthy\\) +1/2"));
+  EXPECT_EQ(Run({"workers", "-o", "wide"}), 0);
+  EXPECT_THAT(out_.str(), HasSubstr("2:unhealthy [GPU 1 Fake H100, 80 GiB, compute capability 9.0, GPU-1]: "
+                                    "XID 79 since the host's boot"));
   fake_.job.mutable_pending()->set_code(v1::PendingReason::CODE_NOT_ENOUGH_SLOTS);
   fake_.job.mutable_pending()->set_message("needs 16 slots, 12 free");
   fake_.job.mutable_pending()->set_slots_needed(16);

@@ -14,6 +14,16 @@ std::string SlotText(const v1::SlotInfo& slot) {
   if (!slot.job_uid().empty()) {
     absl::StrAppend(&text, "(", slot.job_name().empty() ? slot.job_uid() : slot.job_name(), " rank ", slot.rank(), ")");
   }
+  if (slot.has_gpu()) {
+    const v1::GpuDevice& gpu = slot.gpu();
+    absl::StrAppend(&text, " [GPU ", gpu.index());
+    if (!gpu.uuid().empty()) {
+      absl::StrAppend(&text, " ", gpu.name(), ", ", gpu.memory_bytes() >> 30, " GiB, compute capability ",
+                      gpu.compute_capability(), ", ", gpu.uuid());
+    }
+    absl::StrAppend(&text, "]");
+  }
+  if (!slot.health_message().empty()) absl::StrAppend(&text, ": ", slot.health_message());
   return text;
 }
 
@@ -37,17 +47,22 @@ int RunWorkers(Context& context) {
     return kExitOk;
   }
   const bool wide = format == OutputFormat::kWide;
-  std::vector<std::vector<std::string>> rows = {{"WORKER", "HOST", "STATE", "FREE", "SLOTS", "DRIVERS", "HEARTBEAT"}};
+  std::vector<std::vector<std::string>> rows = {
+      {"WORKER", "HOST", "STATE", "FREE", "SLOTS", "GPUS", "DRIVERS", "HEARTBEAT"}};
   if (wide) rows[0].insert(rows[0].end(), {"VERSION", "ADDRESS", "DETAILS"});
   for (const auto& worker : workers->workers()) {
-    // Slots for searches and the like run no training, so they are counted by themselves.
-    int free = 0, total = 0, drivers = 0, busy_drivers = 0;
+    // FREE and SLOTS are of CPUs. Slots for searches and the like run no training, so they are counted by themselves.
+    int free = 0, total = 0, free_gpus = 0, gpus = 0, unhealthy_gpus = 0, drivers = 0, busy_drivers = 0;
     std::string details;
     for (const auto& slot : worker.slots()) {
       if (slot.type() == v1::SLOT_TYPE_DRIVER) {
         ++drivers;
         busy_drivers += slot.state() == v1::SLOT_STATE_FREE ? 0 : 1;
         if (slot.state() == v1::SLOT_STATE_FREE) continue;
+      } else if (slot.type() == v1::SLOT_TYPE_GPU) {
+        ++gpus;
+        free_gpus += slot.state() == v1::SLOT_STATE_FREE ? 1 : 0;
+        unhealthy_gpus += slot.state() == v1::SLOT_STATE_UNHEALTHY ? 1 : 0;
       } else {
         ++total;
         free += slot.state() == v1::SLOT_STATE_FREE ? 1 : 0;
@@ -60,7 +75,10 @@ int RunWorkers(Context& context) {
         worker.has_last_heartbeat_time()
             ? absl::StrCat(RoughDuration(context.env.clock->Now() - ToTime(worker.last_heartbeat_time())), " ago")
             : "-";
-    rows.push_back({worker.worker_id(), worker.host(), state, absl::StrCat(free), absl::StrCat(total),
+    // Free ones of all; details, with reasons, are in the wide form.
+    std::string gpu_text = gpus == 0 ? "-" : absl::StrCat(free_gpus, "/", gpus);
+    if (unhealthy_gpus > 0) absl::StrAppend(&gpu_text, " (", unhealthy_gpus, " unhealthy)");
+    rows.push_back({worker.worker_id(), worker.host(), state, absl::StrCat(free), absl::StrCat(total), gpu_text,
                     drivers == 0 ? "-" : absl::StrCat(busy_drivers, "/", drivers), heartbeat});
     if (wide) rows.back().insert(rows.back().end(), {worker.version(), worker.address(), details});
   }

@@ -256,7 +256,8 @@ void Core::SetSlotHealth(uint64_t session, const v1::SlotHealth& message, Now no
   bool changed = false;
   for (const v1::WorkerSlot& reported : message.slots()) {
     for (v1::WorkerSlot& slot : *worker->record.mutable_slots()) {
-      if (slot.index() != reported.index() || slot.healthy() == reported.healthy()) continue;
+      const bool is_same = slot.healthy() == reported.healthy() && slot.health_message() == reported.health_message();
+      if (slot.index() != reported.index() || is_same) continue;
       slot.set_healthy(reported.healthy());
       slot.set_health_message(reported.health_message());
       changed = true;
@@ -306,6 +307,8 @@ v1::ListWorkersResponse Core::Workers() const {
       slot_info.set_index(slot.index());
       slot_info.set_type(slot.type());
       slot_info.set_state(StateOf(worker, slot));
+      if (!slot.healthy()) slot_info.set_health_message(slot.health_message());
+      if (slot.has_gpu()) *slot_info.mutable_gpu() = slot.gpu();
       const auto held = worker.held.find(slot.index());
       if (held == worker.held.end()) continue;
       slot_info.set_job_uid(held->second.uid);

@@ -12,7 +12,8 @@
 
 namespace trainyard::daemon {
 
-absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Create(DaemonOptions options, Spawner spawner, Metrics* metrics) {
+absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Create(DaemonOptions options, Spawner spawner, Metrics* metrics,
+                                                       std::unique_ptr<Nvml> nvml) {
   TY_RETURN_IF_ERROR(MakeDirs(JoinPath(options.state_dir, "tasks")));
   TY_RETURN_IF_ERROR(MakeDirs(options.job_root));
   absl::StatusOr<FileLock> lock = FileLock::Acquire(JoinPath(options.state_dir, "lock"));
@@ -24,6 +25,7 @@ absl::StatusOr<std::unique_ptr<Daemon>> Daemon::Create(DaemonOptions options, Sp
   std::unique_ptr<Daemon> daemon(new Daemon(std::move(options), std::move(spawner), metrics, *std::move(lock),
                                             std::move(identity), std::move(fences), std::move(spool)));
   TY_RETURN_IF_ERROR(daemon->TakeUpRecords());
+  TY_RETURN_IF_ERROR(daemon->StartGpus(std::move(nvml)));
   return daemon;
 }
 
@@ -37,15 +39,22 @@ Daemon::Daemon(DaemonOptions options, Spawner spawner, Metrics* metrics, FileLoc
       fences_(std::move(fences)),
       spool_(std::move(spool)),
       lease_(options_.clock->Monotonic()),
-      slots_(static_cast<size_t>(options_.cpu_slots + options_.driver_slots)) {
-  for (size_t i = static_cast<size_t>(options_.cpu_slots); i < slots_.size(); ++i) {
-    slots_[i].type = v1::SLOT_TYPE_DRIVER;
+      slots_(static_cast<size_t>(options_.cpu_slots)) {
+  for (const GpuIdentity& identity : options_.gpu.offered) {
+    gpus_.push_back({.identity = identity, .facts = {}, .slot = static_cast<int>(slots_.size())});
+    slots_.push_back({.type = v1::SLOT_TYPE_GPU,
+                      .gpu = static_cast<int>(gpus_.size()) - 1,
+                      .stuck = "",
+                      .gpu_fault = "not looked at yet"});
   }
+  for (int i = 0; i < options_.driver_slots; ++i) slots_.emplace_back().type = v1::SLOT_TYPE_DRIVER;
   loop_.Watch(spawner_.fd(), EPOLLIN, [this](uint32_t) { OnSpawnEvents(); });
 }
 
 Daemon::~Daemon() {
-  session_.reset();  // its threads post to the loop
+  // Their threads post to the loop.
+  session_.reset();
+  gpu_monitor_.reset();
 }
 
 absl::Status Daemon::TakeUpRecords() {
@@ -57,9 +66,8 @@ absl::Status Daemon::TakeUpRecords() {
       for (const v1::RankStatus& status : record.report.ranks()) {
         if (status.rank() != rank || !HasSlot(status.slot())) continue;
         Slot& slot = slots_[static_cast<size_t>(status.slot())];
-        slot.is_healthy = false;
-        slot.message = absl::StrCat("process group ", process.pid, " of ", TaskName(ref), " cannot be killed");
-        LogError("slot ", status.slot(), " is unhealthy: ", slot.message);
+        slot.stuck = absl::StrCat("process group ", process.pid, " of ", TaskName(ref), " cannot be killed");
+        LogError("slot ", status.slot(), " is unhealthy: ", slot.stuck);
       }
     }
     Entry entry;
@@ -88,6 +96,7 @@ absl::Status Daemon::Run() {
   while (!end_) {
     loop_.RunOnce(options_.tick);
     const absl::Duration now = options_.clock->Monotonic();
+    TickGpus(now);
     TickTasks(now);
     TickSession(now);
     if (!is_draining_) continue;

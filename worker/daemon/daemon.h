@@ -4,7 +4,10 @@
 // ProgressBuffer and LogSpool, and this class only carries things between them, the spawner, the runners and the
 // session.
 //
-// state_dir/  worker_id  start_count  fences  lock  slot-<i>.lock  tasks/<uid>-<attempt>  logs/
+// On a slot with a GPU a rank starts only after a fresh look at the GPU (CP-37), sees no other one, and gives its slot
+// back only when the GPU's memory is free again (CP-21); daemon_gpus.cc.
+//
+// state_dir/  worker_id  start_count  fences  lock  slot-<i>.lock  gpu_faults  tasks/<uid>-<attempt>  logs/
 // job_root/   <namespace>/<uid>/...  quarantine/<uid>: files of jobs that the coordinator does not know
 #pragma once
 
@@ -23,6 +26,11 @@
 #include "proto/v1/worker.pb.h"
 #include "worker/daemon/event_loop.h"
 #include "worker/daemon/fences.h"
+#include "worker/daemon/gpu/fault_log.h"
+#include "worker/daemon/gpu/health.h"
+#include "worker/daemon/gpu/job_mapping.h"
+#include "worker/daemon/gpu/monitor.h"
+#include "worker/daemon/gpu/nvml.h"
 #include "worker/daemon/identity.h"
 #include "worker/daemon/lease_view.h"
 #include "worker/daemon/log_spool.h"
@@ -36,6 +44,17 @@
 
 namespace trainyard::daemon {
 
+struct GpuOptions {
+  std::vector<GpuIdentity> offered;  // a slot each
+  GpuPolicy policy;
+  std::string job_mapping_dir;                         // for dcgm-exporter; empty: none
+  std::string boot_id;                                 // of this host; empty: what the kernel says
+  absl::Duration probe_interval = absl::Seconds(10);   // between two looks at GPUs while nothing happens
+  absl::Duration silence_timeout = absl::Seconds(30);  // a driver that answers later has hung
+  absl::Duration release_timeout = absl::Seconds(50);  // for the memory of a rank that has gone
+  absl::Duration release_interval = absl::Seconds(2);  // between two looks meanwhile
+};
+
 struct DaemonOptions {
   SessionOptions session;
   std::string state_dir;  // absolute; of this daemon alone
@@ -43,10 +62,12 @@ struct DaemonOptions {
   std::string data_root;  // absolute
   int cpu_slots = 1;
   int driver_slots = 8;  // numbered after the others; each takes one rank of a job that waits for its trials
+  GpuOptions gpu;        // their slots are numbered after the CPU slots
   std::string host;      // name of this machine, for people
   std::string address;   // where peers of a job reach it
   std::map<std::string, std::string> labels;
-  std::vector<std::string> runner;  // absolute program and arguments; --link_fd is added
+  std::vector<std::string> runner;              // absolute program and arguments; --link_fd is added
+  std::vector<std::string> runner_environment;  // changes to the runners' environment, as SpawnRequest has them
   int64_t log_limit_bytes = int64_t{1} << 30;
 
   Clock* clock = RealClock();
@@ -63,8 +84,10 @@ struct DaemonOptions {
 class Daemon {
  public:
   // Locks the state folder (FailedPrecondition, with the holder, if another daemon has it), counts this start, ends
-  // what an earlier daemon left behind.
-  static absl::StatusOr<std::unique_ptr<Daemon>> Create(DaemonOptions options, Spawner spawner, Metrics* metrics);
+  // what an earlier daemon left behind. `nvml` is needed if GPUs are offered; it was opened after the spawner was
+  // forked.
+  static absl::StatusOr<std::unique_ptr<Daemon>> Create(DaemonOptions options, Spawner spawner, Metrics* metrics,
+                                                        std::unique_ptr<Nvml> nvml = nullptr);
   ~Daemon();
 
   // Until drained (OK), superseded by a newer daemon, or the spawner is lost.
@@ -79,11 +102,18 @@ class Daemon {
   const Identity& identity() const { return identity_; }
 
  private:
+  // Waits for a look at the GPUs that began after `asked_at`.
+  struct GpuWait {
+    uint64_t ticket = 0;
+    absl::Duration asked_at, deadline;
+  };
+
   struct RankProcess {
     uint32_t spawn_id = 0;
     std::unique_ptr<RankIo> io;
     std::optional<FileLock> lock;
     RecordedProcess process;
+    std::optional<GpuWait> release;  // no process is left; the memory of its GPU may not be free yet
   };
 
   // A task with what the daemon must remember around it.
@@ -97,14 +127,24 @@ class Daemon {
     uint64_t sent = 0;
     uint64_t acked = 0;
     absl::Duration sent_at;
-    std::string quarantine_dir;  // of the job's files, once the task is over; empty: leave them
+    std::optional<GpuWait> gate;  // nothing is started before its GPUs are seen to be well
+    std::string quarantine_dir;   // of the job's files, once the task is over; empty: leave them
     bool was_finished = false;
   };
 
   struct Slot {
     v1::SlotType type = v1::SLOT_TYPE_CPU;
-    bool is_healthy = true;
-    std::string message;
+    int gpu = -1;           // number in gpus_
+    std::string stuck;      // a process that cannot be killed
+    std::string gpu_fault;  // why nothing may run on its GPU
+    bool is_healthy() const { return stuck.empty() && gpu_fault.empty(); }
+    const std::string& message() const { return stuck.empty() ? gpu_fault : stuck; }
+  };
+
+  struct Gpu {
+    GpuIdentity identity;
+    GpuFacts facts;
+    int slot = 0;
   };
 
   Daemon(DaemonOptions options, Spawner spawner, Metrics* metrics, FileLock lock, Identity identity, Fences fences,
@@ -132,6 +172,7 @@ class Daemon {
   void OnAssign(const v1::Assign& assign);
   absl::Status Admit(const v1::Assign& assign);
   void Refuse(const v1::Assign& assign, const absl::Status& why);
+  void StartRanks(Entry& entry);
   absl::Status SpawnRank(Entry& entry, int rank, int slot);
   void QueueLaunch(Entry& entry, int rank);
   void OnSpawnEvents();
@@ -146,7 +187,22 @@ class Daemon {
   TaskOptions TaskOptionsFor(const v1::JobSpec* spec) const;
   bool SlotIsBusy(int slot) const;
   bool HasSlot(int slot) const { return slot >= 0 && slot < static_cast<int>(slots_.size()); }
+  Slot& SlotOf(const Entry& entry, int rank);
+  void FreeSlot(Entry& entry, int rank);
   void CountSlots();
+
+  // daemon_gpus.cc
+  absl::Status StartGpus(std::unique_ptr<Nvml> nvml);
+  uint64_t AskGpus(absl::Duration now);
+  void OnGpuSnapshot(const GpuSnapshot& snapshot);
+  void OnXid(const XidEvent& event);
+  void TickGpus(absl::Duration now);
+  void PassGate(Entry& entry, absl::Duration now);
+  void Release(Entry& entry, int rank, absl::Duration now);
+  void JudgeGpu(Gpu& gpu);
+  bool IsOccupied(int slot) const;
+  std::vector<std::string> EnvironmentFor(const Slot& slot) const;
+  void MapJob(const Slot& slot, const std::string& job_uid);  // empty: no job
 
   const DaemonOptions options_;
   EventLoop loop_;
@@ -164,6 +220,14 @@ class Daemon {
   uint32_t next_spawn_id_ = 1;
   std::vector<Slot> slots_;
   bool slots_changed_ = false;
+
+  std::vector<Gpu> gpus_;
+  std::optional<FaultLog> gpu_faults_;
+  std::optional<JobMapping> job_mapping_;
+  std::unique_ptr<GpuMonitor> gpu_monitor_;
+  uint64_t gpu_ticket_asked_ = 0, gpu_ticket_seen_ = 0;
+  absl::Duration gpu_asked_at_;     // the newest request
+  absl::Duration gpu_silent_from_;  // since when a request is open, while one is
 
   uint64_t generation_ = 0;  // the open stream; 0: none
   bool is_registered_ = false;

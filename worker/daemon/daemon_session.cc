@@ -33,8 +33,15 @@ v1::Register Daemon::MakeRegister() const {
     v1::WorkerSlot* slot = message.add_slots();
     slot->set_index(static_cast<int>(i));
     slot->set_type(slots_[i].type);
-    slot->set_healthy(slots_[i].is_healthy && !is_draining_);
-    slot->set_health_message(is_draining_ ? "the worker is draining" : slots_[i].message);
+    slot->set_healthy(slots_[i].is_healthy() && !is_draining_);
+    slot->set_health_message(is_draining_ ? "the worker is draining" : slots_[i].message());
+    if (slots_[i].gpu < 0) continue;
+    const GpuIdentity& gpu = gpus_[static_cast<size_t>(slots_[i].gpu)].identity;
+    slot->mutable_gpu()->set_index(gpu.index);
+    slot->mutable_gpu()->set_uuid(gpu.uuid);
+    slot->mutable_gpu()->set_name(gpu.name);
+    slot->mutable_gpu()->set_memory_bytes(gpu.memory_bytes);
+    slot->mutable_gpu()->set_compute_capability(absl::StrCat(gpu.compute_major, ".", gpu.compute_minor));
   }
   for (const auto& [name, value] : options_.labels) (*message.mutable_labels())[name] = value;
   message.set_version(kVersion);
@@ -285,8 +292,9 @@ void Daemon::TickSession(absl::Duration now) {
     heartbeat_sent_[heartbeat_sequence_] = now;
     Send(std::move(message));
   }
-  SendReports(now);
+  // First: a slot that an ended task leaves behind unhealthy must not get the next one.
   if (std::exchange(slots_changed_, false)) SendSlotHealth();
+  SendReports(now);
   if (session_->queued() > kMaxQueued) return;
   if (now >= next_progress_) {
     next_progress_ = now + options_.progress_interval;

@@ -1,6 +1,7 @@
 // The daemon's side of tasks: from an assignment to an empty process group.
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -8,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/check.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "proto/spec/job_options.h"
@@ -60,9 +62,9 @@ absl::Status Daemon::Admit(const v1::Assign& assign) {
     if (!HasSlot(slot)) {
       return absl::InvalidArgumentError(absl::StrCat("slot ", slot, " not in [0, ", slots_.size(), ")"));
     }
-    if (!slots_[static_cast<size_t>(slot)].is_healthy) {
+    if (!slots_[static_cast<size_t>(slot)].is_healthy()) {
       return absl::UnavailableError(
-          absl::StrCat("slot ", slot, " is unhealthy: ", slots_[static_cast<size_t>(slot)].message));
+          absl::StrCat("slot ", slot, " is unhealthy: ", slots_[static_cast<size_t>(slot)].message()));
     }
     if (SlotIsBusy(slot)) return absl::FailedPreconditionError(absl::StrCat("slot ", slot, " is busy"));
   }
@@ -107,15 +109,28 @@ void Daemon::OnAssign(const v1::Assign& assign) {
   // On disk before anything runs.
   Save(entry);
   metrics_->TaskBegan(assign.ref().job_uid(), ranks);
-  LogInfo("task ", TaskName(assign.ref()), " (fence ", assign.ref().fence(), "): starting ", ranks.size(), " of ",
-          assign.world_size(), " ranks");
+  const bool has_gpu = std::any_of(assign.ranks().begin(), assign.ranks().end(), [&](const v1::RankAssignment& rank) {
+    return slots_[static_cast<size_t>(rank.slot())].gpu >= 0;
+  });
+  if (has_gpu) {
+    entry.gate = GpuWait{.ticket = AskGpus(now), .asked_at = now, .deadline = now + options_.gpu.silence_timeout};
+  } else {
+    StartRanks(entry);
+  }
+}
+
+void Daemon::StartRanks(Entry& entry) {
+  const v1::Assign& assign = entry.task->assign();
+  LogInfo("task ", TaskName(assign.ref()), " (fence ", assign.ref().fence(), "): starting ", assign.ranks_size(),
+          " of ", assign.world_size(), " ranks");
   for (const v1::RankAssignment& rank : assign.ranks()) {
     const absl::Status spawned = SpawnRank(entry, rank.rank(), rank.slot());
     if (spawned.ok()) continue;
     LogError("rank ", rank.rank(), " of ", TaskName(assign.ref()), " cannot be started: ", spawned.message());
     for (const char* stream : {"stdout", "stderr"}) spool_.End(assign.ref(), rank.rank(), stream);
+    MapJob(SlotOf(entry, rank.rank()), "");
     entry.ranks.erase(rank.rank());
-    entry.task->SpawnFailed(rank.rank(), spawned, options_.clock->Now(), now);
+    entry.task->SpawnFailed(rank.rank(), spawned, options_.clock->Now(), options_.clock->Monotonic());
   }
 }
 
@@ -147,6 +162,8 @@ absl::Status Daemon::SpawnRank(Entry& entry, int rank, int slot) {
   request.id = process.spawn_id;
   request.command = options_.runner;
   request.command.push_back(absl::StrCat("--link_fd=", kLinkFd));
+  request.environment = EnvironmentFor(slots_[static_cast<size_t>(slot)]);
+  MapJob(slots_[static_cast<size_t>(slot)], ref.job_uid());
   request.stdout_fd = ends.stdout_fd.get();
   request.stderr_fd = ends.stderr_fd.get();
   request.link_fd = ends.link_fd.get();
@@ -208,6 +225,7 @@ void Daemon::OnSpawnEvent(const SpawnEvent& event) {
     case SpawnEvent::Kind::kFailed:
       process.io->DrainOutput(/*close=*/true);
       entry.task->SpawnFailed(rank, ErrnoStatus(event.error, "start", options_.runner[0]), wall, now);
+      MapJob(SlotOf(entry, rank), "");
       entry.ranks.erase(rank);
       spawned_.erase(where);
       break;
@@ -229,16 +247,31 @@ void Daemon::OnSpawnEvent(const SpawnEvent& event) {
     }
     case SpawnEvent::Kind::kGone:
       process.io->DrainOutput(/*close=*/true);
-      entry.task->Gone(rank);
-      entry.ranks.erase(rank);  // with the slot's lock
       spawned_.erase(where);
-      for (const v1::RankStatus& status : entry.task->report().ranks()) {
-        if (status.rank() != rank) continue;
-        Slot& slot = slots_[static_cast<size_t>(status.slot())];
-        if (!std::exchange(slot.is_healthy, true)) slots_changed_ = true;
+      if (SlotOf(entry, rank).gpu < 0) {
+        FreeSlot(entry, rank);
+      } else {
+        entry.task->Emptied(rank);
+        process.release =
+            GpuWait{.ticket = AskGpus(now), .asked_at = now, .deadline = now + options_.gpu.release_timeout};
       }
       break;
   }
+}
+
+Daemon::Slot& Daemon::SlotOf(const Entry& entry, int rank) {
+  for (const v1::RankStatus& status : entry.task->report().ranks()) {
+    if (status.rank() == rank) return slots_[static_cast<size_t>(status.slot())];
+  }
+  TY_CHECK(false);
+}
+
+void Daemon::FreeSlot(Entry& entry, int rank) {
+  Slot& slot = SlotOf(entry, rank);
+  if (!std::exchange(slot.stuck, "").empty()) slots_changed_ = true;
+  MapJob(slot, "");
+  entry.task->Gone(rank);
+  entry.ranks.erase(rank);  // with the slot's lock
 }
 
 void Daemon::OnReport(uint64_t fence, int rank, v1::RunnerReport report) {
@@ -318,10 +351,10 @@ void Daemon::TickTasks(absl::Duration now) {
     entry.task->Tick(options_.clock->Now(), now);
     Perform(entry);
     for (const int slot : entry.task->stuck_slots()) {
-      if (!std::exchange(slots_[static_cast<size_t>(slot)].is_healthy, false)) continue;
-      slots_[static_cast<size_t>(slot)].message =
-          absl::StrCat("a process of ", TaskName(entry.task->ref()), " cannot be killed");
-      LogError("slot ", slot, " is unhealthy: ", slots_[static_cast<size_t>(slot)].message);
+      std::string& stuck = slots_[static_cast<size_t>(slot)].stuck;
+      if (!stuck.empty()) continue;
+      stuck = absl::StrCat("a process of ", TaskName(entry.task->ref()), " cannot be killed");
+      LogError("slot ", slot, " is unhealthy: ", stuck);
       slots_changed_ = true;
     }
     if (entry.task->report().sequence() != entry.saved) Save(entry);
@@ -342,20 +375,17 @@ void Daemon::TickTasks(absl::Duration now) {
 }
 
 void Daemon::CountSlots() {
-  Metrics::SlotCounts cpu{.free = options_.cpu_slots}, driver{.free = options_.driver_slots};
-  const auto counts_of = [&](const Slot& slot) -> Metrics::SlotCounts& {
-    return slot.type == v1::SLOT_TYPE_DRIVER ? driver : cpu;
-  };
-  for (const auto& [fence, entry] : tasks_) {
-    for (const v1::RankStatus& status : entry.task->report().ranks()) {
-      if (entry.ranks.count(status.rank()) == 0) continue;
-      Metrics::SlotCounts& counts = counts_of(slots_[static_cast<size_t>(status.slot())]);
-      --counts.free;
-      ++counts.busy;
+  Metrics::SlotCounts cpu, gpu, driver;
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    const Slot& slot = slots_[i];
+    Metrics::SlotCounts& counts = slot.type == v1::SLOT_TYPE_DRIVER ? driver : slot.gpu >= 0 ? gpu : cpu;
+    if (!slot.is_healthy()) {
+      ++counts.unhealthy;
+    } else {
+      ++(IsOccupied(static_cast<int>(i)) ? counts.busy : counts.free);
     }
   }
-  for (const Slot& slot : slots_) counts_of(slot).unhealthy += slot.is_healthy ? 0 : 1;
-  metrics_->SetSlots(cpu, driver);
+  metrics_->SetSlots(cpu, gpu, driver);
 }
 
 void Daemon::Finish(Entry& entry) {

@@ -10,15 +10,19 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <filesystem>
+#include <memory>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/file.h"
 #include "base/ids.h"
 #include "base/log.h"
+#include "base/status_macros.h"
 #include "base/unique_fd.h"
 #include "base/version.h"
 #include "worker/daemon/daemon.h"
+#include "worker/daemon/gpu/select.h"
 
 namespace trainyard::daemon {
 namespace {
@@ -28,8 +32,12 @@ struct Flags {
   bool insecure = false;
   std::string state_dir, job_root, data_root = ".", address, metrics_listen, runner, port_file;
   std::string log_level = "info";
-  std::vector<std::string> labels;
+  std::vector<std::string> labels, runner_environment;
   int cpu_slots = 1, driver_slots = 8;
+  std::string gpus = "auto", nvml_library = kNvmlLibrary, gpu_fatal_xids = "48,62,64,74,79,95,119,120",
+              gpu_ignored_xids = "13,31,43,45,68,109", dcgm_job_mapping_dir;
+  int expected_gpus = 0;
+  int64_t gpu_memory_tolerance_mb = 512;
   int64_t log_limit_bytes = int64_t{1} << 30;
 };
 
@@ -81,6 +89,41 @@ int Fail(absl::string_view message) {
   return 1;
 }
 
+// Fills in `options` and opens the driver's library, if GPUs are wanted and there: after the spawner was forked.
+absl::Status SetUpGpus(const Flags& flags, GpuOptions* options, std::unique_ptr<Nvml>* nvml) {
+  GpuPolicy& policy = options->policy;
+  absl::StatusOr<std::set<int>> fatal = ParseXids(flags.gpu_fatal_xids, &policy.all_are_fatal);
+  if (!fatal.ok()) return Annotate(fatal.status(), "--gpu_fatal_xids");
+  absl::StatusOr<std::set<int>> ignored = ParseXids(flags.gpu_ignored_xids);
+  if (!ignored.ok()) return Annotate(ignored.status(), "--gpu_ignored_xids");
+  policy.fatal_xids = *std::move(fatal);
+  policy.ignored_xids = *std::move(ignored);
+  policy.memory_tolerance_bytes = flags.gpu_memory_tolerance_mb << 20;
+  options->job_mapping_dir = flags.dcgm_job_mapping_dir.empty() ? "" : Absolute(flags.dcgm_job_mapping_dir);
+  if (flags.gpus == "none") return absl::OkStatus();
+
+  const bool is_optional = flags.gpus == "auto" && flags.expected_gpus == 0;
+  absl::StatusOr<std::unique_ptr<Nvml>> opened = Nvml::Open(flags.nvml_library);
+  if (!opened.ok() && is_optional) {
+    LogInfo("no GPUs: ", opened.status().message());
+    return absl::OkStatus();
+  }
+  if (!opened.ok()) return Annotate(opened.status(), absl::StrCat("--gpus ", flags.gpus));
+  TY_ASSIGN_OR_RETURN(const std::vector<GpuIdentity> present, (*opened)->List());
+  TY_ASSIGN_OR_RETURN(GpuSelection selection, SelectGpus(flags.gpus, present, flags.expected_gpus));
+  for (const std::string& skipped : selection.skipped) LogWarning("not offered: ", skipped);
+  if (selection.gpus.empty() && !is_optional) {
+    return absl::NotFoundError(absl::StrCat("--gpus ", flags.gpus, ": the driver lists ", present.size(),
+                                            " GPUs, and none of them can be offered"));
+  }
+  for (const GpuIdentity& gpu : selection.gpus) {
+    LogInfo("GPU ", gpu.index, ": ", gpu.error.empty() ? absl::StrCat(gpu.name, ", ", gpu.uuid) : gpu.error);
+  }
+  options->offered = std::move(selection.gpus);
+  if (!options->offered.empty()) *nvml = *std::move(opened);
+  return absl::OkStatus();
+}
+
 int Run(const Flags& flags) {
   DaemonOptions options;
   options.session = {.coordinator = flags.coordinator, .insecure = flags.insecure, .seed = RandomId()};
@@ -106,6 +149,13 @@ int Run(const Flags& flags) {
     options.labels[parts.first] = parts.second;
   }
 
+  for (const std::string& change : flags.runner_environment) {
+    if (change.empty() || change[0] == '=') {
+      return Fail(absl::StrCat("--runner_env: '", change, "' is neither NAME=VALUE nor NAME"));
+    }
+  }
+  options.runner_environment = flags.runner_environment;
+
   // Before gRPC, Prometheus or any thread.
   absl::StatusOr<Spawner> spawner = Spawner::Fork();
   if (!spawner.ok()) return Fail(spawner.status().message());
@@ -118,7 +168,13 @@ int Run(const Flags& flags) {
 
   absl::StatusOr<std::unique_ptr<Metrics>> metrics = Metrics::Create(flags.metrics_listen);
   if (!metrics.ok()) return Fail(metrics.status().message());
-  absl::StatusOr<std::unique_ptr<Daemon>> daemon = Daemon::Create(options, *std::move(spawner), metrics->get());
+  std::unique_ptr<Nvml> nvml;
+  if (const absl::Status set_up = SetUpGpus(flags, &options.gpu, &nvml); !set_up.ok()) return Fail(set_up.message());
+  if (options.cpu_slots + options.gpu.offered.size() == 0) {
+    return Fail("nothing to offer: no GPU is there and --cpu_slots is 0");
+  }
+  absl::StatusOr<std::unique_ptr<Daemon>> daemon =
+      Daemon::Create(options, *std::move(spawner), metrics->get(), std::move(nvml));
   if (!daemon.ok()) return Fail(daemon.status().message());
 
   UniqueFd signal_fd(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
@@ -139,8 +195,8 @@ int Run(const Flags& flags) {
     if (!written.ok()) return Fail(written.message());
   }
   LogInfo("worker ", identity.worker_id, " (start ", identity.start_count, ", version ", kVersion, ") with ",
-          options.cpu_slots, " CPU and ", options.driver_slots, " driver slots at ", options.address, ", coordinator ",
-          flags.coordinator,
+          options.cpu_slots, " CPU, ", options.gpu.offered.size(), " GPU and ", options.driver_slots,
+          " driver slots at ", options.address, ", coordinator ", flags.coordinator,
           metrics_address.empty() ? "" : absl::StrCat(", metrics at http://", metrics_address, "/metrics"));
   const absl::Status end = (*daemon)->Run();
   if (!end.ok()) return Fail(end.message());
@@ -164,8 +220,33 @@ int main(int argc, char** argv) {
                  "(default: STATE_DIR/jobs, right for a single worker)");
   app.add_option("--data_root", flags.data_root, "Where relative paths in job specs start")->capture_default_str();
   app.add_option("--cpu_slots", flags.cpu_slots, "CPU slots offered: ranks that may run at a time")
-      ->check(CLI::Range(1, 1024))
+      ->check(CLI::Range(0, 1024))
       ->capture_default_str();
+  app.add_option("--gpus", flags.gpus,
+                 "GPUs offered, a slot each: auto (all, if there is a driver), all (it is an error if there is none), "
+                 "none, or a list of indices and UUIDs")
+      ->capture_default_str();
+  app.add_option("--expected_gpus", flags.expected_gpus,
+                 "GPUs this host should have: with --gpus auto or all, missing ones appear as unhealthy slots")
+      ->check(CLI::Range(0, 64))
+      ->capture_default_str();
+  app.add_option("--gpu_fatal_xids", flags.gpu_fatal_xids,
+                 "XID errors after which a GPU is not used until the host reboots, or 'all' for all but the ignored")
+      ->capture_default_str();
+  app.add_option("--gpu_ignored_xids", flags.gpu_ignored_xids, "XID errors that a program causes by its own mistakes")
+      ->capture_default_str();
+  app.add_option("--gpu_memory_tolerance_mb", flags.gpu_memory_tolerance_mb,
+                 "MiB that may be in use on a GPU before a rank starts and after it has gone")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 20))
+      ->capture_default_str();
+  app.add_option("--dcgm_job_mapping_dir", flags.dcgm_job_mapping_dir,
+                 "Folder of dcgm-exporter's --hpc-job-mapping-dir: which job uses which GPU (default: not written)");
+  app.add_option("--nvml_library", flags.nvml_library, "NVIDIA's management library")
+      ->envname("TRAINYARD_NVML_LIBRARY")
+      ->capture_default_str();
+  app.add_option("--runner_env", flags.runner_environment,
+                 "NAME=VALUE set, or NAME unset, in the environment of every runner; may be given several times")
+      ->take_all();
   app.add_option("--driver_slots", flags.driver_slots,
                  "Slots beside those for jobs that wait for trials, such as searches and studies")
       ->check(CLI::Range(0, 1024))

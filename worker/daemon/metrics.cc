@@ -51,11 +51,17 @@ constexpr std::pair<const char*, const char*> kGauges[] = {{"loss", "loss"},
                                                            {"modes_covered", "modes_covered"},
                                                            {"frechet_distance", "frechet_distance"}};
 
-// Values whose names end in a layer type -> series with the label `layer_type`.
-constexpr std::pair<const char*, const char*> kTypeGauges[] = {{"quant_nmse_", "quant_nmse"}, {"bits_", "quant_bits"}};
+// Values whose names end in a layer type, or a part of the blocks -> series with that as a label.
+struct TypeGauge {
+  const char *prefix, *series, *label, *help;
+};
+constexpr TypeGauge kTypeGauges[] = {
+    {"quant_nmse_", "quant_nmse", "layer_type", "Of the gradients of one layer type on the wire, newest value"},
+    {"bits_", "quant_bits", "layer_type", "Of the gradients of one layer type on the wire, newest value"},
+    {"masked_fraction_", "masked_ratio", "part", "Share of elements that the masks of the scheme give no gradient"}};
 
-// A spec has at most 8 built-in layer types and 32 of its own.
-constexpr size_t kMostTypeSeries = 2 * 40;
+// A spec has at most 8 built-in layer types and 32 of its own; masks count 4 parts.
+constexpr size_t kMostTypeSeries = 2 * 40 + 4;
 
 constexpr const char* kCategories[] = {"productive",         "init",          "data_wait", "checkpoint_save",
                                        "checkpoint_restore", "lost_progress", "recovery",  "health_check",
@@ -96,13 +102,17 @@ class PrometheusMetrics final : public Metrics {
                          .Name("trainyard_worker_ranks_ended_total")
                          .Help("Ranks that ended on this worker, by reason")
                          .Register(*registry_)),
-        slots_(GaugeFamily("worker_slots", "Slots of this worker by type and state")) {
+        slots_(GaugeFamily("worker_slots", "Slots of this worker by type and state")),
+        gpu_healthy_(GaugeFamily("worker_gpu_healthy", "1 if ranks may run on the GPU")),
+        gpu_used_(GaugeFamily("worker_gpu_memory_used_bytes", "Memory of the GPU in use, by whomever")),
+        gpu_xids_(BuildCounter()
+                      .Name("trainyard_worker_gpu_xids_total")
+                      .Help("XID errors that the driver has told while this daemon ran, without the ignored ones")
+                      .Register(*registry_)) {
     for (const auto& [value, name] : kGauges) {
       gauges_.emplace(value, &GaugeFamily(name, "Newest value of the training metric of this name"));
     }
-    for (const auto& [prefix, name] : kTypeGauges) {
-      type_gauges_.emplace(prefix, &GaugeFamily(name, "Of the gradients of one layer type on the wire, newest value"));
-    }
+    for (const TypeGauge& gauge : kTypeGauges) type_gauges_.emplace_back(&gauge, &GaugeFamily(gauge.series, gauge.help));
     connected_ = &GaugeFamily("worker_coordinator_connected", "1 while a session with the coordinator is open").Add({});
     sessions_ = &BuildCounter()
                      .Name("trainyard_worker_sessions_total")
@@ -120,7 +130,7 @@ class PrometheusMetrics final : public Metrics {
                        .Help("Bytes of runner logs given up before the coordinator had them")
                        .Register(*registry_)
                        .Add({});
-    for (auto& [type, gauges] : {std::pair{"cpu", &cpu_}, std::pair{"driver", &driver_}}) {
+    for (auto& [type, gauges] : {std::pair{"cpu", &cpu_}, std::pair{"gpu", &gpu_}, std::pair{"driver", &driver_}}) {
       gauges->free = &slots_.Add({{"type", type}, {"state", "free"}});
       gauges->busy = &slots_.Add({{"type", type}, {"state", "busy"}});
       gauges->unhealthy = &slots_.Add({{"type", type}, {"state", "unhealthy"}});
@@ -230,9 +240,22 @@ class PrometheusMetrics final : public Metrics {
   void SetConnected(bool connected) override { connected_->Set(connected ? 1 : 0); }
   void SessionOpened() override { sessions_->Increment(); }
   void HeartbeatRoundTrip(absl::Duration time) override { round_trip_->Observe(absl::ToDoubleSeconds(time)); }
-  void SetSlots(const SlotCounts& cpu, const SlotCounts& driver) override {
+  void SetSlots(const SlotCounts& cpu, const SlotCounts& gpu, const SlotCounts& driver) override {
     cpu_.Set(cpu);
+    gpu_.Set(gpu);
     driver_.Set(driver);
+  }
+  void SetGpu(int index, const std::string& uuid, bool is_healthy, int64_t used_bytes) override {
+    const auto [found, is_new] = gpus_.try_emplace({index, uuid});
+    if (is_new) {
+      const Labels labels = {{"gpu", absl::StrCat(index)}, {"uuid", uuid}};
+      found->second = {&gpu_healthy_.Add(labels), &gpu_used_.Add(labels)};
+    }
+    found->second.healthy->Set(is_healthy ? 1 : 0);
+    found->second.used->Set(static_cast<double>(used_bytes));
+  }
+  void GpuXid(int index, const std::string& uuid, const std::string& xid_class) override {
+    gpu_xids_.Add({{"gpu", absl::StrCat(index)}, {"uuid", uuid}, {"class", xid_class}}).Increment();
   }
   void SetLogSpool(int64_t bytes_on_disk, int64_t lost_bytes) override {
     spool_bytes_->Set(static_cast<double>(bytes_on_disk));
@@ -262,12 +285,13 @@ class PrometheusMetrics final : public Metrics {
 
   // False if the value is not one of a layer type.
   bool SetOfType(const std::string& name, double value, const Labels& labels, Rank* series) {
-    for (const auto& [prefix, family] : type_gauges_) {
+    for (const auto& [kind, family] : type_gauges_) {
+      const std::string prefix = kind->prefix;
       if (!absl::StartsWith(name, prefix)) continue;
       auto known = series->type_gauges.find(name);
       if (known == series->type_gauges.end()) {
         if (series->type_gauges.size() >= kMostTypeSeries) return true;
-        Gauge& gauge = family->Add(With(labels, "layer_type", name.substr(prefix.size())));
+        Gauge& gauge = family->Add(With(labels, kind->label, name.substr(prefix.size())));
         known = series->type_gauges.emplace(name, std::make_pair(family, &gauge)).first;
       }
       known->second.second->Set(value);
@@ -308,7 +332,11 @@ class PrometheusMetrics final : public Metrics {
   Family<Counter>& goodput_;
   Family<Counter>& ranks_ended_;
   Family<Gauge>& slots_;
-  std::map<std::string, Family<Gauge>*> gauges_, type_gauges_;
+  Family<Gauge>& gpu_healthy_;
+  Family<Gauge>& gpu_used_;
+  Family<Counter>& gpu_xids_;
+  std::map<std::string, Family<Gauge>*> gauges_;
+  std::vector<std::pair<const TypeGauge*, Family<Gauge>*>> type_gauges_;
   struct SlotGauges {
     void Set(const SlotCounts& counts) {
       free->Set(counts.free);
@@ -317,7 +345,11 @@ class PrometheusMetrics final : public Metrics {
     }
     Gauge *free = nullptr, *busy = nullptr, *unhealthy = nullptr;
   };
-  SlotGauges cpu_, driver_;
+  SlotGauges cpu_, gpu_, driver_;
+  struct GpuGauges {
+    Gauge *healthy = nullptr, *used = nullptr;
+  };
+  std::map<std::pair<int, std::string>, GpuGauges> gpus_;
   Gauge *connected_, *spool_bytes_;
   Counter *sessions_, *spool_lost_;
   Histogram* round_trip_;

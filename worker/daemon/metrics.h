@@ -10,6 +10,7 @@
 //                                   "exchange_exposed", "quantize" (the last two are parts of the first)
 //   comm_phase1_bytes, comm_phase2_bytes                 likewise: comm_bytes_total with phase="1", "2"
 //   quant_nmse_<type>, bits_<type>  gauges quant_nmse, quant_bits with layer_type: types of the job's spec, 40 at most
+//   masked_fraction_<part>          gauge masked_ratio with part: {attention,mlp}_{inputs,weights}
 //   plan_epoch                      gauge of the same name
 //   loss_d, loss_g, gradient_penalty, eta, gamma, images_per_second, sliced_wasserstein, modes_covered,
 //   frechet_distance                gauges of the same name, of qoda_gan
@@ -47,7 +48,12 @@ class Metrics {
   struct SlotCounts {
     int free = 0, busy = 0, unhealthy = 0;
   };
-  virtual void SetSlots(const SlotCounts& cpu, const SlotCounts& driver) = 0;
+  virtual void SetSlots(const SlotCounts& cpu, const SlotCounts& gpu, const SlotCounts& driver) = 0;
+  // Of one GPU that the worker offers: worker_gpu_healthy and worker_gpu_memory_used_bytes, with labels `gpu` (index)
+  // and `uuid`. All other facts of GPUs are dcgm-exporter's.
+  virtual void SetGpu(int index, const std::string& uuid, bool is_healthy, int64_t used_bytes) = 0;
+  // worker_gpu_xids_total, with label `class`: noted or fatal.
+  virtual void GpuXid(int index, const std::string& uuid, const std::string& xid_class) = 0;
   virtual void SetLogSpool(int64_t bytes_on_disk, int64_t lost_bytes) = 0;
   // `reason` of the exit record: an enumeration.
   virtual void RankEnded(const std::string& reason) = 0;

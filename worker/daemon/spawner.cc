@@ -29,7 +29,9 @@ absl::Status Spawner::Spawn(const SpawnRequest& request) {
   SpawnerOrder order;
   order.kind = SpawnerOrder::Kind::kSpawn;
   order.id = request.id;
+  order.environment_count = static_cast<uint32_t>(request.environment.size());
   std::string message(reinterpret_cast<const char*>(&order), sizeof(order));
+  for (const std::string& word : request.environment) message.append(word.c_str(), word.size() + 1);
   for (const std::string& word : request.command) message.append(word.c_str(), word.size() + 1);
 
   int fds[kMaxPassedFds] = {request.stdout_fd, request.stderr_fd, request.link_fd, request.lock_fd};

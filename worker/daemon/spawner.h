@@ -22,6 +22,8 @@ namespace trainyard::daemon {
 struct SpawnRequest {
   uint32_t id = 0;                   // the caller's, unused before; names the runner from here on
   std::vector<std::string> command;  // absolute program path and arguments; environment and folder are the daemon's
+  // Changes to that environment, in order: "NAME=VALUE" sets, "NAME" unsets.
+  std::vector<std::string> environment;
   // The runner gets these as 1, 2, 3 and, if valid, 4; nothing else but /dev/null as 0. The caller closes its copies.
   int stdout_fd = -1;
   int stderr_fd = -1;

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <string>
@@ -38,8 +39,8 @@ int64_t NowSeconds() {
 }
 
 // In the child: never returns. `fds` are numbered above 10, so that dup2 overwrites none of them.
-[[noreturn]] void Exec(const std::vector<std::string>& command, const std::vector<int>& fds, int error_fd,
-                       pid_t spawner) {
+[[noreturn]] void Exec(const std::vector<std::string>& environment, const std::vector<std::string>& command,
+                       const std::vector<int>& fds, int error_fd, pid_t spawner) {
   const auto fail = [&](int error) {
     [[maybe_unused]] const ssize_t put = write(error_fd, &error, sizeof(error));
     _exit(127);
@@ -62,6 +63,14 @@ int64_t NowSeconds() {
   }
   // All else closes at exec, the error pipe included.
   for (int fd = static_cast<int>(fds.size()) + 1; fd < 1024; ++fd) fcntl(fd, F_SETFD, FD_CLOEXEC);
+  for (const std::string& change : environment) {
+    const size_t equals = change.find('=');
+    const std::string name = change.substr(0, equals);
+    if (equals == std::string::npos ? unsetenv(name.c_str()) != 0
+                                    : setenv(name.c_str(), change.c_str() + equals + 1, 1) != 0) {
+      fail(errno);
+    }
+  }
   std::vector<char*> argv;
   for (const std::string& word : command) argv.push_back(const_cast<char*>(word.c_str()));
   argv.push_back(nullptr);
@@ -132,18 +141,19 @@ class SpawnerProcess {
       const Runner* runner = Find(order.id);
       if (runner != nullptr) kill(-runner->pid, order.signal);
     } else {
-      std::vector<std::string> command;
+      std::vector<std::string> environment, command;
       const char* end = buffer + got;
-      for (const char* word = buffer + sizeof(order); word < end; word += command.back().size() + 1) {
-        command.emplace_back(word);
+      for (const char* word = buffer + sizeof(order); word < end; word += std::strlen(word) + 1) {
+        (environment.size() < order.environment_count ? environment : command).emplace_back(word);
       }
-      Spawn(order.id, command, fds);
+      Spawn(order.id, environment, command, fds);
     }
     for (const int fd : fds) close(fd);
     return true;
   }
 
-  void Spawn(uint32_t id, const std::vector<std::string>& command, const std::vector<int>& fds) {
+  void Spawn(uint32_t id, const std::vector<std::string>& environment, const std::vector<std::string>& command,
+             const std::vector<int>& fds) {
     SpawnEvent event;
     event.id = id;
     event.kind = SpawnEvent::Kind::kFailed;
@@ -157,7 +167,7 @@ class SpawnerProcess {
     const int error_fd = fcntl(error_pipe[1], F_DUPFD_CLOEXEC, 16);
     const pid_t spawner = getpid();
     const pid_t pid = fork();
-    if (pid == 0) Exec(command, high, error_fd, spawner);
+    if (pid == 0) Exec(environment, command, high, error_fd, spawner);
     event.error = pid < 0 ? errno : 0;
     for (const int fd : high) close(fd);
     close(error_fd);

@@ -8,13 +8,14 @@ namespace trainyard::daemon {
 
 inline constexpr size_t kMaxPassedFds = 4;
 
-// Followed, for kSpawn, by the NUL-terminated words of the command; descriptors come along. Both ends are one program,
-// so plain structs do.
+// Followed, for kSpawn, by NUL-terminated words: the changes to the environment, then the command; descriptors come
+// along. Both ends are one program, so plain structs do.
 struct SpawnerOrder {
   enum class Kind : uint32_t { kSpawn, kSignal };
   Kind kind = Kind::kSpawn;
   uint32_t id = 0;
   int32_t signal = 0;
+  uint32_t environment_count = 0;
 };
 
 // Serves orders from `socket` until the other end closes; then ends all runners and exits. For a freshly forked process

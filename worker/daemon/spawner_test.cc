@@ -56,13 +56,14 @@ class SpawnerTest : public ::testing::Test {
   // Runs `script` with the file "out" of the test's folder as its outputs.
   Spawned Run(const std::string& script, int lock_fd = -1) { return Command({"/bin/sh", "-c", script}, lock_fd); }
 
-  Spawned Command(std::vector<std::string> command, int lock_fd = -1) {
+  Spawned Command(std::vector<std::string> command, int lock_fd = -1, std::vector<std::string> environment = {}) {
     UniqueFd out(open(dir.Join("out").c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
     Spawned spawned;
     spawned.id = ++next_id;
     SpawnRequest request;
     request.id = spawned.id;
     request.command = std::move(command);
+    request.environment = std::move(environment);
     request.stdout_fd = request.stderr_fd = request.link_fd = out.get();
     request.lock_fd = lock_fd;
     TY_CHECK_OK(shared_spawner->Spawn(request));
@@ -104,6 +105,17 @@ TEST_F(SpawnerTest, ReportsStartExitCodeAndEmptyGroupInOrder) {
   EXPECT_EQ(spawned.events[1].kind, SpawnEvent::Kind::kEnded);
   EXPECT_EQ(spawned.events[1].exit_code, 65);
   EXPECT_EQ(spawned.events[1].signal, -1);
+}
+
+// Each runner has changes of its own; the spawner, whose environment they start from, keeps none.
+TEST_F(SpawnerTest, ChangesTheEnvironmentOfOneRunner) {
+  const std::vector<std::string> script = {"/bin/sh", "-c", "echo \"$TY_A|${TY_B-unset}|${HOME-unset}\""};
+  Spawned changed = Command(script, -1, {"TY_A=x=y z", "TY_B=", "HOME"});
+  ASSERT_TRUE(WaitFor(changed, SpawnEvent::Kind::kGone));
+  EXPECT_EQ(*ReadFile(dir.Join("out")), "x=y z||unset\n");
+  Spawned plain = Command(script);
+  ASSERT_TRUE(WaitFor(plain, SpawnEvent::Kind::kGone));
+  EXPECT_EQ(ReadFile(dir.Join("out"))->find("x=y z||unset\n|unset|"), 0u);
 }
 
 TEST_F(SpawnerTest, ReportsTheSignalThatEndedARank) {

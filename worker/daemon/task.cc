@@ -95,10 +95,19 @@ void Task::Spawned(int rank) {
   SetState(rank, stop_reason_ ? v1::TASK_STATE_STOPPING : v1::TASK_STATE_PREPARING);
 }
 
-void Task::SpawnFailed(int rank, const absl::Status& spawn_status, absl::Time wall, absl::Duration now) {
+void Task::NotStarted(int rank, absl::Time wall) {
+  TY_CHECK(stop_reason_.has_value());
+  const Rank& state = state_of(rank);
+  EndContext context{.has_result = false, .failure = state.failure, .stop = stop_reason_};
+  SetExit(rank, ClassifyEnd({}, context), wall);
+  SetState(rank, v1::TASK_STATE_EXITED);
+}
+
+void Task::SpawnFailed(int rank, const absl::Status& spawn_status, absl::Time wall, absl::Duration now,
+                       const char* reason) {
   v1::ExitRecord exit;
   exit.set_failure_class(v1::FAILURE_CLASS_INFRA);
-  exit.set_reason("SPAWN_FAILED");
+  exit.set_reason(reason);
   exit.set_message(spawn_status.ToString());
   SetExit(rank, std::move(exit), wall);
   SetState(rank, v1::TASK_STATE_EXITED);
@@ -124,9 +133,37 @@ void Task::Ended(int rank, const ProcessEnd& end, std::vector<std::string> last_
   }
 }
 
+void Task::Emptied(int rank) {
+  state_of(rank).has_process = false;
+}
+
 void Task::Gone(int rank) {
   state_of(rank).has_process = false;
   SetState(rank, v1::TASK_STATE_EXITED);
+}
+
+void Task::DeviceFailed(int rank, const char* reason, std::string message, absl::Time wall, absl::Duration now) {
+  const bool was_asked = stop_reason_ && *stop_reason_ != v1::STOP_REASON_PEER_FAILED;
+  Rank& state = state_of(rank);
+  if (IsOver(status(rank)->state()) || was_asked || state.device_failed) return;
+  state.device_failed = true;
+  if (status(rank)->has_exit()) {
+    v1::ExitRecord* exit = status(rank)->mutable_exit();
+    if (exit->reason() == "COMPLETED") return;
+    exit->set_failure_class(v1::FAILURE_CLASS_INFRA);
+    exit->set_reason(reason);
+    exit->set_message(absl::StrCat(message, "; the rank's end: ", exit->message()));
+    Changed();
+    return;
+  }
+  if (state.failure) absl::StrAppend(&message, "; the rank said: ", state.failure->message());
+  // The first account keeps its time: it was the first sign of this.
+  if (!state.failure) state.failure_time = wall;
+  state.failure.emplace();
+  state.failure->set_failure_class(v1::FAILURE_CLASS_INFRA);
+  state.failure->set_reason(reason);
+  state.failure->set_message(std::move(message));
+  Stop(v1::STOP_REASON_PEER_FAILED, false, options_.quick_grace, now);
 }
 
 void Task::Ready(int rank, const v1::RankReady& ready) {

@@ -48,12 +48,21 @@ class Task {
 
   // From supervision. `rank` is one of the assignment's.
   void Spawned(int rank);
-  void SpawnFailed(int rank, const absl::Status& status, absl::Time wall, absl::Duration now);
+  // INFRA, whatever `status` says; `reason` is an enumeration for people and metrics.
+  void SpawnFailed(int rank, const absl::Status& status, absl::Time wall, absl::Duration now,
+                   const char* reason = "SPAWN_FAILED");
+  // It was not started, because the task is stopping. Only after a stop, and not after Spawned.
+  void NotStarted(int rank, absl::Time wall);
   // The rank's first process has ended; others of its group may live.
   void Ended(int rank, const ProcessEnd& end, std::vector<std::string> last_log_lines, absl::Time wall,
              absl::Duration now);
-  // No process of the rank's group is left.
+  // No process of the rank's group is left. What it held may not be free yet.
+  void Emptied(int rank);
+  // The same, and its slot may be used again.
   void Gone(int rank);
+  // The rank's device is broken: that is why it ended, or ends now, whatever the rank says of it, unless it has done
+  // its work or was asked to stop before. INFRA. Said twice of a rank, the first account stays.
+  void DeviceFailed(int rank, const char* reason, std::string message, absl::Time wall, absl::Duration now);
 
   // From the runner.
   void Ready(int rank, const v1::RankReady& ready);
@@ -92,6 +101,7 @@ class Task {
     bool has_result = false;
     bool asked_to_stop = false;
     bool terminated = false;
+    bool device_failed = false;
     bool killed = false;
     std::optional<v1::RankFailure> failure;
     absl::Time failure_time;

@@ -53,6 +53,76 @@ class TaskTest : public ::testing::Test {
   Task task;
 };
 
+TEST_F(TaskTest, ABrokenDeviceIsTheCauseWhateverTheRankSays) {
+  MakeRunning();
+  v1::RankFailure own;
+  own.set_failure_class(v1::FAILURE_CLASS_USER);
+  own.set_reason("CUDA_ERROR");
+  own.set_message("launch failed");
+  task.Failure(2, own, kWall + Seconds(1));
+  task.DeviceFailed(2, "GPU_XID", "XID 79", kWall + Seconds(3), Seconds(3));
+  EXPECT_EQ(Count(At(Seconds(3)), TaskAction::Kind::kTerminate), 2) << "its peer goes too";
+  task.Ended(2, {.exit_code = 70, .signal = {}}, {}, kWall + Seconds(4), Seconds(4));
+  EXPECT_EQ(rank(0).exit().reason(), "GPU_XID");
+  EXPECT_EQ(rank(0).exit().failure_class(), v1::FAILURE_CLASS_INFRA);
+  EXPECT_EQ(rank(0).exit().message(), "XID 79; the rank said: launch failed");
+  EXPECT_EQ(rank(0).exit().time().seconds(), 1) << "the first sign of it";
+
+  // Known only after the end, but before the slot is free.
+  task.Ended(3, {.exit_code = 70, .signal = {}}, {}, kWall + Seconds(5), Seconds(5));
+  EXPECT_EQ(rank(1).exit().reason(), "PEER_FAILED");
+  task.Emptied(3);
+  EXPECT_NE(rank(1).state(), v1::TASK_STATE_EXITED);
+  const uint64_t before = task.report().sequence();
+  task.DeviceFailed(3, "GPU_XID", "XID 48", kWall + Seconds(6), Seconds(6));
+  EXPECT_EQ(rank(1).exit().reason(), "GPU_XID");
+  EXPECT_EQ(rank(1).exit().exit_code(), 70);
+  EXPECT_GT(task.report().sequence(), before);
+  task.DeviceFailed(3, "GPU_UNHEALTHY", "the GPU does not answer", kWall + Seconds(6), Seconds(6));
+  EXPECT_EQ(rank(1).exit().reason(), "GPU_XID") << "the silence came of the XID";
+  task.Gone(3);
+  EXPECT_EQ(rank(1).state(), v1::TASK_STATE_EXITED);
+  task.DeviceFailed(3, "GPU_XID", "again", kWall + Seconds(7), Seconds(7));
+  EXPECT_THAT(rank(1).exit().message(), ::testing::StartsWith("XID 48"));
+}
+
+TEST_F(TaskTest, ABrokenDeviceChangesNothingForWorkThatIsDoneOrStopped) {
+  MakeRunning();
+  task.Result(2, v1::JobResult());
+  task.Ended(2, {.exit_code = 0, .signal = {}}, {}, kWall, Seconds(2));
+  task.DeviceFailed(2, "GPU_XID", "XID 79", kWall, Seconds(3));
+  EXPECT_EQ(rank(0).exit().reason(), "COMPLETED");
+  task.Stop(v1::STOP_REASON_CANCEL, false, Seconds(60), Seconds(4));
+  task.DeviceFailed(3, "GPU_XID", "XID 79", kWall, Seconds(5));
+  task.Ended(3, {.exit_code = {}, .signal = SIGKILL}, {}, kWall, Seconds(6));
+  EXPECT_EQ(rank(1).exit().failure_class(), v1::FAILURE_CLASS_CONTROL);
+}
+
+// After its processes have gone, a rank whose slot is not free yet has nothing that could be killed, or be stuck.
+TEST_F(TaskTest, AnEmptyGroupIsNotKilledWhileItsSlotWaits) {
+  MakeRunning();
+  task.Ended(2, {.exit_code = 1, .signal = {}}, {}, kWall, Seconds(2));
+  task.Emptied(2);
+  task.Ended(3, {.exit_code = 1, .signal = {}}, {}, kWall, Seconds(2));
+  task.Gone(3);
+  task.TakeActions();
+  EXPECT_TRUE(At(Seconds(500)).empty());
+  EXPECT_TRUE(task.stuck_slots().empty());
+  EXPECT_FALSE(task.finished());
+  task.Gone(2);
+  EXPECT_TRUE(task.finished());
+}
+
+TEST_F(TaskTest, RanksThatAreNotStartedEndWithTheOneThatCannotBe) {
+  task.SpawnFailed(3, absl::UnavailableError("no GPU"), kWall, Seconds(1), "GPU_UNHEALTHY");
+  EXPECT_EQ(rank(1).exit().reason(), "GPU_UNHEALTHY");
+  EXPECT_EQ(rank(1).exit().failure_class(), v1::FAILURE_CLASS_INFRA);
+  task.NotStarted(2, kWall);
+  EXPECT_EQ(rank(0).exit().reason(), "PEER_FAILED");
+  EXPECT_EQ(rank(0).exit().failure_class(), v1::FAILURE_CLASS_CONTROL);
+  EXPECT_TRUE(task.finished());
+}
+
 TEST_F(TaskTest, HasTheLeastAdvancedStateOfItsRanks) {
   EXPECT_EQ(task.state(), v1::TASK_STATE_ASSIGNED);
   task.Spawned(2);

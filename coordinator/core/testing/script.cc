@@ -93,6 +93,7 @@ v1::JobSpec Script::SpecOf(const Words& words) const {
   }
   if (words.plain.size() > 1 && words.plain[1] != "suspend") spec.set_name(words.plain[1]);
   const int ranks = static_cast<int>(words.Int("ranks", 1));
+  if (words.Has("gpu")) spec.mutable_world()->set_slot_type(v1::SLOT_TYPE_GPU);
   spec.mutable_world()->set_min(ranks);
   spec.mutable_world()->set_max(ranks);
   if (words.named.contains("per_worker")) {
@@ -375,6 +376,8 @@ std::string Script::ShowWorkers() const {
     absl::StrAppend(&text, worker.worker_id(), " ", ShortName(worker.state()));
     for (const v1::SlotInfo& slot : worker.slots()) {
       absl::StrAppend(&text, " ", slot.index(), ":", ShortName(slot.state()));
+      if (slot.has_gpu()) absl::StrAppend(&text, "@", slot.gpu().uuid());
+      if (!slot.health_message().empty()) absl::StrAppend(&text, "(", slot.health_message(), ")");
       if (!slot.job_name().empty()) absl::StrAppend(&text, "=", slot.job_name(), "#", slot.rank());
     }
     absl::StrAppend(&text, "\n");
@@ -421,11 +424,13 @@ std::string Script::Run(const std::string& line) {
     message.set_max_fence(static_cast<uint64_t>(words.Int("fence", 0)));
     message.set_max_leader_epoch(static_cast<uint64_t>(words.Int("epoch", 0)));
     const int64_t slots = words.Int("slots", 1);
-    for (int i = 0; i < slots + words.Int("drivers", 0); ++i) {
+    const int64_t gpus = words.Int("gpus", 0);
+    for (int i = 0; i < slots + gpus + words.Int("drivers", 0); ++i) {
       v1::WorkerSlot& slot = *message.add_slots();
       slot.set_index(i);
-      slot.set_type(i < slots ? v1::SLOT_TYPE_CPU : v1::SLOT_TYPE_DRIVER);
+      slot.set_type(i < slots ? v1::SLOT_TYPE_CPU : i < slots + gpus ? v1::SLOT_TYPE_GPU : v1::SLOT_TYPE_DRIVER);
       slot.set_healthy(true);
+      if (slot.type() == v1::SLOT_TYPE_GPU) slot.mutable_gpu()->set_uuid(absl::StrCat("GPU-", subject, "-", i));
     }
     const std::vector<std::string> tasks = absl::StrSplit(words.Get("tasks"), ',', absl::SkipEmpty());
     for (const std::string& task : tasks) {
@@ -495,6 +500,7 @@ std::string Script::Run(const std::string& line) {
     v1::WorkerSlot& slot = *message.add_slots();
     slot.set_index(static_cast<int>(words.Int("slot", 0)));
     slot.set_healthy(words.Has("ok"));
+    slot.set_health_message(words.Get("why"));
     core_->SetSlotHealth(session(), message, now_, &effects);
   } else if (command == "time" || command == "wall") {
     absl::Duration by;

@@ -2,16 +2,17 @@
 //
 //   submit NAME [ranks=N] [priority=N] [request=ID] [suspend] [FIELD=VALUE ...]   FIELD as in SpecOf
 //   submit NAME driver [...]                        a job that asks for trials; it takes a driver slot
+//   submit NAME gpu [...]                           a job whose ranks take GPU slots
 //   submit NAME [after=A,B] [finished=A,B] [model_of=A] [artifact=X]      dependencies, and A's artifact X as its model
 //   batch [request=ID] [check] NAME[:NAME,...] ...  several jobs, each with those that it comes after
 //   trials W NAME number=N count=N [max_parallel=N] [steps=N] [seed=N] [kind=driver] [steps_at=I,STEPS] [after=A]
 //   cancel|suspend|resume NAME [request=ID]
-//   register W slots=N [drivers=N] [start=N] [fence=N] [epoch=N] [tasks=NAME/ATTEMPT/STATE,...]
+//   register W slots=N [gpus=N] [drivers=N] [start=N] [fence=N] [epoch=N] [tasks=NAME/ATTEMPT/STATE,...]
 //   disconnect|heartbeat W
 //   report W NAME STATE [attempt=N]                 all ranks of the worker's task
 //   exit W NAME success [artifact=NAME] | code=N | signal=N [class=C] [rank=N] [attempt=N] [after=DURATION]
 //   commit W NAME step=N [attempt=N]
-//   health W slot=N ok|bad
+//   health W slot=N ok|bad [why=TEXT]
 //   time DURATION         both clocks, in ticks of 100 ms, with heartbeats of the connected workers that are not silent
 //   silence W             no more heartbeats from `time`
 //   wall DURATION         only the wall clock

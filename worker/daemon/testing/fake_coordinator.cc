@@ -37,6 +37,7 @@ class FakeCoordinator::Service final : public v1::Workers::Service {
     switch (message.message_case()) {
       case v1::WorkerMessage::kRegister:
         registrations_.push_back(message.register_());
+        for (const v1::WorkerSlot& slot : message.register_().slots()) slots_[slot.index()] = slot;
         *replies[0].mutable_registered() = owner_->registered;
         for (const v1::TaskReport& task : message.register_().tasks()) {
           Note(task);
@@ -87,6 +88,9 @@ class FakeCoordinator::Service final : public v1::Workers::Service {
         commits_.emplace(ack->step(), losses.empty() ? 0 : losses.rbegin()->first);
         break;
       }
+      case v1::WorkerMessage::kSlotHealth:
+        for (const v1::WorkerSlot& slot : message.slot_health().slots()) slots_[slot.index()] = slot;
+        return {};
       case v1::WorkerMessage::kRunTrials:
         trial_requests_.push_back(message.run_trials());
         return {};
@@ -99,6 +103,11 @@ class FakeCoordinator::Service final : public v1::Workers::Service {
   void Note(const v1::TaskReport& report) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     v1::TaskReport& newest = reports_[report.ref().fence()];
     TY_CHECK(report.sequence() >= newest.sequence());
+    if (report.state() == v1::TASK_STATE_EXITED && newest.state() != v1::TASK_STATE_EXITED) {
+      for (const auto& [index, slot] : slots_) {
+        if (slot.healthy()) healthy_at_exit_[report.ref().fence()].push_back(index);
+      }
+    }
     newest = report;
   }
 
@@ -119,6 +128,8 @@ class FakeCoordinator::Service final : public v1::Workers::Service {
   std::map<std::tuple<std::string, int, std::string>, Log> logs_ ABSL_GUARDED_BY(mutex_);
   std::map<int64_t, int64_t> commits_ ABSL_GUARDED_BY(mutex_);
   std::vector<v1::RunTrials> trial_requests_ ABSL_GUARDED_BY(mutex_);
+  std::map<int, v1::WorkerSlot> slots_ ABSL_GUARDED_BY(mutex_);
+  std::map<uint64_t, std::vector<int>> healthy_at_exit_ ABSL_GUARDED_BY(mutex_);
   int heartbeats_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
@@ -187,6 +198,18 @@ std::map<int64_t, int64_t> FakeCoordinator::commits() const {
 std::vector<v1::RunTrials> FakeCoordinator::trial_requests() const {
   MutexLock lock(&service_->mutex_);
   return service_->trial_requests_;
+}
+
+v1::WorkerSlot FakeCoordinator::slot(int index) const {
+  MutexLock lock(&service_->mutex_);
+  const auto found = service_->slots_.find(index);
+  return found == service_->slots_.end() ? v1::WorkerSlot() : found->second;
+}
+
+std::vector<int> FakeCoordinator::healthy_at_exit(uint64_t fence) const {
+  MutexLock lock(&service_->mutex_);
+  const auto found = service_->healthy_at_exit_.find(fence);
+  return found == service_->healthy_at_exit_.end() ? std::vector<int>() : found->second;
 }
 
 int FakeCoordinator::heartbeats() const {

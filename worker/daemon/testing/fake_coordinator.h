@@ -43,6 +43,10 @@ class FakeCoordinator {
   std::map<int64_t, int64_t> commits() const;
   // Every request for trials, in order of arrival; nothing is answered by itself.
   std::vector<v1::RunTrials> trial_requests() const;
+  // What was said of a slot last, by Register or later.
+  v1::WorkerSlot slot(int index) const;
+  // The slots that were healthy in the newest message when the task was first reported as EXITED.
+  std::vector<int> healthy_at_exit(uint64_t fence) const;
   int heartbeats() const;
 
  private:

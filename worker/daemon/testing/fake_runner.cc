@@ -7,6 +7,7 @@
 //                    message as "generation <n>: <indices> done|more|refused <code>"
 //   artifacts        prints what references mean: "<job>/<artifact> <path>"
 //   print:<n>        writes n numbered lines to stdout
+//   env:<name>       prints "<name>=<value>", or "<name> is unset"
 //   child            starts a sleeping child and prints its pid
 //   deaf             ignores StopRunner and SIGTERM from here on
 //   result           reports a result
@@ -154,6 +155,10 @@ int Run(int fd) {
       std::fflush(stdout);
     } else if (verb == "print") {
       for (int i = 0; i < count; ++i) std::printf("line %d\n", i);
+      std::fflush(stdout);
+    } else if (verb == "env") {
+      const char* value = std::getenv(parts.second.c_str());
+      std::printf(value == nullptr ? "%s is unset\n" : "%s=%s\n", parts.second.c_str(), value);
       std::fflush(stdout);
     } else if (verb == "child") {
       const pid_t child = fork();
