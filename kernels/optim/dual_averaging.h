@@ -26,7 +26,8 @@ struct DualAveragingArgs {
 void DualAveraging(const DualAveragingArgs& args, Stream& stream);
 
 // |X_t - X_{t+1}|^2 of the step that DualAveraging is about to make: Y and g are those before it, X_t = anchor +
-// eta_before Y. Summed in f64 over fixed blocks and the blocks' sums in order: the same bits on any thread count.
+// eta_before Y. Summed in f64 over fixed blocks and the blocks' sums in order: the same bits on any thread count. A GPU
+// adds in another order, fixed by the size.
 struct DualDriftArgs {
   TensorView dual, gradient;
   float eta_before = 1.0f;

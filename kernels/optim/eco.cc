@@ -2,17 +2,17 @@
 
 #include "base/check.h"
 #include "kernels/core/dispatch.h"
+#include "kernels/optim/eco_internal.h"
 #include "kernels/quant/coded_matrix_internal.h"
 
 namespace trainyard::kernels {
-namespace internal {
-
-void EcoCpu(const EcoArgs& args, Stream& stream);
-
-}  // namespace internal
-
 int64_t EcoPieces(const CodedMatrix& weights) {
   return internal::CutTasks(weights).count;
+}
+
+int64_t EcoWorkspaceBytes(const CodedMatrix& weights) {
+  const internal::CodeTasks tasks = internal::CutTasks(weights);
+  return tasks.has_one_span ? (1 + tasks.count) * static_cast<int64_t>(sizeof(float)) : 0;
 }
 
 void Eco(const EcoArgs& args, Stream& stream) {
@@ -36,12 +36,14 @@ void Eco(const EcoArgs& args, Stream& stream) {
     TY_CHECK(args.statistics.dtype() == DType::kF32);
     TY_CHECK_EQ(args.statistics.size(), EcoPieces(args.weights) * kEcoStatistics);
   }
+  const int64_t workspace_bytes = EcoWorkspaceBytes(args.weights);
+  if (workspace_bytes > 0) TY_CHECK_GE(args.workspace ? args.workspace.bytes() : 0, workspace_bytes);
   TY_CHECK(args.weight_value == DType::kF32 || args.weight_value == DType::kBF16);
   TY_CHECK(args.beta1 > 0 && args.beta1 < 1);
   TY_CHECK(args.min_learning_rate > 0);
   TY_CHECK_GE(args.step, 1);
   TY_CHECK_GE(args.first_element, 0);
-  TY_SELECT_HOST(stream, Eco)(args, stream);
+  TY_SELECT(stream, Eco)(args, stream);
 }
 
 }  // namespace trainyard::kernels

@@ -39,7 +39,8 @@ enum EcoStatistic : int {
   kEcoMomentumSquares,   // of m~
   kEcoStatistics
 };
-int64_t EcoPieces(const CodedMatrix& weights);  // fixed by the shape, so that sums have the same bits always
+int64_t EcoPieces(const CodedMatrix& weights);          // fixed by the shape, so that sums have the same bits always
+int64_t EcoWorkspaceBytes(const CodedMatrix& weights);  // 0 unless one scale serves more than a block
 
 struct EcoArgs {
   EcoForm form = EcoForm::kAdamW;
@@ -64,6 +65,7 @@ struct EcoArgs {
   PhiloxKey random = {};       // seed, step, tensor; the op sets the purpose: weights and each moment have their own
   int64_t first_element = 0;   // where the views begin in the tensor
   TensorView statistics = {};  // optional, f32 (EcoPieces, kEcoStatistics), overwritten
+  TensorView workspace = {};   // EcoWorkspaceBytes, aligned to 4; absent if that is 0
 };
 
 void Eco(const EcoArgs& args, Stream& stream);

@@ -27,7 +27,8 @@ void BM_Eco(benchmark::State& state, EcoForm form, DType format, int64_t span, D
   const CodedMatrix weights{codes, scales};
   EncodeMatrix({.x = w, .matrix = weights}, stream);
   const HostTensor statistics(DType::kF32, {EcoPieces(weights), kEcoStatistics});
-  EcoArgs args = {.form = form, .weights = weights, .grad = grad, .m = m, .v = v, .lr = 1e-4f};
+  const HostTensor workspace(DType::kU8, {EcoWorkspaceBytes(weights)});
+  EcoArgs args = {.form = form, .weights = weights, .grad = grad, .m = m, .v = v, .lr = 1e-4f, .workspace = workspace};
   args.rounding = rounding;
   args.statistics = statistics;
   for (auto _ : state) {

@@ -4,7 +4,7 @@
 #include "kernels/codec/random_words.h"
 #include "kernels/core/simd.h"
 #include "kernels/optim/blocks.h"
-#include "kernels/optim/eco.h"
+#include "kernels/optim/eco_internal.h"
 #include "kernels/quant/coded_matrix_internal.h"
 
 namespace trainyard::kernels::internal {
@@ -108,16 +108,7 @@ class EcoStep {
         format_(args.weights.codes.dtype()),
         is_coded_(format_ != DType::kF32),
         span_(args.weights.span()),
-        constants_(MakeEcoConstants<float>({.form = args.form,
-                                            .lr = args.lr,
-                                            .beta1 = args.beta1,
-                                            .beta2 = args.beta2,
-                                            .eps = args.eps,
-                                            .weight_decay = args.weight_decay,
-                                            .step = args.step,
-                                            .inject = args.inject,
-                                            .decay_correction = args.decay_correction,
-                                            .min_learning_rate = args.min_learning_rate})),
+        constants_(EcoConstantsOf(args)),
         grad_scale_(args.grad_scale * (args.gradient_factor ? *args.gradient_factor.as<float>() : 1.0f)),
         rounding_{Rounding::kStochastic, args.random, args.first_element} {}
 

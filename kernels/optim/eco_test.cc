@@ -52,7 +52,8 @@ struct Matrix {
         m(HostTensor::Normal(moment_dtype, {kCount}, 3, 0.1)),
         v(HostTensor::Normal(moment_dtype, {kCount}, 4, 0.01)),
         error(HostTensor::Normal(DType::kF32, {kCount}, 5, 1e-3)),
-        statistics(HostTensor::Filled(DType::kF32, {EcoPieces(weights()), kEcoStatistics}, 77)) {
+        statistics(HostTensor::Filled(DType::kF32, {EcoPieces(weights()), kEcoStatistics}, 77)),
+        workspace(DType::kU8, {EcoWorkspaceBytes(weights())}) {
     std::vector<double> squares = v.ToDoubles();
     for (double& x : squares) x = std::abs(x);  // second moments are not negative
     v = HostTensor::Of(moment_dtype, {kCount}, squares);
@@ -66,6 +67,7 @@ struct Matrix {
     args.step = 3;
     args.random = {.seed = 11, .step = 5, .tensor = 9};
     args.statistics = statistics;
+    args.workspace = workspace;
     return args;
   }
   std::vector<double> Weights() const {
@@ -74,12 +76,19 @@ struct Matrix {
     DecodeMatrix({.matrix = weights(), .y = y}, stream);
     return y.ToDoubles();
   }
-  std::vector<uint8_t> Bytes() const {
+  // All but sums, whose order is the device's own.
+  std::vector<uint8_t> StateBytes() const {
     std::vector<uint8_t> bytes = codes.Bytes();
-    for (const HostTensor* tensor : {&scales, &m, &v, &error, &statistics}) {
+    for (const HostTensor* tensor : {&scales, &m, &v, &error}) {
       const std::vector<uint8_t> more = tensor->Bytes();
       bytes.insert(bytes.end(), more.begin(), more.end());
     }
+    return bytes;
+  }
+  std::vector<uint8_t> Bytes() const {
+    std::vector<uint8_t> bytes = StateBytes();
+    const std::vector<uint8_t> more = statistics.Bytes();
+    bytes.insert(bytes.end(), more.begin(), more.end());
     return bytes;
   }
   double Statistic(EcoStatistic which) const {
@@ -89,7 +98,7 @@ struct Matrix {
   }
 
   EcoForm form;
-  HostTensor codes, scales, grad, m, v, error, statistics;
+  HostTensor codes, scales, grad, m, v, error, statistics, workspace;
 };
 
 class EcoTest : public ::testing::TestWithParam<Setting> {};
@@ -190,6 +199,20 @@ TEST_P(EcoTest, SameBitsForAnyThreads) {
       EcoArgs args = x.args();
       for (int step = 0; step < 2; ++step, ++args.random.step, ++args.step) Eco(args, stream);
       return x.Bytes();
+    });
+  }
+}
+
+TEST_P(EcoTest, AllDevicesGiveTheBitsOfTheCpu) {
+  for (const DType moment_dtype : {DType::kF32, DType::kBF16}) {
+    testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+      Matrix x(GetParam(), moment_dtype);
+      EcoArgs args = x.args();
+      args.rounding = moment_dtype == DType::kF32 ? Rounding::kStochastic : Rounding::kNearestEven;
+      args.weight_value = moment_dtype;
+      args.first_element = 2;
+      for (int step = 0; step < 3; ++step, ++args.random.step, ++args.step) Eco(args, stream);
+      return x.StateBytes();
     });
   }
 }
@@ -342,7 +365,9 @@ TEST(Eco, SmallStepsMoveCodesOnlyWithTheInjection) {
       }
       x.grad.as<float>()[largest] = 0;
     }
-    for (args.step = 1; args.step <= 600; ++args.step) Eco(args, stream);
+    // The emulated device is slow, and 200 steps move more than half of the codes too.
+    const int64_t steps = testing::DeviceUnderTest() == Device::kCuda ? 200 : 600;
+    for (args.step = 1; args.step <= steps; ++args.step) Eco(args, stream);
     int64_t moved = 0;
     const std::vector<uint8_t> codes = x.codes.Bytes();
     for (size_t i = 0; i < codes.size(); ++i) moved += codes[i] != start[i];

@@ -3,9 +3,10 @@
 //   norm = grad_scale * sqrt(sum over tensors and elements of x^2)
 //   clip_factor = max_norm / norm if norm > max_norm, else 1
 //
-// Squares are summed in f64 over fixed blocks and the blocks' sums in order: the same bits on any thread count. The
-// factor multiplies by the true norm's inverse once (methods/llmq.md, pitfall 1, is the squared norm). A NaN or
-// infinite gradient shows as a norm that is not finite, and leaves the factor at 1: the caller decides what to do.
+// Squares are summed in f64 over fixed blocks and the blocks' sums in order: the same bits on any thread count. A GPU
+// adds in another order, in two stages that follow from the shapes alone; the results stay on the device. The factor
+// multiplies by the true norm's inverse once (methods/llmq.md, pitfall 1, is the squared norm). A NaN or infinite
+// gradient shows as a norm that is not finite, and leaves the factor at 1: the caller decides what to do.
 #pragma once
 
 #include <cstdint>

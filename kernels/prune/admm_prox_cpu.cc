@@ -1,7 +1,6 @@
 #include <algorithm>
 
-#include "kernels/core/simd.h"
-#include "kernels/prune/admm_prox.h"
+#include "kernels/prune/admm_prox_internal.h"
 
 namespace trainyard::kernels::internal {
 namespace {
@@ -15,7 +14,7 @@ TY_SIMD void Gap(const float* x, const float* z, const float* u, int64_t count, 
 }
 
 TY_SIMD void Pull(const float* gap, int64_t count, float factor, float lambda, float* grad) {
-  for (int64_t i = 0; i < count; ++i) grad[i] = grad[i] * factor + lambda * gap[i];
+  for (int64_t i = 0; i < count; ++i) grad[i] = PulledGradient(grad[i], factor, lambda, gap[i]);
 }
 
 }  // namespace

@@ -56,6 +56,23 @@ TEST_P(AdmmProxTest, ThreadCountShowsInNoBit) {
   });
 }
 
+TEST_P(AdmmProxTest, AllDevicesGiveTheBitsOfTheCpu) {
+  const int64_t count = GetParam().dim(0);
+  const HostTensor x = HostTensor::Normal(GetParam().dtype, {count}, 1);
+  const HostTensor z = HostTensor::Normal(GetParam().dtype, {count}, 2);
+  const HostTensor u = HostTensor::Normal(GetParam().dtype, {count}, 3);
+  const HostTensor factor = HostTensor::Of(DType::kF32, {1}, {0.3});
+  for (const bool is_merged : {false, true}) {
+    testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+      const HostTensor grad = HostTensor::Normal(DType::kF32, {count}, 4);
+      AdmmProxArgs args = {.grad = grad, .x = x, .z = {z}, .gradient_factor = factor, .lambda = 0.1f};
+      if (!is_merged) args.u = {u};
+      AdmmProx(args, stream);
+      return grad.Bytes();
+    });
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, AdmmProxTest, ::testing::ValuesIn(OpCases({{1}, {7}, {511}, {513}, {40001}})),
                          testing::OpCaseName);
 

@@ -2,22 +2,17 @@
 #include <atomic>
 
 #include "kernels/codec/bit_packing.h"
-#include "kernels/core/simd.h"
-#include "kernels/prune/admm_state.h"
+#include "kernels/prune/admm_state_internal.h"
 
-namespace trainyard::kernels {
-namespace internal {
+namespace trainyard::kernels::internal {
 namespace {
-
-// Elements of a partial sum, whatever the number of threads.
-constexpr int64_t kSumBlock = 64 * kPruneBlock;
 
 void LoadMask(const TensorView& mask, int64_t begin, int64_t count, uint8_t* kept) {
   UnpackCodes(mask.as<uint8_t>() + begin / 8, count, 1, kept);
 }
 
 TY_SIMD void AddDual(const float* x, const float* u, int64_t count, float factor, float* w) {
-  for (int64_t i = 0; i < count; ++i) w[i] = x[i] + factor * u[i];
+  for (int64_t i = 0; i < count; ++i) w[i] = PointWithDual(x[i], factor, u[i]);
 }
 
 // u out of s: -s where pruned, 0 where kept.
@@ -81,10 +76,6 @@ void SetScales(const AdmmProjectArgs& args, Stream& stream) {
   if (args.u.scale) *args.u.scale.as<float>() = StoredScale(args.u.values.dtype(), largest_u.load());
 }
 
-struct Sums {
-  double gap = 0, x = 0;
-};
-
 TY_SIMD void AddSquares(const float* x, const float* z, int64_t count, double* gap_lanes, double* x_lanes) {
   const int64_t whole = count / kLanes * kLanes;
   for (int64_t i = 0; i < whole; i += kLanes) {
@@ -103,20 +94,20 @@ TY_SIMD void AddSquares(const float* x, const float* z, int64_t count, double* g
   }
 }
 
-Sums SumsOf(const AdmmResidualArgs& args, int64_t sum_begin) {
+ResidualSums SumsOf(const AdmmResidualArgs& args, int64_t sum_begin) {
   double gap_lanes[kLanes] = {}, x_lanes[kLanes] = {};
   alignas(64) float x_buffer[kPruneBlock];
   alignas(64) float z[kPruneBlock];
   alignas(64) float u[kPruneBlock];
   alignas(64) uint8_t kept[kPruneBlock];
-  const int64_t sum_end = std::min(sum_begin + kSumBlock, args.w.size());
+  const int64_t sum_end = std::min(sum_begin + kResidualBlock, args.w.size());
   for (int64_t begin = sum_begin; begin < sum_end; begin += kPruneBlock) {
     const int64_t count = std::min(kPruneBlock, sum_end - begin);
     LoadMask(args.mask, begin, count, kept);
     Divide(args.w.as<float>() + begin, kept, count, z, u);
     AddSquares(LoadStored({args.x}, begin, count, x_buffer), z, count, gap_lanes, x_lanes);
   }
-  Sums sums;
+  ResidualSums sums;
   for (int lane = 0; lane < kLanes; ++lane) {
     sums.gap += gap_lanes[lane];
     sums.x += x_lanes[lane];
@@ -158,12 +149,12 @@ void AdmmProjectCpu(const AdmmProjectArgs& args, Stream& stream) {
 }
 
 void AdmmResidualCpu(const AdmmResidualArgs& args, Stream& stream) {
-  Sums* const partials = static_cast<Sums*>(args.workspace.data());
-  const int64_t blocks = (args.w.size() + kSumBlock - 1) / kSumBlock;
+  ResidualSums* const partials = static_cast<ResidualSums*>(args.workspace.data());
+  const int64_t blocks = ResidualBlocks(args.w.size());
   stream.pool().ParallelFor(blocks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) partials[i] = SumsOf(args, i * kSumBlock);
+    for (int64_t i = begin; i < end; ++i) partials[i] = SumsOf(args, i * kResidualBlock);
   });
-  Sums total;
+  ResidualSums total;
   for (int64_t i = 0; i < blocks; ++i) {
     total.gap += partials[i].gap;
     total.x += partials[i].x;
@@ -172,10 +163,4 @@ void AdmmResidualCpu(const AdmmResidualArgs& args, Stream& stream) {
   args.sums.as<float>()[1] = static_cast<float>(total.x);
 }
 
-}  // namespace internal
-
-int64_t AdmmResidualWorkspaceBytes(int64_t elements) {
-  return (elements + internal::kSumBlock - 1) / internal::kSumBlock * static_cast<int64_t>(sizeof(internal::Sums));
-}
-
-}  // namespace trainyard::kernels
+}  // namespace trainyard::kernels::internal

@@ -56,5 +56,22 @@ TEST(MaskTest, AppliesAndCompares) {
   }
 }
 
+TEST(MaskTest, AllDevicesGiveTheBitsOfTheCpu) {
+  for (const int64_t elements : {1, 13, 5013}) {
+    testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+      const HostTensor a = RandomMask(elements, 1), b = RandomMask(elements, 2), counts(DType::kU32, {3});
+      const HostTensor x = HostTensor::Normal(DType::kBF16, {elements}, 3);
+      MaskApply({.x = x, .mask = a}, stream);
+      MaskReplace({.mask = a, .next = b, .counts = counts}, stream);
+      std::vector<uint8_t> bytes = x.Bytes();
+      for (const HostTensor* tensor : {&a, &counts}) {
+        const std::vector<uint8_t> more = tensor->Bytes();
+        bytes.insert(bytes.end(), more.begin(), more.end());
+      }
+      return bytes;
+    });
+  }
+}
+
 }  // namespace
 }  // namespace trainyard::kernels

@@ -5,17 +5,9 @@
 #include "base/check.h"
 #include "kernels/core/dispatch.h"
 #include "kernels/optim/blockwise/moment8.h"
+#include "kernels/prune/prune_select_internal.h"
 
 namespace trainyard::kernels {
-namespace internal {
-
-void PruneHistogramCpu(const PruneHistogramArgs& args, Stream& stream);
-void PruneEqualCpu(const PruneEqualArgs& args, Stream& stream);
-void PruneMaskCpu(const PruneMaskArgs& args, Stream& stream);
-void PruneGroupsCpu(const PruneGroupsArgs& args, Stream& stream);
-
-}  // namespace internal
-
 namespace {
 
 void Check(const PruneScore& score) {
@@ -32,20 +24,21 @@ void Check(const PruneScore& score) {
 void PruneHistogram(const PruneHistogramArgs& args, Stream& stream) {
   Check(args.score);
   TY_CHECK_EQ(args.counts.size(), 256);
-  TY_SELECT_HOST(stream, PruneHistogram)(args, stream);
+  TY_SELECT(stream, PruneHistogram)(args, stream);
 }
 
 void PruneEqual(const PruneEqualArgs& args, Stream& stream) {
   Check(args.score);
   TY_CHECK_EQ(args.count.size(), 1);
-  TY_SELECT_HOST(stream, PruneEqual)(args, stream);
+  TY_SELECT(stream, PruneEqual)(args, stream);
 }
 
 void PruneMask(const PruneMaskArgs& args, Stream& stream) {
   Check(args.score);
   TY_CHECK_GE(args.threshold.ties, 0);
   TY_CHECK_EQ(args.mask.size(), MaskBytes(args.score.w.size()));
-  TY_SELECT_HOST(stream, PruneMask)(args, stream);
+  TY_CHECK_EQ(args.counts.size(), 256);
+  TY_SELECT(stream, PruneMask)(args, stream);
 }
 
 void PruneGroups(const PruneGroupsArgs& args, Stream& stream) {
@@ -56,7 +49,7 @@ void PruneGroups(const PruneGroupsArgs& args, Stream& stream) {
   TY_CHECK_LT(args.keep, args.group);
   TY_CHECK_EQ(args.score.w.size() % args.group, 0);
   TY_CHECK_EQ(args.mask.size(), MaskBytes(args.score.w.size()));
-  TY_SELECT_HOST(stream, PruneGroups)(args, stream);
+  TY_SELECT(stream, PruneGroups)(args, stream);
 }
 
 SelectThreshold FindPruneThreshold(absl::Span<const PruneScore> scores, int64_t count, const TensorView& counts,
@@ -67,6 +60,7 @@ SelectThreshold FindPruneThreshold(absl::Span<const PruneScore> scores, int64_t 
     uint64_t sums[256] = {};
     for (const PruneScore& score : scores) {
       PruneHistogram({.score = score, .digit = select.digit(), .counts = counts}, stream);
+      WaitForDevice(stream);
       for (int i = 0; i < 256; ++i) sums[i] += counts.as<uint32_t>()[i];
     }
     select.Take(sums);
@@ -81,9 +75,10 @@ void PruneLowest(absl::Span<const PruneScore> scores, int64_t count, absl::Span<
   int64_t left = threshold.ties;
   for (size_t i = 0; i < scores.size(); ++i) {
     threshold.ties = left;
-    PruneMask({.score = scores[i], .threshold = threshold, .mask = masks[i]}, stream);
+    PruneMask({.score = scores[i], .threshold = threshold, .mask = masks[i], .counts = counts}, stream);
     if (left == kAllTies || i + 1 == scores.size()) continue;
     PruneEqual({.score = scores[i], .key = threshold.key, .count = counts.Slice(0, 1)}, stream);
+    WaitForDevice(stream);
     left -= std::min(left, static_cast<int64_t>(*counts.as<uint32_t>()));
   }
 }

@@ -48,6 +48,7 @@ struct PruneMaskArgs {
   PruneScore score;
   SelectThreshold threshold;  // with the ties that are this tensor's
   TensorView mask;            // u8 (MaskBytes), overwritten
+  TensorView counts;          // u32 (256), scratch: ties in each of so many pieces
 };
 void PruneMask(const PruneMaskArgs& args, Stream& stream);
 
@@ -60,11 +61,12 @@ struct PruneGroupsArgs {
 void PruneGroups(const PruneGroupsArgs& args, Stream& stream);
 
 // The threshold below which the `count` lowest keys of all `scores` together lie: the passes above, in one process.
-// counts: u32 (256), scratch.
+// counts: u32 (256), scratch. Waits for the device, once a digit and tensor: the host chooses the next digit.
 SelectThreshold FindPruneThreshold(absl::Span<const PruneScore> scores, int64_t count, const TensorView& counts,
                                    Stream& stream);
 
-// Masks of all `scores` with the `count` lowest keys among them pruned, ties in the order of the tensors.
+// Masks of all `scores` with the `count` lowest keys among them pruned, ties in the order of the tensors. Waits for the
+// device as FindPruneThreshold does, and for each tensor that shares ties with one behind it.
 void PruneLowest(absl::Span<const PruneScore> scores, int64_t count, absl::Span<const TensorView> masks,
                  const TensorView& counts, Stream& stream);
 

@@ -5,7 +5,7 @@
 #include "kernels/codec/bit_packing.h"
 #include "kernels/core/simd.h"
 #include "kernels/optim/blockwise/moment8.h"
-#include "kernels/prune/prune_select.h"
+#include "kernels/prune/prune_select_internal.h"
 #include "kernels/prune/stored_tensor.h"
 
 namespace trainyard::kernels::internal {
@@ -19,13 +19,11 @@ struct Keys {
 };
 
 TY_SIMD void Magnitudes(const float* w, int64_t count, uint32_t* magnitudes) {
-  for (int64_t i = 0; i < count; ++i) magnitudes[i] = __builtin_bit_cast(uint32_t, w[i]) & 0x7FFFFFFF;
+  for (int64_t i = 0; i < count; ++i) magnitudes[i] = MagnitudeBits(w[i]);
 }
 
 TY_SIMD void Scores(const float* w, const float* fisher, float factor, int64_t count, uint32_t* scores) {
-  for (int64_t i = 0; i < count; ++i) {
-    scores[i] = __builtin_bit_cast(uint32_t, w[i] * w[i] * (fisher[i] * factor)) & 0x7FFFFFFF;
-  }
+  for (int64_t i = 0; i < count; ++i) scores[i] = ScoreBits(w[i], fisher[i], factor);
 }
 
 void MakeKeys(const PruneScore& score, int64_t begin, int64_t count, Keys* keys) {
@@ -124,8 +122,7 @@ void PruneEqualCpu(const PruneEqualArgs& args, Stream& stream) {
 
 void PruneMaskCpu(const PruneMaskArgs& args, Stream& stream) {
   const bool prunes_all_ties = args.threshold.ties == kAllTies;
-  // With all ties pruned, what is not below the next key is kept.
-  const uint64_t first_kept = prunes_all_ties ? args.threshold.key + 1 : args.threshold.key;
+  const uint64_t first_kept = FirstKeptKey(args.threshold);
   stream.pool().ParallelFor(args.score.w.size(), kPruneGrain, [&](int64_t range_begin, int64_t range_end) {
     Keys keys;
     alignas(64) uint8_t flags[kPruneBlock];

@@ -155,7 +155,9 @@ TEST(PruneSelectTest, ShardsSelectAsTheWhole) {
         std::vector<bool> kept;
         for (size_t i = 0; i < shards.size(); ++i) {
           const HostTensor mask(DType::kU8, {MaskBytes(shards[i].w.size())});
-          PruneMask({.score = shards[i], .threshold = {select.threshold().key, ties[i]}, .mask = mask}, stream);
+          PruneMask(
+              {.score = shards[i], .threshold = {select.threshold().key, ties[i]}, .mask = mask, .counts = counts},
+              stream);
           const std::vector<bool> bits = BitsOf(mask, shards[i].w.size());
           kept.insert(kept.end(), bits.begin(), bits.end());
         }
@@ -199,6 +201,28 @@ TEST(PruneGroupsTest, KeepsTheHighestOfEveryGroup) {
       const std::vector<bool> expected = SortedReference(values, values, group - keep);
       for (int i = 0; i < group; ++i) EXPECT_EQ(kept[static_cast<size_t>(first + i)], expected[static_cast<size_t>(i)]);
     }
+  }
+}
+
+// Ties in every piece of a tensor, and second moments of 8 bits.
+TEST(PruneSelectTest, AllDevicesGiveTheBitsOfTheCpu) {
+  constexpr int64_t kCount = 9001;
+  const HostTensor codes(DType::kU8, {kCount}), scales = HostTensor::Filled(DType::kF32, {Moment8Blocks(kCount)}, 0.1);
+  for (int64_t i = 0; i < kCount; ++i) codes.as<uint8_t>()[i] = static_cast<uint8_t>(i * 37 % 5);
+  const HostTensor w = HalfConstant(kCount);
+  const PruneScore scores[] = {{.w = w}, {.w = w, .fisher = codes, .fisher_scales = scales, .fisher_factor = 1.3f}};
+  for (const PruneScore& score : scores) {
+    testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+      const HostTensor mask(DType::kU8, {MaskBytes(kCount)}), groups(DType::kU8, {MaskBytes(kCount - 1)});
+      const HostTensor counts(DType::kU32, {256});
+      PruneLowest({&score, 1}, 4000, {&mask.view(), 1}, counts, stream);
+      PruneScore whole = {.w = score.w.Slice(0, kCount - 1)};
+      PruneGroups({.score = whole, .keep = 1, .group = 4, .mask = groups}, stream);
+      std::vector<uint8_t> bytes = mask.Bytes();
+      const std::vector<uint8_t> more = groups.Bytes();
+      bytes.insert(bytes.end(), more.begin(), more.end());
+      return bytes;
+    });
   }
 }
 

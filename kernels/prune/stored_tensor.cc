@@ -77,18 +77,11 @@ void StoreStored(const float* block, int64_t begin, int64_t count, const StoredT
     case DType::kBF16:
       return Narrow(block, count, x.values.as<BFloat16>() + begin);
     case DType::kF8E4M3:
-      return Narrow(block, count, *x.scale.as<float>() + 1e-12f, x.values.as<Float8E4M3>() + begin);
+      return Narrow(block, count, StoredDivisor(*x.scale.as<float>()), x.values.as<Float8E4M3>() + begin);
     default:
-      return Narrow(block, count, *x.scale.as<float>() + 1e-12f, x.values.as<Float8E5M2>() + begin);
+      return Narrow(block, count, StoredDivisor(*x.scale.as<float>()), x.values.as<Float8E5M2>() + begin);
   }
 }
 
 }  // namespace internal
-
-float StoredScale(DType dtype, float largest_magnitude) {
-  if (!HasScale(dtype)) return 1.0f;
-  const float largest_code = dtype == DType::kF8E4M3 ? 448.0f : 57344.0f;
-  return std::max(1e-8f, 1.05f * largest_magnitude / largest_code);
-}
-
 }  // namespace trainyard::kernels

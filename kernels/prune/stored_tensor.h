@@ -9,6 +9,7 @@
 
 #include <cstdint>
 
+#include "kernels/core/simd.h"
 #include "kernels/core/tensor.h"
 
 namespace trainyard::kernels {
@@ -25,12 +26,21 @@ inline bool HasScale(DType dtype) {
 }
 
 // The scale for values up to `largest_magnitude`; 1 for f32 and bf16.
-float StoredScale(DType dtype, float largest_magnitude);
+TY_INLINE float StoredScale(DType dtype, float largest_magnitude) {
+  if (dtype != DType::kF8E4M3 && dtype != DType::kF8E5M2) return 1.0f;
+  const float scale = 1.05f * largest_magnitude / (dtype == DType::kF8E4M3 ? 448.0f : 57344.0f);
+  return scale > 1e-8f ? scale : 1e-8f;
+}
 
 namespace internal {
 
 inline constexpr int64_t kPruneBlock = 512;  // elements; a multiple of 8, so blocks of a mask are whole bytes
 inline constexpr int64_t kPruneGrain = 16 * kPruneBlock;
+
+// What a value is divided by before it is rounded to FP8.
+TY_INLINE float StoredDivisor(float scale) {
+  return scale + 1e-12f;
+}
 
 // Aborts unless x has `size` elements, one of the four dtypes, and a scale if that is FP8.
 void CheckStored(const StoredTensor& x, int64_t size);
