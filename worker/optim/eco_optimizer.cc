@@ -40,17 +40,19 @@ class EcoOptimizer final : public Optimizer {
       v_ = AllocateMoments("eco.v", parameters_, DTypeOf(options.second_moment), arena, &state_);
     }
     errors_.resize(parameters_.size());
-    int64_t pieces = 0;
+    int64_t pieces = 0, workspace_bytes = 0;
     for (size_t i = 0; i < parameters_.size(); ++i) {
       const OptimizerParameter& parameter = parameters_[i];
       if (!parameter.coded) continue;
       coded_elements_ += parameter.coded.size();
       pieces += EcoPieces(parameter.coded);
+      workspace_bytes = std::max(workspace_bytes, EcoWorkspaceBytes(parameter.coded));
       if (form_ == EcoForm::kSgdmExact) {
         errors_[i] = AllocateMoment("eco.error", parameter, DType::kF32, parameter.coded.size(), arena, &state_);
       }
     }
     statistics_ = arena.Allocate("workspace", DType::kF32, {pieces, kernels::kEcoStatistics});
+    if (workspace_bytes > 0) workspace_ = arena.Allocate("workspace", DType::kU8, {workspace_bytes});
   }
 
   void Update(const UpdateArgs& args, Stream& stream) override {
@@ -64,6 +66,7 @@ class EcoOptimizer final : public Optimizer {
         eco.weight_value = parameter.weight.dtype();
         eco.inject = options_.error_injection;
         eco.statistics = statistics_.Slice(piece, pieces);
+        eco.workspace = workspace_;
         Eco(eco, stream);
         piece += pieces;
       } else if (form_ == EcoForm::kAdamW) {
@@ -145,6 +148,7 @@ class EcoOptimizer final : public Optimizer {
   std::vector<NamedTensor> state_;
   std::vector<TensorView> m_, v_, errors_;
   TensorView statistics_;  // (pieces of all coded parameters, kEcoStatistics)
+  TensorView workspace_;   // of one matrix at a time
   int64_t coded_elements_ = 0;
 };
 

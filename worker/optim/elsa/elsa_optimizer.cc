@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "kernels/core/dispatch.h"
 #include "kernels/optim/adamw.h"
 #include "kernels/optim/blockwise/adamw_int8.h"
 #include "kernels/prune/admm_prox.h"
@@ -132,9 +133,10 @@ void ElsaOptimizer::ChooseMasks(Choice choice, Stream& stream, const Body& body)
     if (group > 1) {
       PruneGroups({.score = own, .keep = group / 2, .group = group, .mask = mask}, stream);
     } else if (is_global) {
-      PruneMask({.score = own, .threshold = threshold, .mask = mask}, stream);
+      PruneMask({.score = own, .threshold = threshold, .mask = mask, .counts = counts_}, stream);
       if (threshold.ties != kernels::kAllTies) {
         PruneEqual({.score = own, .key = threshold.key, .count = counts_.Slice(0, 1)}, stream);
+        kernels::WaitForDevice(stream);
         threshold.ties -= std::min(threshold.ties, static_cast<int64_t>(*counts_.as<uint32_t>()));
       }
     } else {
@@ -225,16 +227,20 @@ void ElsaOptimizer::Project(const UpdateArgs& args, const ElsaPenalty& penalty, 
   Changes changes;
   ChooseMasks(Choice::kStep, stream, [&](const ElsaTensor& tensor) {
     MaskReplace({.mask = tensor.mask, .next = NextMask(tensor), .counts = mask_counts_}, stream);
+    kernels::WaitForDevice(stream);
     changes.flips += mask_counts_.as<uint32_t>()[0];
     changes.both += mask_counts_.as<uint32_t>()[1];
     changes.either += mask_counts_.as<uint32_t>()[2];
     MaskCompare({.a = tensor.mask, .b = tensor.first_mask, .counts = mask_counts_}, stream);
+    kernels::WaitForDevice(stream);
     changes.first_flips += mask_counts_.as<uint32_t>()[0];
     MaskCompare({.a = tensor.mask, .b = tensor.mask, .counts = mask_counts_}, stream);
+    kernels::WaitForDevice(stream);
     changes.kept += mask_counts_.as<uint32_t>()[1];
     AdmmResidual(
         {.x = tensor.leading(), .w = tensor.gradient, .mask = tensor.mask, .sums = sums_, .workspace = sum_workspace_},
         stream);
+    kernels::WaitForDevice(stream);
     changes.gap_squares += sums_.as<float>()[0];
     changes.squares += sums_.as<float>()[1];
     AdmmProject({.w = tensor.gradient, .mask = tensor.mask, .z = tensor.z, .u = tensor.u}, stream);
@@ -264,6 +270,7 @@ void ElsaOptimizer::Finalize(Stream& stream) {
   fisher_factor_ = 1;  // also after a restore: the same bits
   ChooseMasks(Choice::kEnd, stream, [&](const ElsaTensor& tensor) {
     MaskReplace({.mask = tensor.mask, .next = NextMask(tensor), .counts = mask_counts_}, stream);
+    kernels::WaitForDevice(stream);
     MaskApply({.x = tensor.weight, .mask = tensor.mask}, stream);
     if (tensor.master) MaskApply({.x = tensor.master, .mask = tensor.mask}, stream);
   });
