@@ -12,7 +12,7 @@ void AbsMax(const AbsMaxArgs& args, Stream& stream) {
     TY_CHECK_EQ(args.x.rank(), 2);
     TY_CHECK_EQ(args.y.size(), args.x.dim(0));
   }
-  TY_SELECT_HOST(stream, AbsMax)(args, stream);
+  TY_SELECT(stream, AbsMax)(args, stream);
 }
 
 }  // namespace trainyard::kernels

@@ -5,5 +5,6 @@
 namespace trainyard::kernels::internal {
 
 void AbsMaxCpu(const AbsMaxArgs& args, Stream& stream);
+void AbsMaxCuda(const AbsMaxArgs& args, Stream& stream);
 
 }  // namespace trainyard::kernels::internal

@@ -42,6 +42,25 @@ TEST_P(AbsMaxTest, OfRowsAndOfAll) {
   });
 }
 
+// Also of a part that does not begin aligned.
+TEST_P(AbsMaxTest, SameBitsAsOnCpu) {
+  const int64_t rows = GetParam().dim(0);
+  const int64_t cols = GetParam().dim(1);
+  const HostTensor x = HostTensor::Normal(GetParam().dtype, {rows, cols}, 5);
+  const TensorView flat = x.view().Reshape({rows * cols});
+  const TensorView part = rows * cols > 1 ? flat.Slice(1, rows * cols - 1) : flat;
+  testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+    const HostTensor of_rows = HostTensor::Filled(DType::kF32, {rows}, -1);
+    const HostTensor of_part = HostTensor::Filled(DType::kF32, {1}, -1);
+    AbsMax({.x = x, .y = of_rows}, stream);
+    AbsMax({.x = part, .y = of_part}, stream);
+    std::vector<uint8_t> all = of_rows.Bytes();
+    const std::vector<uint8_t> more = of_part.Bytes();
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  });
+}
+
 TEST(AbsMaxTest, InfinityAndNan) {
   testing::TestStream stream(1);
   const double infinity = std::numeric_limits<double>::infinity();

@@ -7,12 +7,12 @@ namespace trainyard::kernels {
 
 void Narrow(const NarrowArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.x.size(), args.y.size());
-  TY_SELECT_HOST(stream, Narrow)(args, stream);
+  TY_SELECT(stream, Narrow)(args, stream);
 }
 
 void Widen(const WidenArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.x.size(), args.y.size());
-  TY_SELECT_HOST(stream, Widen)(args, stream);
+  TY_SELECT(stream, Widen)(args, stream);
 }
 
 }  // namespace trainyard::kernels

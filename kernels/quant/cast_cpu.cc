@@ -78,23 +78,6 @@ TY_SIMD void WidenRange(const Float8E5M2* x, float* y, float scale, int64_t coun
   WidenBlock(x, y, scale, count);
 }
 
-// Calls body(a null pointer to the narrow type).
-template <typename Body>
-void DispatchNarrow(DType dtype, const Body& body) {
-  switch (dtype) {
-    case DType::kBF16:
-      return body(static_cast<BFloat16*>(nullptr));
-    case DType::kF16:
-      return body(static_cast<Float16*>(nullptr));
-    case DType::kF8E4M3:
-      return body(static_cast<Float8E4M3*>(nullptr));
-    case DType::kF8E5M2:
-      return body(static_cast<Float8E5M2*>(nullptr));
-    default:
-      TY_CHECK(false && "a cast between f32 and a narrow float got another dtype");
-  }
-}
-
 template <typename Y>
 void NarrowRange(const NarrowArgs& args, int64_t begin, int64_t end) {
   float scaled[kBlock];

@@ -24,14 +24,14 @@ void EncodeMatrix(const EncodeMatrixArgs& args, Stream& stream) {
   CheckCodedMatrix(args.matrix);
   TY_CHECK(internal::IsFloatStorage(args.x));
   TY_CHECK_EQ(args.x.size(), args.matrix.size());
-  TY_SELECT_HOST(stream, EncodeMatrix)(args, stream);
+  TY_SELECT(stream, EncodeMatrix)(args, stream);
 }
 
 void DecodeMatrix(const DecodeMatrixArgs& args, Stream& stream) {
   CheckCodedMatrix(args.matrix);
   TY_CHECK(internal::IsFloatStorage(args.y));
   TY_CHECK_EQ(args.y.size(), args.matrix.size());
-  TY_SELECT_HOST(stream, DecodeMatrix)(args, stream);
+  TY_SELECT(stream, DecodeMatrix)(args, stream);
 }
 
 }  // namespace trainyard::kernels

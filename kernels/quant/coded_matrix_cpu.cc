@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cfloat>
 #include <cmath>
 #include <cstring>
 
@@ -13,67 +12,41 @@ namespace trainyard::kernels::internal {
 namespace {
 
 constexpr int64_t kTask = 16 * kCodeBlock;  // elements a thread takes at least
-constexpr float kLargestInt4 = 7.0f;
-
-float LargestCode(DType format) {
-  return format == DType::kU8 ? kLargestInt4 : 448.0f;
-}
 
 TY_SIMD void DecodeE4M3(const uint8_t* bytes, float scale, int64_t count, float* y) {
-  for (int64_t i = 0; i < count; ++i) y[i] = WidenToFloat(Float8E4M3{bytes[i]}) * scale;
+  for (int64_t i = 0; i < count; ++i) y[i] = E4M3Value(bytes[i], scale);
 }
 
 TY_SIMD void DecodeInt4(const uint8_t* bytes, float scale, int64_t count, float* y) {
-  for (int64_t i = 0; i < count; ++i) y[i] = static_cast<float>(static_cast<int8_t>(bytes[i])) * scale;
+  for (int64_t i = 0; i < count; ++i) y[i] = Int4Value(bytes[i], scale);
 }
 
 TY_SIMD void EncodeE4M3Nearest(const float* x, float inverse, int64_t count, uint8_t* bytes) {
-  for (int64_t i = 0; i < count; ++i) bytes[i] = RoundNearest<Float8E4M3>(x[i] * inverse, Overflow::kSaturate).bits;
+  for (int64_t i = 0; i < count; ++i) bytes[i] = E4M3Code(x[i], inverse);
 }
 
-// `overflow` comes as an argument: a constant folds into a branch, and the loop does not vectorise.
 TY_SIMD void EncodeE4M3Stochastic(const float* x, float inverse, const uint32_t* words, int64_t count,
                                   Overflow overflow, uint8_t* bytes) {
-  for (int64_t i = 0; i < count; ++i) {
-    bytes[i] = RoundStochastic<Float8E4M3>(x[i] * inverse, words[i], overflow).bits;
-  }
-}
-
-TY_INLINE int32_t ClampInt4(int32_t code) {
-  const int32_t low = code < -7 ? -7 : code;
-  return low > 7 ? 7 : low;
+  for (int64_t i = 0; i < count; ++i) bytes[i] = E4M3Code(x[i], inverse, words[i], overflow);
 }
 
 TY_SIMD void EncodeInt4Nearest(const float* x, float inverse, int64_t count, uint8_t* bytes) {
-  for (int64_t i = 0; i < count; ++i) {
-    bytes[i] = static_cast<uint8_t>(ClampInt4(static_cast<int32_t>(std::nearbyint(x[i] * inverse))));
-  }
+  for (int64_t i = 0; i < count; ++i) bytes[i] = Int4Code(x[i], inverse);
 }
 
-// Up with the probability of the distance from below; draws are centred in their 2^23 cells, so that they do not bias.
 TY_SIMD void EncodeInt4Stochastic(const float* x, float inverse, const uint32_t* words, int64_t count, uint8_t* bytes) {
-  for (int64_t i = 0; i < count; ++i) {
-    const float scaled = x[i] * inverse;
-    const float below = std::floor(scaled);
-    const float draw = (static_cast<float>(static_cast<int32_t>(words[i] >> 9)) + 0.5f) * 0x1p-23f;
-    const float rest = draw - (scaled - below);
-    const int32_t up = static_cast<int32_t>(__builtin_bit_cast(uint32_t, rest) >> 31);
-    bytes[i] = static_cast<uint8_t>(ClampInt4(static_cast<int32_t>(below) + up));
-  }
+  for (int64_t i = 0; i < count; ++i) bytes[i] = Int4Code(x[i], inverse, words[i]);
 }
 
 TY_SIMD void UnpackInt4(const uint8_t* packed, int64_t pairs, uint8_t* bytes) {
   for (int64_t i = 0; i < pairs; ++i) {
-    // 4-bit two's complement to 8 bits.
-    bytes[2 * i] = static_cast<uint8_t>(((packed[i] & 15) ^ 8) - 8);
-    bytes[2 * i + 1] = static_cast<uint8_t>(((packed[i] >> 4) ^ 8) - 8);
+    bytes[2 * i] = EvenInt4(packed[i]);
+    bytes[2 * i + 1] = OddInt4(packed[i]);
   }
 }
 
 TY_SIMD void PackInt4(const uint8_t* bytes, int64_t pairs, uint8_t* packed) {
-  for (int64_t i = 0; i < pairs; ++i) {
-    packed[i] = static_cast<uint8_t>((bytes[2 * i] & 15) | (bytes[2 * i + 1] << 4));
-  }
+  for (int64_t i = 0; i < pairs; ++i) packed[i] = PackInt4Pair(bytes[2 * i], bytes[2 * i + 1]);
 }
 
 TY_SIMD int64_t CountBeyond(const float* x, float inverse, float limit, int64_t count) {
@@ -97,16 +70,7 @@ CodeTasks CutTasks(const CodedMatrix& matrix) {
 }
 
 Scale MakeScale(const CodedMatrix& matrix, float amax) {
-  Scale scale;
-  scale.value = amax / LargestCode(matrix.codes.dtype());
-  if (matrix.scales.dtype() == DType::kF16) {
-    Float16 stored = RoundNearest<Float16>(scale.value);
-    if (WidenToFloat(stored) < scale.value) ++stored.bits;
-    scale.value = WidenToFloat(stored);
-  }
-  if (scale.value < FLT_MIN) scale.value = 0;  // its inverse would not be finite
-  scale.inverse = scale.value == 0 ? 0 : 1 / scale.value;
-  return scale;
+  return MakeScale(amax, matrix.codes.dtype() == DType::kU8, matrix.scales.dtype() == DType::kF16);
 }
 
 float LoadScale(const CodedMatrix& matrix, int64_t index) {
@@ -162,7 +126,7 @@ void Encode(DType format, const float* x, const Scale& scale, const uint32_t* wo
 }
 
 int64_t CountClipped(DType format, const float* x, float inverse, int64_t count) {
-  return CountBeyond(x, inverse, LargestCode(format) * 1.000001f, count);
+  return CountBeyond(x, inverse, LargestCode(format == DType::kU8) * 1.000001f, count);
 }
 
 void EncodeMatrixCpu(const EncodeMatrixArgs& args, Stream& stream) {

@@ -7,11 +7,14 @@
 #include <cstdint>
 
 #include "kernels/quant/coded_matrix.h"
+#include "kernels/quant/coded_matrix_formula.h"
 
 namespace trainyard::kernels::internal {
 
 void EncodeMatrixCpu(const EncodeMatrixArgs& args, Stream& stream);
 void DecodeMatrixCpu(const DecodeMatrixArgs& args, Stream& stream);
+void EncodeMatrixCuda(const EncodeMatrixArgs& args, Stream& stream);
+void DecodeMatrixCuda(const DecodeMatrixArgs& args, Stream& stream);
 
 inline constexpr int64_t kCodeBlock = 512;  // elements at a time
 
@@ -26,10 +29,6 @@ struct CodeTasks {
 };
 CodeTasks CutTasks(const CodedMatrix& matrix);
 
-struct Scale {
-  float value = 0;    // as stored
-  float inverse = 0;  // 0 for 0
-};
 // For a span whose largest magnitude is `amax`, rounded as `scales` stores it.
 Scale MakeScale(const CodedMatrix& matrix, float amax);
 float LoadScale(const CodedMatrix& matrix, int64_t index);
@@ -49,6 +48,15 @@ void Encode(DType format, const float* x, const Scale& scale, const uint32_t* wo
 // How many lie beyond the largest code by more than the rounding of x * inverse.
 int64_t CountClipped(DType format, const float* x, float inverse, int64_t count);
 
+// Of floats that are not negative the order is that of their bits, with NaN above all. Functions: the front end of nvcc
+// 13.0 fails on the casts themselves inside a template.
+inline uint32_t BitsOf(float x) {
+  return __builtin_bit_cast(uint32_t, x);
+}
+inline float FloatOf(uint32_t bits) {
+  return __builtin_bit_cast(float, bits);
+}
+
 // Calls body(task, begin, count, known) for every block of the matrix. Of a span longer than a block, `known` is the
 // new scale: made from largest(begin, count) of the span's blocks, and stored when the span's blocks are done; of
 // shorter spans it is null, and the body makes and stores the scales.
@@ -59,7 +67,7 @@ void ForCodeBlocks(const CodedMatrix& matrix, Stream& stream, const Largest& lar
   const auto largest_of = [&](int64_t begin, int64_t end) {
     uint32_t bits = 0;  // of a float that is not negative: ordered as it is, and NaN above all
     for (int64_t at = begin; at < end; at += tasks.block) {
-      bits = std::max(bits, __builtin_bit_cast(uint32_t, largest(at, std::min(tasks.block, end - at))));
+      bits = std::max(bits, BitsOf(largest(at, std::min(tasks.block, end - at))));
     }
     return bits;
   };
@@ -72,7 +80,7 @@ void ForCodeBlocks(const CodedMatrix& matrix, Stream& stream, const Largest& lar
       while (seen < here && !bits.compare_exchange_weak(seen, here, std::memory_order_relaxed)) {
       }
     });
-    only = MakeScale(matrix, __builtin_bit_cast(float, bits.load()));
+    only = MakeScale(matrix, FloatOf(bits.load()));
   }
   stream.pool().ParallelFor(tasks.count, 1, [&](int64_t first, int64_t last) {
     for (int64_t task = first; task < last; ++task) {
@@ -80,8 +88,7 @@ void ForCodeBlocks(const CodedMatrix& matrix, Stream& stream, const Largest& lar
       const bool has_own_spans = tasks.is_long && !tasks.has_one_span;
       for (int64_t begin = task * tasks.task, stop; begin < end; begin = stop) {
         stop = has_own_spans ? begin + tasks.span : end;
-        const Scale known =
-            has_own_spans ? MakeScale(matrix, __builtin_bit_cast(float, largest_of(begin, stop))) : only;
+        const Scale known = has_own_spans ? MakeScale(matrix, FloatOf(largest_of(begin, stop))) : only;
         for (int64_t at = begin; at < stop; at += tasks.block) {
           body(task, at, std::min(tasks.block, stop - at), tasks.is_long ? &known : nullptr);
         }

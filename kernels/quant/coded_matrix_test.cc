@@ -33,6 +33,7 @@ std::vector<Format> Formats() {
     formats.push_back({"E4M3" + name, DType::kF8E4M3, DType::kF32, span});
     formats.push_back({"INT4" + name, DType::kU8, DType::kF16, span});
   }
+  formats.push_back({"E4M3Group5", DType::kF8E4M3, DType::kF32, 5});  // odd
   return formats;
 }
 
@@ -105,6 +106,23 @@ TEST_P(CodedMatrixTest, SameBitsForAnyThreads) {
   for (const Rounding rounding : {Rounding::kNearestEven, Rounding::kStochastic}) {
     testing::ExpectSameBitsForAnyThreadCount(
         [&](Stream& stream) { return Coded(GetParam(), x, rounding, stream).Bytes(); });
+  }
+}
+
+TEST_P(CodedMatrixTest, SameBitsAsOnCpu) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const HostTensor x = HostTensor::Normal(dtype, {kRows, kCols}, 12, 0.02);
+    for (const Rounding rounding : {Rounding::kNearestEven, Rounding::kStochastic}) {
+      testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+        const Coded coded(GetParam(), x, rounding, stream, 7);
+        const HostTensor narrow = HostTensor::Filled(DType::kBF16, {coded.count}, 99);
+        DecodeMatrix({.matrix = coded.matrix(), .y = narrow}, stream);
+        std::vector<uint8_t> all = coded.Bytes();
+        const std::vector<uint8_t> more = narrow.Bytes();
+        all.insert(all.end(), more.begin(), more.end());
+        return all;
+      });
+    }
   }
 }
 

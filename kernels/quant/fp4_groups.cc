@@ -13,7 +13,7 @@ void Fp4GroupsDequantize(const Fp4GroupsDequantizeArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.values.dim(1) % group, 0);
   TY_CHECK_EQ(args.packed.size(), args.values.size() / 2);
   TY_CHECK_EQ(args.scales.size(), args.values.size() / group);
-  TY_SELECT_HOST(stream, Fp4GroupsDequantize)(args, stream);
+  TY_SELECT(stream, Fp4GroupsDequantize)(args, stream);
 }
 
 }  // namespace trainyard::kernels

@@ -5,6 +5,7 @@
 namespace trainyard::kernels::internal {
 
 void Fp4GroupsDequantizeCpu(const Fp4GroupsDequantizeArgs& args, Stream& stream);
+void Fp4GroupsDequantizeCuda(const Fp4GroupsDequantizeArgs& args, Stream& stream);
 
 // levels[i] = E2M1(u[i]): nearest even, or stochastic with words[i]. levels may be u.
 void Fp4NearestLevels(const float* u, int64_t count, float* levels);

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "kernels/core/philox.h"
 #include "kernels/quant/e2m1.h"
 #include "kernels/quant/number_format.h"
 #include "kernels/testing/host_tensor.h"
@@ -62,6 +63,31 @@ TEST(Fp4GroupsTest, NanScales) {
   Fp4GroupsDequantize({.packed = packed, .scales = e4m3, .values = values}, stream);
   EXPECT_EQ(values.ToDoubles()[15], 0);
   EXPECT_TRUE(std::isnan(values.ToDoubles()[16]));
+}
+
+TEST(Fp4GroupsTest, SameBitsAsOnCpu) {
+  constexpr int64_t kRows = 9, kCols = 416;
+  const HostTensor packed(DType::kU8, {kRows, kCols / 2});
+  const HostTensor e8m0(DType::kU8, {kRows, kCols / kMxGroup}), e4m3(DType::kF8E4M3, {kRows, kCols / kNvGroup});
+  const PhiloxKey key{.seed = 6, .purpose = kRandomTest};
+  const auto fill = [&](const HostTensor& tensor, uint32_t limit) {
+    auto* const bytes = static_cast<uint8_t*>(tensor.view().data());
+    for (int64_t i = 0; i < tensor.view().bytes(); ++i) {
+      bytes[i] = static_cast<uint8_t>(RandomWord(key, static_cast<uint64_t>(i)) % limit);
+    }
+  };
+  fill(packed, 256);
+  fill(e8m0, 255);  // no NaN
+  fill(e4m3, 127);
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const HostTensor* scales : {&e8m0, &e4m3}) {
+      testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+        const HostTensor values = HostTensor::Filled(dtype, {kRows, kCols}, 9);
+        Fp4GroupsDequantize({.packed = packed, .scales = *scales, .values = values}, stream);
+        return values.Bytes();
+      });
+    }
+  }
 }
 
 }  // namespace

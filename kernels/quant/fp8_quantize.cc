@@ -31,7 +31,7 @@ void Fp8Quantize(const Fp8QuantizeArgs& args, Stream& stream) {
     TY_CHECK_EQ(args.values.size(), args.x.size());
     TY_CHECK(args.values.data() != args.x.data() || args.values.dtype() == args.x.dtype());
   }
-  TY_SELECT_HOST(stream, Fp8Quantize)(args, stream);
+  TY_SELECT(stream, Fp8Quantize)(args, stream);
 }
 
 void Fp8Dequantize(const Fp8DequantizeArgs& args, Stream& stream) {
@@ -39,7 +39,7 @@ void Fp8Dequantize(const Fp8DequantizeArgs& args, Stream& stream) {
   TY_CHECK(IsFp8(args.codes));
   TY_CHECK_EQ(args.y.size(), args.codes.size());
   CheckScales(args.inverse, args.codes);
-  TY_SELECT_HOST(stream, Fp8Dequantize)(args, stream);
+  TY_SELECT(stream, Fp8Dequantize)(args, stream);
 }
 
 }  // namespace trainyard::kernels

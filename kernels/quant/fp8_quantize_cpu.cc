@@ -60,10 +60,6 @@ void ForBlocks(int64_t size, int64_t scales, Stream& stream, const Body& body) {
   });
 }
 
-float UsedAmax(float amax) {
-  return amax < kFp8SmallestAmax ? kFp8SmallestAmax : amax;  // NaN stays
-}
-
 template <typename Y>
 void Quantize(const Fp8QuantizeArgs& args, Stream& stream) {
   const float* amax = args.amax.as<float>();
@@ -71,7 +67,7 @@ void Quantize(const Fp8QuantizeArgs& args, Stream& stream) {
   ForBlocks(args.x.size(), args.amax.size(), stream, [&](int64_t first, int64_t count, int64_t scale) {
     float loaded[kFloatBlock];
     float scaled[kFloatBlock];
-    Scale(LoadFloats(args.x, first, count, loaded), args.target / UsedAmax(amax[scale]), count, scaled);
+    Scale(LoadFloats(args.x, first, count, loaded), args.target / Fp8UsedAmax(amax[scale]), count, scaled);
     if (args.rounding == Rounding::kNearestEven) {
       Nearest(scaled, count, codes + first);
     } else {
@@ -106,7 +102,7 @@ void Fp8QuantizeCpu(const Fp8QuantizeArgs& args, Stream& stream) {
   (is_e4m3 ? Quantize<Float8E4M3> : Quantize<Float8E5M2>)(args, stream);
   const float* amax = args.amax.as<float>();  // read to the end before: `inverse` may be the same memory
   float* inverse = args.inverse.as<float>();
-  for (int64_t i = 0; i < args.amax.size(); ++i) inverse[i] = UsedAmax(amax[i]) / args.target;
+  for (int64_t i = 0; i < args.amax.size(); ++i) inverse[i] = Fp8UsedAmax(amax[i]) / args.target;
 }
 
 void Fp8DequantizeCpu(const Fp8DequantizeArgs& args, Stream& stream) {

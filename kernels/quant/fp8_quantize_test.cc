@@ -129,6 +129,17 @@ TEST_P(Fp8QuantizeTest, SameBitsForAnyThreadsAndInPlace) {
   }
 }
 
+TEST_P(Fp8QuantizeTest, SameBitsAsOnCpu) {
+  const HostTensor x = HostTensor::Normal(GetParam().dtype, GetParam().shape, 9, 0.1);
+  for (const Setting& setting : AllSettings()) {
+    testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+      std::vector<uint8_t> bytes = Quantized(x, setting, stream).Bytes();
+      bytes.push_back(1);  // so that empty shapes compare something
+      return bytes;
+    });
+  }
+}
+
 double RelativeSquaredError(const HostTensor& x, const Setting& setting) {
   testing::TestStream stream(2);
   const Quantized q(x, setting, stream);

@@ -24,13 +24,13 @@ void CheckOperand(const TensorView& x, int bits, int64_t rotate_group, const Ten
 void LsqFirstStep(const LsqFirstStepArgs& args, Stream& stream) {
   CheckOperand(args.x, args.bits, args.rotate_group, args.workspace);
   TY_CHECK_EQ(args.step.size(), 1);
-  TY_SELECT_HOST(stream, LsqFirstStep)(args, stream);
+  TY_SELECT(stream, LsqFirstStep)(args, stream);
 }
 
 void LsqRowSteps(const LsqRowStepsArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.step.size(), 1);
   TY_CHECK_EQ(args.steps.rank(), 1);
-  TY_SELECT_HOST(stream, LsqRowSteps)(args, stream);
+  TY_SELECT(stream, LsqRowSteps)(args, stream);
 }
 
 void LsqStepGradient(const LsqStepGradientArgs& args, Stream& stream) {
@@ -39,7 +39,7 @@ void LsqStepGradient(const LsqStepGradientArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.step_gradient.size(), 1);
   TY_CHECK(SameShape(args.gradient, args.x));
   TY_CHECK(internal::IsFloatStorage(args.gradient));
-  TY_SELECT_HOST(stream, LsqStepGradient)(args, stream);
+  TY_SELECT(stream, LsqStepGradient)(args, stream);
 }
 
 }  // namespace trainyard::kernels

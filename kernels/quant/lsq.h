@@ -5,8 +5,9 @@
 //   first step   s = 2 mean |v| / sqrt((2^b - 1)/2)
 //   gradient     dL/ds = scale sum dv_hat o (|v| <= clip ? (v_hat - v)/s : sign(v) (2^b - 1)/2)
 //
-// A step that is not above the 1e-8 counts as 1e-8. `step` and `step_gradient` hold one number. Sums are f32 in lanes
-// of a row, then f64 over rows in order: the same bits for any number of threads.
+// A step that is not above the 1e-8 counts as 1e-8. `step` and `step_gradient` hold one number. Sums are f32 for the
+// columns of a row that are equal modulo 256, in order; then f64, over those by neighbours, over the rows that are
+// equal modulo 256 in order, and over those by neighbours (lsq_formula.h): the same bits for any number of threads.
 #pragma once
 
 #include "kernels/core/stream.h"

@@ -4,58 +4,61 @@
 #include "absl/functional/function_ref.h"
 #include "kernels/core/simd.h"
 #include "kernels/quant/float_block.h"
+#include "kernels/quant/lsq_formula.h"
 #include "kernels/quant/lsq_internal.h"
-#include "kernels/quant/quest_formula.h"
 #include "kernels/transform/hadamard_internal.h"
 
 namespace trainyard::kernels::internal {
 namespace {
 
+static_assert(kFloatBlock % kLsqPartials == 0);
+
 TY_SIMD void AddMagnitudes(const float* v, int64_t count, float* sums) {
-  const int64_t whole = count / kLanes * kLanes;
-  for (int64_t i = 0; i < whole; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) sums[lane] += __builtin_fabsf(v[i + lane]);
+  const int64_t whole = count / kLsqPartials * kLsqPartials;
+  for (int64_t i = 0; i < whole; i += kLsqPartials) {
+    for (int lane = 0; lane < kLsqPartials; ++lane) sums[lane] = LsqAddMagnitude(v[i + lane], sums[lane]);
   }
-  for (int64_t i = whole; i < count; ++i) sums[i - whole] += __builtin_fabsf(v[i]);
+  for (int64_t i = whole; i < count; ++i) sums[i - whole] = LsqAddMagnitude(v[i], sums[i - whole]);
 }
 
-// What the value moves by when the step grows by one.
-TY_INLINE float StepDerivative(float v, float step, float half_levels) {
-  const float level = QuestLevel(v, step, 0.5f - half_levels, 0.5f + half_levels);
-  const float inside = (level - 0.5f) - v / step;
-  const float outside = v > 0 ? half_levels : -half_levels;
-  return __builtin_fabsf(v) <= half_levels * step ? inside : outside;
-}
 TY_SIMD void AddStepGradients(const float* v, const float* gradient, int64_t count, float step, float half_levels,
                               float* sums) {
-  const int64_t whole = count / kLanes * kLanes;
-  for (int64_t i = 0; i < whole; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) {
-      sums[lane] += gradient[i + lane] * StepDerivative(v[i + lane], step, half_levels);
+  const int64_t whole = count / kLsqPartials * kLsqPartials;
+  for (int64_t i = 0; i < whole; i += kLsqPartials) {
+    for (int lane = 0; lane < kLsqPartials; ++lane) {
+      sums[lane] = LsqAddStepGradient(v[i + lane], gradient[i + lane], step, half_levels, sums[lane]);
     }
   }
-  for (int64_t i = whole; i < count; ++i) sums[i - whole] += gradient[i] * StepDerivative(v[i], step, half_levels);
+  for (int64_t i = whole; i < count; ++i) {
+    sums[i - whole] = LsqAddStepGradient(v[i], gradient[i], step, half_levels, sums[i - whole]);
+  }
+}
+
+double TotalByNeighbours(double* sums) {
+  for (int distance = 1; distance < kLsqPartials; distance *= 2) {
+    for (int i = 0; i < kLsqPartials; i += 2 * distance) sums[i] += sums[i + distance];
+  }
+  return sums[0];
 }
 
 float StepOf(const TensorView& step) {
   float buffer;
-  return std::max(*LoadFloats(step, 0, 1, &buffer), kQuestEpsilon);
+  return LsqUsedStep(*LoadFloats(step, 0, 1, &buffer));
 }
 
-float HalfLevels(int bits) {
-  return static_cast<float>((1 << bits) - 1) * 0.5f;
-}
-
-// The sum over all rows of what `add(first element, count, v, lanes)` adds up for each block of a row of v = x H.
+// The sum over all rows of what `add(first element, count, v, partial sums)` adds up for each block of a row of v = x
+// H.
 double SumOfRows(const TensorView& x, int64_t rotate_group, const TensorView& workspace, Stream& stream,
                  absl::FunctionRef<void(int64_t at, int64_t count, const float* v, float* sums)> add) {
   const int64_t rows = x.dim(0);
   const int64_t cols = x.dim(1);
   auto* const row_sums = static_cast<double*>(workspace.data());
-  stream.pool().ParallelFor(rows, std::max<int64_t>(1, 8 * kFloatBlock / cols), [&](int64_t begin, int64_t end) {
+  const int64_t grain = std::max<int64_t>(1, 8 * kFloatBlock / std::max<int64_t>(1, cols));
+  stream.pool().ParallelFor(rows, grain, [&](int64_t begin, int64_t end) {
     float buffer[kFloatBlock];
+    double totals[kLsqPartials];
     for (int64_t row = begin; row < end; ++row) {
-      float sums[kLanes] = {};
+      float sums[kLsqPartials] = {};
       for (int64_t first = 0; first < cols; first += kFloatBlock) {
         const int64_t count = std::min(kFloatBlock, cols - first);
         const int64_t at = row * cols + first;
@@ -66,13 +69,13 @@ double SumOfRows(const TensorView& x, int64_t rotate_group, const TensorView& wo
         }
         add(at, count, v, sums);
       }
-      row_sums[row] = 0;
-      for (const float sum : sums) row_sums[row] += static_cast<double>(sum);
+      std::copy_n(sums, kLsqPartials, totals);
+      row_sums[row] = TotalByNeighbours(totals);
     }
   });
-  double total = 0;
-  for (int64_t row = 0; row < rows; ++row) total += row_sums[row];
-  return total;
+  double totals[kLsqPartials] = {};
+  for (int64_t row = 0; row < rows; ++row) totals[row % kLsqPartials] += row_sums[row];
+  return TotalByNeighbours(totals);
 }
 
 }  // namespace
@@ -81,10 +84,9 @@ void LsqFirstStepCpu(const LsqFirstStepArgs& args, Stream& stream) {
   const double sum =
       SumOfRows(args.x, args.rotate_group, args.workspace, stream,
                 [](int64_t /*at*/, int64_t count, const float* v, float* sums) { AddMagnitudes(v, count, sums); });
-  const double mean = sum / static_cast<double>(args.x.size());
   float buffer;
   float* const step = FloatsOf(args.step, 0, &buffer);
-  *step = std::max(static_cast<float>(2 * mean / std::sqrt(static_cast<double>(HalfLevels(args.bits)))), kQuestEpsilon);
+  *step = LsqFirstStepOf(sum, args.x.size(), std::sqrt(static_cast<double>(LsqHalfLevels(args.bits))));
   StoreFloats(step, args.step, 0, 1);
 }
 
@@ -95,7 +97,7 @@ void LsqRowStepsCpu(const LsqRowStepsArgs& args, Stream& /*stream*/) {
 
 void LsqStepGradientCpu(const LsqStepGradientArgs& args, Stream& stream) {
   const float step = StepOf(args.step);
-  const float half_levels = HalfLevels(args.bits);
+  const float half_levels = LsqHalfLevels(args.bits);
   const double sum = SumOfRows(args.x, args.rotate_group, args.workspace, stream,
                                [&](int64_t at, int64_t count, const float* v, float* sums) {
                                  float buffer[kFloatBlock];

@@ -154,5 +154,38 @@ TEST(LsqFormulaTest, SameBitsForAnyThreads) {
   });
 }
 
+// Steps, gradients and row steps, with every way of rotating; more rows than there are partial sums of them.
+TEST(LsqFormulaTest, SameBitsAsOnCpu) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const int64_t group : {0, 16, 128, 256, 512, 1024}) {
+      const int64_t rows = group == 0 ? 300 : 7, cols = group == 0 ? 333 : group == 1024 ? 2048 : 1536;
+      const HostTensor x = HostTensor::Normal(dtype, {rows, cols}, 3), g = HostTensor::Normal(dtype, {rows, cols}, 4);
+      for (const int bits : {1, 4}) {
+        testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+          const HostTensor workspace(DType::kU8, {LsqWorkspaceBytes(rows)}), step(dtype, {1});
+          const HostTensor gradient = HostTensor::Filled(DType::kF32, {1}, 0.25), steps(DType::kF32, {rows});
+          LsqFirstStep({.x = x, .bits = bits, .rotate_group = group, .step = step, .workspace = workspace}, stream);
+          LsqStepGradient({.x = x,
+                           .bits = bits,
+                           .rotate_group = group,
+                           .step = step,
+                           .gradient = g,
+                           .scale = 0.37f,
+                           .step_gradient = gradient,
+                           .workspace = workspace},
+                          stream);
+          LsqRowSteps({.step = step, .steps = steps}, stream);
+          std::vector<uint8_t> all = step.Bytes();
+          for (const HostTensor* more : {&gradient, &steps}) {
+            const std::vector<uint8_t> bytes = more->Bytes();
+            all.insert(all.end(), bytes.begin(), bytes.end());
+          }
+          return all;
+        });
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace trainyard::kernels

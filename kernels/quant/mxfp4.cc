@@ -20,7 +20,7 @@ void MxQuantize(const MxQuantizeArgs& args, Stream& stream) {
     TY_CHECK(internal::IsFloatStorage(args.values));
     TY_CHECK(args.values.data() != args.v.data() || args.values.dtype() == args.v.dtype());
   }
-  TY_SELECT_HOST(stream, MxQuantize)(args, stream);
+  TY_SELECT(stream, MxQuantize)(args, stream);
 }
 
 }  // namespace trainyard::kernels

@@ -32,7 +32,7 @@ struct MxFormat {
   float range = kMxRange;                          // of kAbsMax: in (0, 1]; 1 is the plain OCP rule, which clips
   Rounding rounding = Rounding::kNearestEven;
 
-  float Range() const { return scale == MxScale::kQuest ? 1.0f : range; }
+  constexpr float Range() const { return scale == MxScale::kQuest ? 1.0f : range; }
 };
 
 struct MxQuantizeArgs {

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "kernels/core/vec.h"
 #include "kernels/quant/mxfp4.h"
 #include "kernels/quant/quest_formula.h"
 
@@ -11,18 +12,30 @@ namespace trainyard::kernels {
 
 // half[0] + ... + half[15], by halves.
 TY_INLINE float MxHalfSum(float* half) {
+#if defined(__CUDACC__)  // constant bounds, so that `half` stays in registers
+  TY_UNROLL
+  for (int i = 0; i < 8; ++i) half[i] += half[i + 8];
+  TY_UNROLL
+  for (int i = 0; i < 4; ++i) half[i] += half[i + 4];
+  TY_UNROLL
+  for (int i = 0; i < 2; ++i) half[i] += half[i + 2];
+  return half[0] + half[1];
+#else
   for (int width = kMxGroup / 4; width > 0; width /= 2) {
     for (int i = 0; i < width; ++i) half[i] += half[i + width];
   }
   return half[0];
+#endif
 }
 
 // Standard deviation, or root mean square, of 32 values. Sums begin with value i and value i + 16.
 TY_INLINE float MxGroupSpread(const float* v, MxSpread spread) {
   constexpr int kHalf = kMxGroup / 2;
   float half[kHalf];
+  TY_UNROLL
   for (int i = 0; i < kHalf; ++i) half[i] = v[i] + v[i + kHalf];
   const float mean = spread == MxSpread::kStandardDeviation ? MxHalfSum(half) * (1.0f / kMxGroup) : 0.0f;
+  TY_UNROLL
   for (int i = 0; i < kHalf; ++i) {
     const float a = v[i] - mean;
     const float b = v[i + kHalf] - mean;
@@ -34,6 +47,7 @@ TY_INLINE float MxGroupSpread(const float* v, MxSpread spread) {
 // Bits of the largest magnitude; above those of infinity if there is a NaN.
 TY_INLINE uint32_t MxGroupLargest(const float* v) {
   uint32_t largest = 0;
+  TY_UNROLL
   for (int i = 0; i < kMxGroup; ++i) {
     const uint32_t magnitude = __builtin_bit_cast(uint32_t, v[i]) & 0x7FFFFFFF;
     largest = magnitude > largest ? magnitude : largest;

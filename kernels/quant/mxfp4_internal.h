@@ -5,5 +5,6 @@
 namespace trainyard::kernels::internal {
 
 void MxQuantizeCpu(const MxQuantizeArgs& args, Stream& stream);
+void MxQuantizeCuda(const MxQuantizeArgs& args, Stream& stream);
 
 }  // namespace trainyard::kernels::internal

@@ -292,5 +292,22 @@ TEST_P(MxCaseTest, SameBitsForAnyThreadsPackedAndInPlace) {
   }
 }
 
+TEST_P(MxCaseTest, SameBitsAsOnCpu) {
+  const HostTensor v = HostTensor::Normal(GetParam().dtype, GetParam().shape, 9, 0.3);
+  if (v.view().size() == 0) return;
+  for (const MxFormat& format :
+       {kQuest, kQuestRms, kQuestNearest, kQuestCeil, kAbsMax, kAbsMaxPlain, kAbsMaxStochastic}) {
+    testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+      const Quantized q(v, format, stream, {.seed = 4, .step = 3, .purpose = kRandomTest, .tensor = 2});
+      std::vector<uint8_t> all = q.values.Bytes();
+      for (const HostTensor* more : {&q.packed, &q.scales, &q.mask}) {
+        const std::vector<uint8_t> bytes = more->Bytes();
+        all.insert(all.end(), bytes.begin(), bytes.end());
+      }
+      return all;
+    });
+  }
+}
+
 }  // namespace
 }  // namespace trainyard::kernels

@@ -30,7 +30,7 @@ void NvQuantize(const NvQuantizeArgs& args, Stream& stream) {
     TY_CHECK(internal::IsFloatStorage(args.values));
     TY_CHECK(args.values.data() != args.x.data() || args.values.dtype() == args.x.dtype());
   }
-  TY_SELECT_HOST(stream, NvQuantize)(args, stream);
+  TY_SELECT(stream, NvQuantize)(args, stream);
 }
 
 }  // namespace trainyard::kernels

@@ -14,26 +14,17 @@ namespace {
 constexpr int64_t kBlockGroups = kFloatBlock / kNvGroup;
 constexpr int64_t kSquareRows = 16;
 
-struct Plan {
-  Plan(const NvFormat& format, float amax) : range(NvRangeOf(format)), tensor_scale(NvTensorScale(amax, range)) {}
-  NvRange range;
-  float tensor_scale;
-};
-
 TY_SIMD void GroupLargest(const float* x, int64_t groups, float* largest) {
   for (int64_t g = 0; g < groups; ++g) largest[g] = NvGroupLargest(x + g * kNvGroup);
 }
 
-// s8 of every group from its largest magnitude; `times` 1.5 for the alternative that maps it to 4.
-TY_SIMD void Scales(const float* largest, int64_t groups, Plan plan, float times, float* scales) {
-  for (int64_t g = 0; g < groups; ++g) {
-    scales[g] = NvScaleValue(NvScaleCode(times * largest[g] / plan.range.range / plan.tensor_scale));
-  }
+TY_SIMD void Scales(const float* largest, int64_t groups, NvPlan plan, float times, float* scales) {
+  for (int64_t g = 0; g < groups; ++g) scales[g] = NvGroupScale(largest[g], plan, times);
 }
 
 TY_SIMD void InUnits(const float* x, const float* scales, int64_t groups, float tensor_scale, float* u) {
   for (int64_t g = 0; g < groups; ++g) {
-    const float inverse = 1.0f / (scales[g] * tensor_scale);
+    const float inverse = NvInverse(scales[g], tensor_scale);
     for (int64_t i = g * kNvGroup; i < (g + 1) * kNvGroup; ++i) u[i] = x[i] * inverse;
   }
 }
@@ -60,13 +51,13 @@ struct Block {
   int64_t count() const { return groups * kNvGroup; }
 };
 
-void NearestLevels(const float* x, const float* scales, int64_t groups, const Plan& plan, float* levels) {
+void NearestLevels(const float* x, const float* scales, int64_t groups, const NvPlan& plan, float* levels) {
   InUnits(x, scales, groups, plan.tensor_scale, levels);
   Fp4NearestLevels(levels, groups * kNvGroup, levels);
 }
 
 // `words_from`: the word of the tensor's first element.
-void StochasticLevels(const NvQuantizeArgs& args, const Plan& plan, const Block& block, const float* scales,
+void StochasticLevels(const NvQuantizeArgs& args, const NvPlan& plan, const Block& block, const float* scales,
                       int64_t words_from, float* levels) {
   uint32_t words[RandomBufferWords(kFloatBlock)];
   InUnits(block.x, scales, block.groups, plan.tensor_scale, levels);
@@ -91,7 +82,7 @@ TY_SIMD void TakeSmallerError(const float* errors, const float* other_errors, in
   }
 }
 
-void TakeBetter(const float* other_scales, const float* other_levels, const Plan& plan, Block& block) {
+void TakeBetter(const float* other_scales, const float* other_levels, const NvPlan& plan, Block& block) {
   float errors[kBlockGroups];
   float other_errors[kBlockGroups];
   SquaredErrors(block.x, block.levels, block.scales, block.groups, plan.tensor_scale, errors);
@@ -114,7 +105,7 @@ TY_SIMD void RoundScales(const uint32_t* words, int64_t groups, Overflow overflo
 }
 
 // Levels, and s8 -> SR_E4M3(S s8).
-void EncodeEden(const NvQuantizeArgs& args, const Plan& plan, Block& block) {
+void EncodeEden(const NvQuantizeArgs& args, const NvPlan& plan, Block& block) {
   float u[kFloatBlock];
   float squares[kBlockGroups];
   float products[kBlockGroups];
@@ -137,7 +128,7 @@ void EncodeEden(const NvQuantizeArgs& args, const Plan& plan, Block& block) {
 }
 
 // Scales and levels of a block of runs.
-void Encode(const NvQuantizeArgs& args, const Plan& plan, Block& block) {
+void Encode(const NvQuantizeArgs& args, const NvPlan& plan, Block& block) {
   float other_scales[kBlockGroups];
   float other_levels[kFloatBlock];
   GroupLargest(block.x, block.groups, block.largest);
@@ -183,7 +174,7 @@ void Emit(const NvQuantizeArgs& args, const Block& block) {
 }
 
 // s8 of a block of 16 x 16 whose rows are the groups of x, and its levels.
-float EncodeSquare(const float* x, const Plan& plan, bool four_over_six, float* levels) {
+float EncodeSquare(const float* x, const NvPlan& plan, bool four_over_six, float* levels) {
   float of_rows[kSquareRows];
   GroupLargest(x, kSquareRows, of_rows);
   uint32_t bits = 0;  // NaN above all
@@ -211,7 +202,7 @@ float EncodeSquare(const float* x, const Plan& plan, bool four_over_six, float* 
   return four;
 }
 
-void QuantizeRuns(const NvQuantizeArgs& args, const Plan& plan, Stream& stream) {
+void QuantizeRuns(const NvQuantizeArgs& args, const NvPlan& plan, Stream& stream) {
   stream.pool().ParallelFor(args.x.size(), 8 * kFloatBlock, [&](int64_t begin, int64_t end) {
     float loaded[kFloatBlock];
     Block block;
@@ -225,7 +216,7 @@ void QuantizeRuns(const NvQuantizeArgs& args, const Plan& plan, Stream& stream) 
 }
 
 // A stripe of 16 rows at a time, kStripeSquares squares of it.
-void QuantizeSquares(const NvQuantizeArgs& args, const Plan& plan, Stream& stream) {
+void QuantizeSquares(const NvQuantizeArgs& args, const NvPlan& plan, Stream& stream) {
   constexpr int64_t kStripeSquares = 8;
   const int64_t cols = args.x.dim(1);
   stream.pool().ParallelFor(args.x.dim(0) / kSquareRows, 1, [&](int64_t begin, int64_t end) {
@@ -261,7 +252,7 @@ void QuantizeSquares(const NvQuantizeArgs& args, const Plan& plan, Stream& strea
 }  // namespace
 
 void NvQuantizeCpu(const NvQuantizeArgs& args, Stream& stream) {
-  const Plan plan(args.format, args.amax.as<float>()[0]);
+  const NvPlan plan = MakeNvPlan(args.format, args.amax.as<float>()[0]);
   args.tensor_scale.as<float>()[0] = plan.tensor_scale;
   (args.format.block == NvBlock::k16x16 ? QuantizeSquares : QuantizeRuns)(args, plan, stream);
 }

@@ -2,6 +2,7 @@
 // multiply-add.
 #pragma once
 
+#include "kernels/core/vec.h"
 #include "kernels/quant/e2m1.h"
 #include "kernels/quant/nvfp4.h"
 
@@ -46,16 +47,39 @@ TY_INLINE float NvScaleValue(uint8_t code) {
   return WidenToFloat(Float8E4M3{code});
 }
 
+// What is the same for a whole tensor.
+struct NvPlan {
+  NvRange range;
+  float tensor_scale;
+};
+
+TY_INLINE NvPlan MakeNvPlan(const NvFormat& format, float amax) {
+  const NvRange range = NvRangeOf(format);
+  return {range, NvTensorScale(amax, range)};
+}
+
+// s8 of a group from its largest magnitude; `times` 1.5 for the alternative that maps it to 4.
+TY_INLINE float NvGroupScale(float largest, const NvPlan& plan, float times) {
+  return NvScaleValue(NvScaleCode(times * largest / plan.range.range / plan.tensor_scale));
+}
+
+// What x is multiplied by to be in units of s8 s32.
+TY_INLINE float NvInverse(float scale, float tensor_scale) {
+  return 1.0f / (scale * tensor_scale);
+}
+
 // Sum of a[i] b[i] over a group: h[i] = a[i] b[i] + a[i + 8] b[i + 8], and the eight by halves.
 TY_INLINE float NvGroupDot(const float* a, const float* b) {
   constexpr int kHalf = kNvGroup / 2;
   float half[kHalf];
+  TY_UNROLL
   for (int i = 0; i < kHalf; ++i) half[i] = __builtin_fmaf(a[i], b[i], a[i + kHalf] * b[i + kHalf]);
 #if defined(__CUDACC__)
-  for (int width = kHalf / 2; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) half[i] += half[i + width];
-  }
-  return half[0];
+  TY_UNROLL
+  for (int i = 0; i < 4; ++i) half[i] += half[i + 4];
+  TY_UNROLL
+  for (int i = 0; i < 2; ++i) half[i] += half[i + 2];
+  return half[0] + half[1];
 #else  // the same in one register: of the loops the compiler makes loads and stores
   using Vector = float __attribute__((vector_size(kHalf * sizeof(float))));
   Vector sums;
@@ -74,6 +98,7 @@ TY_INLINE float NvError(float x, float level, float scale) {
 // max |x| of a group; NaN if one is NaN.
 TY_INLINE float NvGroupLargest(const float* x) {
   uint32_t largest = 0;
+  TY_UNROLL
   for (int i = 0; i < kNvGroup; ++i) {
     const uint32_t magnitude = __builtin_bit_cast(uint32_t, x[i]) & 0x7FFFFFFF;
     largest = magnitude > largest ? magnitude : largest;

@@ -5,5 +5,6 @@
 namespace trainyard::kernels::internal {
 
 void NvQuantizeCpu(const NvQuantizeArgs& args, Stream& stream);
+void NvQuantizeCuda(const NvQuantizeArgs& args, Stream& stream);
 
 }  // namespace trainyard::kernels::internal

@@ -21,7 +21,7 @@ void NvPostHocQuantize(const NvPostHocArgs& args, Stream& stream) {
     TY_CHECK(internal::IsFloatStorage(args.values));
     TY_CHECK(args.values.data() != args.x.data() || args.values.dtype() == args.x.dtype());
   }
-  TY_SELECT_HOST(stream, NvPostHocQuantize)(args, stream);
+  TY_SELECT(stream, NvPostHocQuantize)(args, stream);
 }
 
 }  // namespace trainyard::kernels

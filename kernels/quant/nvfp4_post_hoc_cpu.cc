@@ -6,26 +6,16 @@
 #include "kernels/core/simd.h"
 #include "kernels/quant/float_block.h"
 #include "kernels/quant/fp4_groups_internal.h"
-#include "kernels/quant/nvfp4_formula.h"
+#include "kernels/quant/nvfp4_post_hoc_formula.h"
 #include "kernels/quant/nvfp4_post_hoc_internal.h"
 
 namespace trainyard::kernels::internal {
 namespace {
 
 constexpr int64_t kBlockGroups = kFloatBlock / kNvGroup;
-constexpr float kSmallestStep = 0x1p-117f;
-
-// E8M3(magnitude), magnitude >= 0; NaN for NaN and infinity, 1 for what is too small to divide by.
-TY_INLINE float GroupStep(float magnitude) {
-  constexpr uint32_t kHalf = 0x7FFFF;  // less one: ties go to even
-  const uint32_t bits = __builtin_bit_cast(uint32_t, magnitude);
-  const uint32_t rounded = (bits + kHalf + ((bits >> 20) & 1)) & 0xFFF00000u;
-  const float step = __builtin_bit_cast(float, bits >= 0x7F780000u ? 0x7FC00000u : rounded);
-  return magnitude < kSmallestStep ? 1.0f : step;
-}
 
 TY_SIMD void GroupSteps(const float* x, int64_t groups, float clip, float* steps) {
-  for (int64_t g = 0; g < groups; ++g) steps[g] = GroupStep(NvGroupLargest(x + g * kNvGroup) / clip);
+  for (int64_t g = 0; g < groups; ++g) steps[g] = NvPostHocStep(NvGroupLargest(x + g * kNvGroup), clip);
 }
 
 TY_SIMD void InUnits(const float* x, const float* steps, int64_t groups, float* u) {
@@ -35,13 +25,11 @@ TY_SIMD void InUnits(const float* x, const float* steps, int64_t groups, float* 
   }
 }
 
-// pseudo[g] = bf16(step S); 0 for a group of zeros.
 TY_SIMD void PseudoScales(const float* u, const float* levels, const float* steps, int64_t groups, BFloat16* pseudo) {
   for (int64_t g = 0; g < groups; ++g) {
     const float squares = NvGroupDot(u + g * kNvGroup, u + g * kNvGroup);
     const float products = NvGroupDot(u + g * kNvGroup, levels + g * kNvGroup);
-    const float scale = products == 0.0f ? 0.0f : steps[g] * EdenFactor(squares, products);
-    pseudo[g] = FromFloat<BFloat16>(scale);
+    pseudo[g] = NvPseudoScale(steps[g], squares, products);
   }
 }
 
@@ -79,8 +67,7 @@ void SecondPass(const NvPostHocArgs& args, float tensor_scale, int64_t first, in
   const BFloat16* pseudo = args.pseudo_scales.as<BFloat16>() + first / kNvGroup;
   float scales[kBlockGroups];
   for (int64_t g = 0; g < groups; ++g) {
-    const float aligned = pseudo[g].bits == 0 ? 1.0f : ToFloat(pseudo[g]) / tensor_scale;
-    const Float8E4M3 scale = RoundStochastic<Float8E4M3>(aligned, words[g], Overflow::kSaturate);
+    const Float8E4M3 scale = NvAlignedScale(pseudo[g], tensor_scale, words[g]);
     if (args.scales) args.scales.as<Float8E4M3>()[first / kNvGroup + g] = scale;
     scales[g] = WidenToFloat(scale);
   }
@@ -107,8 +94,7 @@ void NvPostHocQuantizeCpu(const NvPostHocArgs& args, Stream& stream) {
     while (seen < bits && !largest.compare_exchange_weak(seen, bits, std::memory_order_relaxed)) {
     }
   });
-  const float scale = ToFloat(BFloat16{static_cast<uint16_t>(largest.load())}) / 256.0f;
-  const float tensor_scale = scale < kSmallestStep ? 1.0f : scale;
+  const float tensor_scale = NvPostHocTensorScale(largest.load());
   args.tensor_scale.as<float>()[0] = tensor_scale;
   for_blocks([&](int64_t first, int64_t count) { SecondPass(args, tensor_scale, first, count); });
 }

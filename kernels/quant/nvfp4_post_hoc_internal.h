@@ -5,5 +5,6 @@
 namespace trainyard::kernels::internal {
 
 void NvPostHocQuantizeCpu(const NvPostHocArgs& args, Stream& stream);
+void NvPostHocQuantizeCuda(const NvPostHocArgs& args, Stream& stream);
 
 }  // namespace trainyard::kernels::internal

@@ -169,5 +169,18 @@ TEST_P(NvPostHocCaseTest, SameBitsForAnyThreadsPackedAndInPlace) {
   });
 }
 
+TEST_P(NvPostHocCaseTest, SameBitsAsOnCpu) {
+  const HostTensor x = HostTensor::Normal(GetParam().dtype, GetParam().shape, 9, 0.3);
+  testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+    const Quantized q(x, stream, {.seed = 4, .step = 3, .purpose = kRandomTest, .tensor = 2});
+    std::vector<uint8_t> all = q.values.Bytes();
+    for (const HostTensor* more : {&q.pseudo, &q.packed, &q.scales, &q.tensor_scale}) {
+      const std::vector<uint8_t> bytes = more->Bytes();
+      all.insert(all.end(), bytes.begin(), bytes.end());
+    }
+    return all;
+  });
+}
+
 }  // namespace
 }  // namespace trainyard::kernels

@@ -389,5 +389,25 @@ TEST_P(NvCaseTest, SameBitsForAnyThreadsPackedAndInPlace) {
   }
 }
 
+TEST_P(NvCaseTest, SameBitsAsOnCpu) {
+  const HostTensor x = HostTensor::Normal(GetParam().dtype, GetParam().shape, 9, 0.3);
+  for (int64_t i = 0; i < 32; ++i) {  // two groups of zeros
+    if (GetParam().dtype == DType::kF32) x.as<float>()[64 + i] = 0;
+    if (GetParam().dtype == DType::kBF16) x.as<BFloat16>()[64 + i].bits = 0;
+  }
+  for (const NvFormat& format : {kNearest, kFourOverSix, kStochastic, kStochasticFourOverSix, kMsEden, kMsEden128,
+                                 kMsEdenNoClip, kSquare, kSquareFourOverSix}) {
+    testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+      const Quantized q(x, format, stream, {.seed = 4, .step = 3, .purpose = kRandomTest, .tensor = 2});
+      std::vector<uint8_t> all = q.values.Bytes();
+      for (const HostTensor* more : {&q.packed, &q.scales, &q.tensor_scale}) {
+        const std::vector<uint8_t> bytes = more->Bytes();
+        all.insert(all.end(), bytes.begin(), bytes.end());
+      }
+      return all;
+    });
+  }
+}
+
 }  // namespace
 }  // namespace trainyard::kernels

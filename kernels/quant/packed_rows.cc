@@ -18,19 +18,19 @@ void CheckPacked(const TensorView& rows, const TensorView& packed, int bits) {
 
 void PackRows(const PackRowsArgs& args, Stream& stream) {
   CheckPacked(args.codes, args.packed, args.bits);
-  TY_SELECT_HOST(stream, PackRows)(args, stream);
+  TY_SELECT(stream, PackRows)(args, stream);
 }
 
 void UnpackRows(const UnpackRowsArgs& args, Stream& stream) {
   CheckPacked(args.codes, args.packed, args.bits);
-  TY_SELECT_HOST(stream, UnpackRows)(args, stream);
+  TY_SELECT(stream, UnpackRows)(args, stream);
 }
 
 void MaskRows(const MaskRowsArgs& args, Stream& stream) {
   CheckPacked(args.x, args.mask, 1);
   TY_CHECK(SameShape(args.x, args.y));
   TY_CHECK(args.x.dtype() == args.y.dtype());
-  TY_SELECT_HOST(stream, MaskRows)(args, stream);
+  TY_SELECT(stream, MaskRows)(args, stream);
 }
 
 }  // namespace trainyard::kernels

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "kernels/core/philox.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
 #include "kernels/testing/test_stream.h"
@@ -56,6 +57,26 @@ TEST_P(PackedRowsBitsTest, EveryCodeComesBack) {
   }
 }
 
+TEST_P(PackedRowsBitsTest, SameBitsAsOnCpu) {
+  const int bits = GetParam();
+  const PhiloxKey key{.seed = 6, .purpose = kRandomTest};
+  for (const int64_t cols : {1, 7, 8, 60, 513}) {
+    const HostTensor codes(DType::kU8, {5, cols});
+    for (int64_t i = 0; i < 5 * cols; ++i) {
+      codes.as<uint8_t>()[i] = static_cast<uint8_t>(RandomWord(key, static_cast<uint64_t>(i)));
+    }
+    testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+      const HostTensor packed(DType::kU8, {5, PackedBytes(cols, bits)}), back(DType::kU8, {5, cols});
+      PackRows({.codes = codes, .packed = packed, .bits = bits}, stream);
+      UnpackRows({.packed = packed, .codes = back, .bits = bits, .is_signed = cols % 2 == 0}, stream);
+      std::vector<uint8_t> all = packed.Bytes();
+      const std::vector<uint8_t> more = back.Bytes();
+      all.insert(all.end(), more.begin(), more.end());
+      return all;
+    });
+  }
+}
+
 class MaskRowsTest : public ::testing::TestWithParam<OpCase> {};
 INSTANTIATE_TEST_SUITE_P(All, MaskRowsTest, ::testing::ValuesIn(testing::OpCases({{1, 1}, {3, 9}, {2, 2051}})),
                          testing::OpCaseName);
@@ -83,6 +104,22 @@ TEST_P(MaskRowsTest, KeepsWhereTheBitIsSetAndDropsNan) {
   testing::TestStream stream(1);
   MaskRows({.x = x, .mask = mask, .y = x}, stream);
   EXPECT_EQ(x.ToDoubles(), expected);
+}
+
+TEST_P(MaskRowsTest, SameBitsAsOnCpu) {
+  const int64_t rows = GetParam().dim(0);
+  const int64_t cols = GetParam().dim(1);
+  const HostTensor x = HostTensor::Normal(GetParam().dtype, {rows, cols}, 2);
+  const HostTensor mask(DType::kU8, {rows, PackedBytes(cols, 1)});
+  const PhiloxKey key{.seed = 8, .purpose = kRandomTest};
+  for (int64_t i = 0; i < mask.view().size(); ++i) {
+    mask.as<uint8_t>()[i] = static_cast<uint8_t>(RandomWord(key, static_cast<uint64_t>(i)));
+  }
+  testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+    const HostTensor y = HostTensor::Filled(GetParam().dtype, {rows, cols}, 7);
+    MaskRows({.x = x, .mask = mask, .y = y}, stream);
+    return y.Bytes();
+  });
 }
 
 }  // namespace

@@ -54,7 +54,7 @@ void QuestQuantize(const QuestQuantizeArgs& args, Stream& stream) {
     TY_CHECK(args.format.grid == QuestGrid::kInt);
     CheckRows(args.code_sums, args.v.dim(0));
   }
-  TY_SELECT_HOST(stream, QuestQuantize)(args, stream);
+  TY_SELECT(stream, QuestQuantize)(args, stream);
 }
 
 void QuestDequantize(const QuestDequantizeArgs& args, Stream& stream) {
@@ -63,7 +63,7 @@ void QuestDequantize(const QuestDequantizeArgs& args, Stream& stream) {
   TY_CHECK(SameShape(args.values, args.codes));
   TY_CHECK(internal::IsFloatStorage(args.values));
   if (args.kept) CheckBits(args.kept, args.codes);
-  TY_SELECT_HOST(stream, QuestDequantize)(args, stream);
+  TY_SELECT(stream, QuestDequantize)(args, stream);
 }
 
 }  // namespace trainyard::kernels

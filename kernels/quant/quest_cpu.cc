@@ -63,28 +63,9 @@ TY_SIMD int32_t SumCodes(const uint8_t* codes, int64_t count) {
   return sum;
 }
 
-TY_INLINE uint32_t Beats(float a, float b) {
-  return a > b ? 1 : 0;
-}
-// 0x01 in both bytes of a pair that fewer than two others beat.
-TY_INLINE uint64_t KeepPair(uint32_t beaten_by, int pair) {
-  return static_cast<uint64_t>(beaten_by < 2 ? 0x0101 : 0) << (16 * pair);
-}
-
-// Two of every four pairs. Without branches: which pairs are large is a coin toss.
 TY_SIMD void KeepPairs(const float* v, int64_t count, uint8_t* kept) {
   for (int64_t first = 0; first < count; first += 8) {
-    float energy[4];
-    for (int p = 0; p < 4; ++p) energy[p] = PairEnergy(v[first + 2 * p], v[first + 2 * p + 1]);
-    // Whether the later of two pairs beats the earlier; of equal ones it does not.
-    const uint32_t b10 = Beats(energy[1], energy[0]);
-    const uint32_t b20 = Beats(energy[2], energy[0]);
-    const uint32_t b30 = Beats(energy[3], energy[0]);
-    const uint32_t b21 = Beats(energy[2], energy[1]);
-    const uint32_t b31 = Beats(energy[3], energy[1]);
-    const uint32_t b32 = Beats(energy[3], energy[2]);
-    const uint64_t word = KeepPair(b10 + b20 + b30, 0) | KeepPair(1 - b10 + b21 + b31, 1) |
-                          KeepPair(2 - b20 - b21 + b32, 2) | KeepPair(3 - b30 - b31 - b32, 3);
+    const uint64_t word = QuestKeptBytes(v + first);
     std::memcpy(kept + first, &word, sizeof(word));
   }
 }
@@ -103,27 +84,6 @@ TY_SIMD void InsideMask(const float* v, int64_t count, float limit, uint8_t* pas
   for (int64_t i = 0; i < count; ++i) passes[i] = __builtin_fabsf(v[i]) <= limit ? 1 : 0;
 }
 
-// What is the same for all rows.
-struct Grid {
-  explicit Grid(const QuestFormat& format)
-      : format(format),
-        is_int(format.grid == QuestGrid::kInt),
-        alpha(format.Alpha()),
-        steps_per_clip(is_int ? static_cast<float>((1 << format.bits) - 1) * 0.5f : kE2M1Largest),
-        lowest(is_int ? 1.0f - static_cast<float>(1 << (format.bits - 1)) : 0.0f),
-        highest(1.0f - lowest) {}
-
-  // The trust region of a row by errors; not for one bit.
-  float TrustLimit(const QuestRow& row) const {
-    if (format.trust_factor >= 0) return format.trust_factor * (row.clip / alpha);
-    return is_int ? 0.5f * row.step : row.step;
-  }
-
-  const QuestFormat& format;
-  bool is_int;
-  float alpha, steps_per_clip, lowest, highest;
-};
-
 // Elements at .. at + count - 1, rotated if that is asked for. A block begins and ends between groups.
 const float* LoadRotated(const QuestQuantizeArgs& args, int64_t at, int64_t count, float* buffer) {
   const float* const loaded = LoadFloats(args.v, at, count, buffer);
@@ -132,11 +92,8 @@ const float* LoadRotated(const QuestQuantizeArgs& args, int64_t at, int64_t coun
   return buffer;
 }
 
-QuestRow RowOf(const QuestQuantizeArgs& args, int64_t row, const Grid& grid) {
-  if (args.format.clip == QuestClip::kGiven) {
-    const float step = args.steps.as<float>()[row];
-    return {step * grid.steps_per_clip, step};
-  }
+QuestRow RowOf(const QuestQuantizeArgs& args, int64_t row, const QuestPlan& plan) {
+  if (args.format.clip == QuestClip::kGiven) return plan.OfStep(args.steps.as<float>()[row]);
   const int64_t cols = args.v.dim(1);
   float sums[kWidth] = {};
   uint32_t largest = 0;
@@ -150,30 +107,26 @@ QuestRow RowOf(const QuestQuantizeArgs& args, int64_t row, const Grid& grid) {
       AddSquares(LoadFloats(args.v, at, count, buffer), count, sums);
     }
   }
-  if (args.format.clip == QuestClip::kAbsMax) {
-    return MakeQuestRow(__builtin_bit_cast(float, largest), 1, grid.steps_per_clip);
-  }
-  return MakeQuestRow(std::sqrt(Total(sums) / static_cast<float>(cols)), grid.alpha, grid.steps_per_clip);
+  if (args.format.clip == QuestClip::kAbsMax) return plan.OfLargest(__builtin_bit_cast(float, largest));
+  return plan.OfRms(std::sqrt(Total(sums) / static_cast<float>(cols)));
 }
 
-void MaskBlock(const Grid& grid, const QuestRow& row, const float* v, const float* values, int64_t count,
-               uint8_t* passes) {
-  const QuestFormat& format = grid.format;
-  if (format.mask == QuestMask::kStraightThrough) {
-    std::memset(passes, 1, static_cast<size_t>(count));
-  } else if (format.mask == QuestMask::kClip) {
-    InsideMask(v, count, row.clip, passes);
-  } else if (grid.is_int && format.bits == 1) {
-    InsideMask(v, count, format.one_bit_outer_scale * row.clip, passes);
-  } else {
-    NearMask(v, values, count, grid.TrustLimit(row), passes);
+void MaskBlock(const QuestPassing& passing, const float* v, const float* values, int64_t count, uint8_t* passes) {
+  switch (passing.kind) {
+    case QuestPassing::Kind::kNear:
+      return NearMask(v, values, count, passing.limit, passes);
+    case QuestPassing::Kind::kInside:
+      return InsideMask(v, count, passing.limit, passes);
+    case QuestPassing::Kind::kAlways:
+      std::memset(passes, 1, static_cast<size_t>(count));
   }
 }
 
-void QuantizeRow(const QuestQuantizeArgs& args, const Grid& grid, int64_t r) {
+void QuantizeRow(const QuestQuantizeArgs& args, const QuestPlan& plan, int64_t r) {
   const int64_t cols = args.v.dim(1);
   const int64_t bit_bytes = PackedBytes(cols, 1);
-  const QuestRow row = RowOf(args, r, grid);
+  const QuestRow row = RowOf(args, r, plan);
+  const QuestPassing passing = QuestPassingOf(plan, row);
   args.steps.as<float>()[r] = row.step;
   int32_t code_sum = 0;
   float loaded[kFloatBlock];
@@ -184,8 +137,8 @@ void QuantizeRow(const QuestQuantizeArgs& args, const Grid& grid, int64_t r) {
     const int64_t count = std::min(kFloatBlock, cols - first);
     const int64_t at = r * cols + first;
     const float* v = LoadRotated(args, at, count, loaded);
-    if (grid.is_int) {
-      Levels(v, count, row.step, grid.lowest, grid.highest, values);
+    if (plan.is_int) {
+      Levels(v, count, row.step, plan.lowest, plan.highest, values);
       if (args.codes || args.code_sums) LevelCodes(values, count, codes);
       LevelValues(values, count, row.step);
     } else {
@@ -201,7 +154,7 @@ void QuantizeRow(const QuestQuantizeArgs& args, const Grid& grid, int64_t r) {
     }
     if (args.codes) std::memcpy(args.codes.as<uint8_t>() + at, codes, static_cast<size_t>(count));
     if (args.mask) {
-      MaskBlock(grid, row, v, values, count, bits);
+      MaskBlock(passing, v, values, count, bits);
       PackCodes(bits, count, 1, args.mask.as<uint8_t>() + r * bit_bytes + first / 8);
     }
     if (args.values && args.values.dtype() == DType::kF32) {
@@ -220,9 +173,9 @@ int64_t RowGrain(int64_t cols) {
 }  // namespace
 
 void QuestQuantizeCpu(const QuestQuantizeArgs& args, Stream& stream) {
-  const Grid grid(args.format);
+  const QuestPlan plan(args.format);
   stream.pool().ParallelFor(args.v.dim(0), RowGrain(args.v.dim(1)), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) QuantizeRow(args, grid, r);
+    for (int64_t r = begin; r < end; ++r) QuantizeRow(args, plan, r);
   });
 }
 

@@ -64,5 +64,30 @@ TY_INLINE float QuestFp4Value(uint8_t code, float step) {
 TY_INLINE float PairEnergy(float a, float b) {
   return __builtin_fmaf(a, a, b * b);
 }
+TY_INLINE uint32_t Beats(float a, float b) {
+  return a > b ? 1 : 0;
+}
+// 0x01 in both bytes of a pair that fewer than two others beat.
+TY_INLINE uint64_t KeepPair(uint32_t beaten_by, int pair) {
+  return static_cast<uint64_t>(beaten_by < 2 ? 0x0101 : 0) << (16 * pair);
+}
+
+// Two of the four pairs of v[0..7]: byte i is 1 where v[i] is kept, else 0. Without branches: which pairs are large is
+// a coin toss.
+TY_INLINE uint64_t QuestKeptBytes(const float* v) {
+  const float energy0 = PairEnergy(v[0], v[1]);
+  const float energy1 = PairEnergy(v[2], v[3]);
+  const float energy2 = PairEnergy(v[4], v[5]);
+  const float energy3 = PairEnergy(v[6], v[7]);
+  // Whether the later of two pairs beats the earlier; of equal ones it does not.
+  const uint32_t b10 = Beats(energy1, energy0);
+  const uint32_t b20 = Beats(energy2, energy0);
+  const uint32_t b30 = Beats(energy3, energy0);
+  const uint32_t b21 = Beats(energy2, energy1);
+  const uint32_t b31 = Beats(energy3, energy1);
+  const uint32_t b32 = Beats(energy3, energy2);
+  return KeepPair(b10 + b20 + b30, 0) | KeepPair(1 - b10 + b21 + b31, 1) | KeepPair(2 - b20 - b21 + b32, 2) |
+         KeepPair(3 - b30 - b31 - b32, 3);
+}
 
 }  // namespace trainyard::kernels

@@ -445,5 +445,53 @@ TEST_P(QuestCaseTest, SameBitsForAnyThreadsAndInPlace) {
   }
 }
 
+TEST_P(QuestCaseTest, SameBitsAsOnCpu) {
+  const HostTensor v = HostTensor::Normal(GetParam().dtype, GetParam().shape, 31, 2);
+  std::vector<QuestFormat> formats = AllFormats();
+  formats.push_back({.bits = 3, .clip = QuestClip::kAbsMax, .mask = QuestMask::kClip});
+  formats.push_back({.grid = QuestGrid::kFp4, .is_2_4_sparse = true, .clip = QuestClip::kAbsMax});
+  formats.push_back({.bits = 5, .mask = QuestMask::kStraightThrough});
+  formats.push_back({.bits = 4, .trust_factor = 0.5f});
+  for (const QuestFormat& format : formats) {
+    testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+      const Quantized q(v, format, stream);
+      const HostTensor back = HostTensor::Filled(GetParam().dtype, GetParam().shape, 5);
+      QuestDequantizeArgs args = {.codes = q.codes, .steps = q.steps, .values = back, .grid = format.grid};
+      if (format.is_2_4_sparse) args.kept = q.kept;
+      QuestDequantize(args, stream);
+      std::vector<uint8_t> all = q.Bytes();
+      const std::vector<uint8_t> more = back.Bytes();
+      all.insert(all.end(), more.begin(), more.end());
+      return all;
+    });
+  }
+}
+
+// Every size of group takes other registers, lanes and parts of a tile.
+TEST(QuestTest, RotatedRowsHaveTheSameBitsAsOnCpu) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const int64_t group : {16, 32, 64, 128, 256, 512, 1024}) {
+      const HostTensor v = HostTensor::Normal(dtype, {3, group == 1024 ? 3072 : 1536}, 12);
+      for (const QuestFormat& format : {QuestFormat{},
+                                        {.grid = QuestGrid::kFp4},
+                                        {.bits = 2, .is_2_4_sparse = true},
+                                        {.bits = 6, .clip = QuestClip::kAbsMax}}) {
+        testing::ExpectSameBitsAsOnCpu([&](Stream& stream) { return Quantized(v, format, stream, group).Bytes(); });
+      }
+      testing::ExpectSameBitsAsOnCpu([&](Stream& stream) {
+        const HostTensor in_place = v.Copy();
+        const HostTensor steps = HostTensor::Of(DType::kF32, {3}, {0.3, 0.01, 2});
+        QuestQuantize({.v = in_place,
+                       .format = {.bits = 3, .clip = QuestClip::kGiven},
+                       .rotate_group = group,
+                       .steps = steps,
+                       .values = in_place},
+                      stream);
+        return in_place.Bytes();
+      });
+    }
+  }
+}
+
 }  // namespace
 }  // namespace trainyard::kernels
