@@ -114,6 +114,24 @@ def path_problems():
                             yield "%s: %s: images have no folder %s" % (overlay, rules.names(owner), mount["mountPath"])
 
 
+def certificate_problems():
+    """Secrets of the pods are those that cert-manager fills, and the coordinator's names are those that workers call."""
+    certificates = {thing["spec"]["secretName"]: thing["spec"]
+                    for thing in kustomize.render(os.path.join(ROOT, "deploy/kubernetes/certificates/cert-manager"))
+                    if thing["kind"] == "Certificate"}
+    for overlay in ("cpu", "gpu", "gpu-rdma", "jobset"):
+        for owner, labels, pod in rules.pods(kustomize.render(os.path.join(ROOT, "deploy", "kubernetes", overlay))):
+            for volume in pod["volumes"]:
+                secret = volume.get("secret", {}).get("secretName")
+                if secret is not None and secret not in certificates:
+                    yield "%s: %s: no certificate fills %s" % (overlay, rules.names(owner), secret)
+            for container in pod["containers"]:
+                host = rules.flags(container).get("--coordinator", "").rsplit(":", 1)[0]
+                if host and host not in certificates["trainyard-coordinator-tls"]["dnsNames"]:
+                    yield "%s: %s calls %s, which is not in the coordinator's certificate" % (
+                        overlay, rules.names(owner), host)
+
+
 # ---- metrics ----
 
 def served_metrics():
@@ -172,6 +190,7 @@ def main():
     parser.add_argument("--bin", default=os.path.join(ROOT, "bazel-bin"))
     binaries = parser.parse_args().bin
     found = list(flag_problems(binaries)) + list(port_problems()) + list(path_problems()) + list(metric_problems())
+    found += list(certificate_problems())
     for name in sorted(not_yet):
         print("NOT YET: the manifests ask for %s" % name)
     print("\n".join(found) or "flags, ports, paths and %d metrics agree" % len(served_metrics()))

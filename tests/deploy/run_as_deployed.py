@@ -159,13 +159,21 @@ class Cluster:
     # ---- certificates ----
 
     def make_certificates(self):
-        made = os.path.join(self.folder, "certificates")
         secrets = os.path.join(self.folder, "secrets")
-        for secret in CERTIFICATES.values():
-            os.makedirs(os.path.join(secrets, secret))
-        if self.plaintext:
-            return
-        raise Failure("certificates: see make_certificates")
+        made = os.path.join(self.folder, "certificates")
+        if not self.plaintext:
+            run(os.path.join(self.binaries, check_names.PROGRAMS["trainyard"]), "certs", "init", "--dir", made)
+        for part, secret in CERTIFICATES.items():
+            folder = os.path.join(secrets, secret)
+            os.makedirs(folder)
+            if self.plaintext:
+                continue
+            for name in ("tls.crt", "tls.key", "ca.crt"):
+                # Group and mode as kubelet gives them: fsGroup, defaultMode.
+                target = os.path.join(folder, name)
+                shutil.copyfile(os.path.join(made, part, name), target)
+                os.chown(target, 0, 65532)
+                os.chmod(target, 0o440)
 
     def arguments(self, given):
         if not self.plaintext:

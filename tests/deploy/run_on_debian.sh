@@ -26,7 +26,7 @@ mmdebstrap --quiet --variant=minbase --include="$packages" bookworm "$debian"
 echo "bare Debian 12 with $(tr ',' '\n' <<<"$packages" | wc -l) packages: $(since "$began"), $(du -sm "$debian" | cut -f1) MiB"
 began=$(now)
 install -m 755 "$work"/*/usr/local/bin/* "$debian/usr/local/bin/"
-chroot "$debian" useradd --system --uid 65532 --create-home trainyard
+chroot "$debian" useradd --uid 65532 --create-home trainyard
 for program in "$debian"/usr/local/bin/trainyard*; do
   if chroot "$debian" ldd "/usr/local/bin/$(basename "$program")" | grep 'not found'; then
     echo "FAILED: $(basename "$program") lacks libraries" >&2
