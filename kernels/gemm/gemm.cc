@@ -20,7 +20,7 @@ void Gemm(const GemmArgs& args, Stream& stream) {
   if (args.bias) TY_CHECK_EQ(args.bias.size(), n);
   const int64_t needed_bytes = GemmWorkspaceBytes(args.a.dtype(), m, n, k);
   if (needed_bytes > 0) TY_CHECK_GE(args.workspace ? args.workspace.bytes() : 0, needed_bytes);
-  TY_SELECT_HOST(stream, Gemm)(args, stream);
+  TY_SELECT(stream, Gemm)(args, stream);
 }
 
 int64_t GemmWorkspaceBytes(DType dtype, int64_t m, int64_t n, int64_t k) {

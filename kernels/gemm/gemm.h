@@ -4,9 +4,13 @@
 //
 // op(a): (m, k), stored (k, m) if transpose_a; op(b): (k, n), stored (n, k) if transpose_b; c: (m, n); bias: (n),
 // optional. a and b share a dtype, f32 or bf16; c has that dtype or is f32; bias is f32 or bf16.
-// f32 goes to the BLAS library. bf16 operands are widened to f32 panel by panel in `workspace`, accumulated in f32 and
-// rounded once at the end. With beta 0, c is not read. c aliases nothing.
-// Work is cut at places that depend on the shape alone: the bits are the same for any number of threads.
+// Sums are f32 and rounded once at the end. With beta 0, c is not read. c aliases nothing.
+// On the CPU f32 goes to the BLAS library and bf16 operands are widened to f32 panel by panel in `workspace`; work is
+// cut at places that depend on the shape alone: the bits are the same for any number of threads.
+// On a GPU cuBLASLt does it (cublaslt.h; f32 without TF32), with the same bits in every run on one kind of GPU under
+// GemmTuning::kFirst (gemm_tuning.h); what it does not take, and everything on the emulated device, goes to a kernel of
+// our own (gemm_tile.h). The workspace is not used there. Compiled for sm_90a, sm_100a and sm_120a; our own kernel has
+// run on the emulated device, neither has run on a GPU.
 #pragma once
 
 #include "kernels/core/stream.h"

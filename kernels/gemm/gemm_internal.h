@@ -1,4 +1,4 @@
-// How the CPU backend of Gemm cuts a product with bf16 operands into panels that are widened to f32.
+// The backends of Gemm, and how the CPU's cuts a product with bf16 operands into panels that are widened to f32.
 #pragma once
 
 #include <algorithm>
@@ -26,5 +26,9 @@ struct WidenedPanels {
 };
 
 void GemmCpu(const GemmArgs& args, Stream& stream);
+// cuBLASLt where the program has it and it takes the product, else GemmTiled.
+void GemmCuda(const GemmArgs& args, Stream& stream);
+// The kernel of gemm_tile.h, on any CUDA stream.
+void GemmTiled(const GemmArgs& args, Stream& stream);
 
 }  // namespace trainyard::kernels::internal

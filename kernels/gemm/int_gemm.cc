@@ -21,13 +21,13 @@ void IntGemm(const IntGemmArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.c.rank(), 2);
   TY_CHECK_EQ(args.c.dim(0), args.a.codes.dim(0));
   TY_CHECK_EQ(args.c.dim(1), args.b.codes.dim(0));
-  TY_SELECT_HOST(stream, IntGemm)(args, stream);
+  TY_SELECT(stream, IntGemm)(args, stream);
 }
 
 void CodeRowSums(const CodeRowSumsArgs& args, Stream& stream) {
   CheckCodes(args.a, args.depth);
   TY_CHECK_EQ(args.sums.size(), args.a.codes.dim(0));
-  TY_SELECT_HOST(stream, CodeRowSums)(args, stream);
+  TY_SELECT(stream, CodeRowSums)(args, stream);
 }
 
 void IntGridLinear(const IntGridLinearArgs& args, Stream& stream) {
@@ -43,7 +43,7 @@ void IntGridLinear(const IntGridLinearArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.y.rank(), 2);
   TY_CHECK_EQ(args.y.dim(0), m);
   TY_CHECK_EQ(args.y.dim(1), n);
-  TY_SELECT_HOST(stream, IntGridLinear)(args, stream);
+  TY_SELECT(stream, IntGridLinear)(args, stream);
 }
 
 }  // namespace trainyard::kernels

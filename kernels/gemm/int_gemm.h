@@ -12,7 +12,8 @@
 // 4 bits in (rows, ceil(k / 2)), the even column in the low half (kernels/quant/packed_rows.h); what is in the last
 // half of a row with odd k is not read. a: m rows, b: n rows, c and y: (m, n), k at most kMaxIntGemmDepth so that no
 // sum leaves i32. c and y are overwritten and alias nothing. Integers, so the same bits for any number of threads and
-// on any CPU. No memory is allocated; each thread uses about 0.5 MB of its stack.
+// on any CPU or GPU (the CUDA kernels have run on the emulated device only). No memory is allocated; each thread
+// of the CPU uses about 0.5 MB of its stack.
 #pragma once
 
 #include "kernels/core/stream.h"

@@ -132,14 +132,9 @@ void ForTiles(const IntKernel& kernel, const IntGemmArgs& args, Stream& stream, 
   });
 }
 
-// y[j] = a_step b_steps[j] (sums[j] + (a_sum + b_sums[j]) / 2 + k / 4); a_term = 2 a_sum + k. The bracket, times 4, is
-// a whole number below 2^53, and the product of two float steps fits a double.
-TY_SIMD void GridRow(const int32_t* sums, const int32_t* b_sums, const float* b_steps, double a_term, double a_step,
+TY_SIMD void GridRow(const int32_t* sums, const int32_t* b_sums, const float* b_steps, double row_term, float a_step,
                      int64_t count, float* y) {
-  for (int64_t j = 0; j < count; ++j) {
-    const double four_sums = 4.0 * static_cast<double>(sums[j]) + (a_term + 2.0 * static_cast<double>(b_sums[j]));
-    y[j] = static_cast<float>(four_sums * (a_step * static_cast<double>(b_steps[j])) * 0.25);
-  }
+  for (int64_t j = 0; j < count; ++j) y[j] = GridValue(sums[j], row_term, a_step, b_sums[j], b_steps[j]);
 }
 TY_SIMD void AddBias(const float* bias, int64_t count, float* y) {
   for (int64_t j = 0; j < count; ++j) y[j] += bias[j];
@@ -199,12 +194,11 @@ void IntGridLinearCpu(const IntGridLinearArgs& args, Stream& stream) {
              float buffer[kTileColumns];
              for (int64_t i = 0; i < rows; ++i) {
                const int32_t* row_sums = sums + i * kTileColumns;
-               const double a_term = 2.0 * static_cast<double>(a_sums[row + i]) + static_cast<double>(args.depth);
-               const double a_step = static_cast<double>(a_steps[row + i]);
+               const double row_term = GridRowTerm(a_sums[row + i], args.depth);
                const int64_t at = (row + i) * n + col;
                const bool is_f32 = args.y.dtype() == DType::kF32;
                float* const y = is_f32 ? args.y.as<float>() + at : buffer;
-               GridRow(row_sums, b_sums + col, b_steps + col, a_term, a_step, cols, y);
+               GridRow(row_sums, b_sums + col, b_steps + col, row_term, a_steps[row + i], cols, y);
                if (args.bias && args.bias.dtype() == DType::kF32) AddBias(args.bias.as<float>() + col, cols, y);
                if (args.bias && args.bias.dtype() == DType::kBF16) AddBias(args.bias.as<BFloat16>() + col, cols, y);
                if (!is_f32) Round(y, cols, args.y.as<BFloat16>() + at);

@@ -2,9 +2,22 @@
 
 #include <vector>
 
+#include "kernels/core/simd.h"
 #include "kernels/gemm/int_gemm.h"
 
 namespace trainyard::kernels::internal {
+
+// One element of IntGridLinear without bias, from the exact sum of its codes' products:
+//   step_a step_b (sum + (a_sum + b_sum) / 2 + k / 4)
+// The bracket, times 4, is a whole number below 2^53, and the product of two float steps fits a double: two roundings
+// in all, whichever products and sums a compiler contracts. row_term is GridRowTerm.
+TY_INLINE double GridRowTerm(int32_t a_sum, int64_t depth) {
+  return 2.0 * static_cast<double>(a_sum) + static_cast<double>(depth);
+}
+TY_INLINE float GridValue(int32_t sum, double row_term, float a_step, int32_t b_sum, float b_step) {
+  const double four_sums = 4.0 * static_cast<double>(sum) + (row_term + 2.0 * static_cast<double>(b_sum));
+  return static_cast<float>(four_sums * (static_cast<double>(a_step) * static_cast<double>(b_step)) * 0.25);
+}
 
 // The inner loops for one instruction set. A unit is 32 bits of neighbouring codes of one row: what one lane multiplies
 // and adds in one instruction. Codes beyond a row's end are zero (and count as such).
@@ -33,5 +46,8 @@ void IntGemmWith(const IntKernel& kernel, const IntGemmArgs& args, Stream& strea
 void IntGemmCpu(const IntGemmArgs& args, Stream& stream);
 void CodeRowSumsCpu(const CodeRowSumsArgs& args, Stream& stream);
 void IntGridLinearCpu(const IntGridLinearArgs& args, Stream& stream);
+void IntGemmCuda(const IntGemmArgs& args, Stream& stream);
+void CodeRowSumsCuda(const CodeRowSumsArgs& args, Stream& stream);
+void IntGridLinearCuda(const IntGridLinearArgs& args, Stream& stream);
 
 }  // namespace trainyard::kernels::internal
