@@ -1,18 +1,12 @@
 #include "kernels/attention/attention.h"
 
+#include <algorithm>
+
 #include "base/check.h"
+#include "kernels/attention/attention_internal.h"
 #include "kernels/core/dispatch.h"
 
 namespace trainyard::kernels {
-namespace internal {
-
-void AttentionForwardCpu(const AttentionForwardArgs& args, Stream& stream);
-void AttentionBackwardCpu(const AttentionBackwardArgs& args, Stream& stream);
-void AttentionDecodeCpu(const AttentionDecodeArgs& args, Stream& stream);
-void KvCacheAppendCpu(const KvCacheAppendArgs& args, Stream& stream);
-
-}  // namespace internal
-
 namespace {
 
 void CheckShape(const AttentionShape& shape) {
@@ -62,7 +56,7 @@ void AttentionForward(const AttentionForwardArgs& args, Stream& stream) {
   CheckOutput(args.shape, args.o, dtype);
   CheckLse(args.shape, args.lse);
   TY_CHECK_GE(args.workspace.bytes(), AttentionForwardWorkspaceBytes(args.shape, dtype, stream.threads()));
-  TY_SELECT_HOST(stream, AttentionForward)(args, stream);
+  TY_SELECT(stream, AttentionForward)(args, stream);
 }
 
 void AttentionBackward(const AttentionBackwardArgs& args, Stream& stream) {
@@ -74,7 +68,7 @@ void AttentionBackward(const AttentionBackwardArgs& args, Stream& stream) {
   CheckOutput(args.shape, args.dout, dtype);
   CheckLse(args.shape, args.lse);
   TY_CHECK_GE(args.workspace.bytes(), AttentionBackwardWorkspaceBytes(args.shape, dtype, stream.threads()));
-  TY_SELECT_HOST(stream, AttentionBackward)(args, stream);
+  TY_SELECT(stream, AttentionBackward)(args, stream);
 }
 
 void AttentionDecode(const AttentionDecodeArgs& args, Stream& stream) {
@@ -92,7 +86,7 @@ void AttentionDecode(const AttentionDecodeArgs& args, Stream& stream) {
   TY_CHECK_LE(args.length, args.k_cache.dim(1));
   TY_CHECK(args.o.dtype() == dtype);
   TY_CHECK_EQ(args.o.size(), shape.batch * shape.q_heads * shape.head_dim);
-  TY_SELECT_HOST(stream, AttentionDecode)(args, stream);
+  TY_SELECT(stream, AttentionDecode)(args, stream);
 }
 
 void KvCacheAppend(const KvCacheAppendArgs& args, Stream& stream) {
@@ -104,7 +98,12 @@ void KvCacheAppend(const KvCacheAppendArgs& args, Stream& stream) {
   TY_CHECK(SameShape(args.k_cache, args.v_cache));
   TY_CHECK_GE(args.position, 0);
   TY_CHECK_LE(args.position + args.shape.seq, args.k_cache.dim(1));
-  TY_SELECT_HOST(stream, KvCacheAppend)(args, stream);
+  TY_SELECT(stream, KvCacheAppend)(args, stream);
+}
+
+int64_t AttentionBackwardWorkspaceBytes(const AttentionShape& shape, DType dtype, int threads) {
+  return std::max(internal::AttentionBackwardCpuWorkspaceBytes(shape, dtype, threads),
+                  internal::AttentionBackwardDotsBytes(shape));
 }
 
 }  // namespace trainyard::kernels

@@ -11,6 +11,9 @@
 // head_dim >= 1, q_heads a multiple of kv_heads unless there is a map. Tensors are f32 or bf16, one dtype a call;
 // arithmetic is f32. Results are the same for any number of threads and for a map that says what no map says, and an
 // output depends on no later token, not even by a bit.
+//
+// On a CUDA device: no atomics, every sum in an order that the shape gives; a map has at most 1024 query heads.
+// Compiled for sm_90a, sm_100a and sm_120a; has run on the emulated device, not on a GPU.
 #pragma once
 
 #include <cstdint>
@@ -60,8 +63,8 @@ struct AttentionBackwardArgs {
 
 int64_t AttentionBackwardWorkspaceBytes(const AttentionShape& shape, DType dtype, int threads);
 
-// Overwrites dqkv; the scores are computed again from qkv and lse. One task a (batch, key/value head), so at most
-// B * Hkv threads help. dqkv may alias nothing.
+// Overwrites dqkv; the scores are computed again from qkv and lse. On the CPU one task a (batch, key/value head), so at
+// most B * Hkv threads help. dqkv may alias nothing.
 void AttentionBackward(const AttentionBackwardArgs& args, Stream& stream);
 
 inline constexpr int64_t kMaxDecodeHeadDim = 1024;

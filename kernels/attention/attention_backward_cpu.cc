@@ -1,14 +1,13 @@
 // The backward of attention. With P the weights, o = P v, and D[t] = dout[t] . o[t]:
 //
 //   dv = P^T dout,   dP = dout v^T,   dS = P * (dP - D),   dq = scale dS k,   dk = scale dS^T q
-#include "kernels/attention/attention.h"
 #include "kernels/attention/attention_blocks.h"
+#include "kernels/attention/attention_internal.h"
 #include "kernels/core/dispatch.h"
 #include "kernels/core/math.h"
 #include "kernels/gemm/sgemm.h"
 
-namespace trainyard::kernels {
-namespace internal {
+namespace trainyard::kernels::internal {
 namespace {
 
 // Scratch of one thread, in floats.
@@ -170,10 +169,8 @@ void AttentionBackwardCpu(const AttentionBackwardArgs& args, Stream& stream) {
   });
 }
 
-}  // namespace internal
-
-int64_t AttentionBackwardWorkspaceBytes(const AttentionShape& shape, DType dtype, int threads) {
-  return internal::BackwardScratch(nullptr, shape, dtype).floats * static_cast<int64_t>(sizeof(float)) * threads;
+int64_t AttentionBackwardCpuWorkspaceBytes(const AttentionShape& shape, DType dtype, int threads) {
+  return BackwardScratch(nullptr, shape, dtype).floats * static_cast<int64_t>(sizeof(float)) * threads;
 }
 
-}  // namespace trainyard::kernels
+}  // namespace trainyard::kernels::internal

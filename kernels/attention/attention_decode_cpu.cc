@@ -1,8 +1,8 @@
 #include <cstring>
 #include <limits>
 
-#include "kernels/attention/attention.h"
 #include "kernels/attention/attention_blocks.h"
+#include "kernels/attention/attention_internal.h"
 #include "kernels/core/dispatch.h"
 #include "kernels/core/math.h"
 

@@ -34,6 +34,16 @@ double DefaultScale(const AttentionShape& shape) {
   return 1.0 / std::sqrt(static_cast<double>(shape.head_dim));
 }
 
+// What the device under test may add to an error: tensor cores take weights and gradients of scores as bf16, each off
+// by up to 2^-9 of itself. The errors of a sum mostly cancel, so it stays far below that share of the largest result.
+Tolerance WithRoundedWeights(Tolerance tolerance, DType dtype, const std::vector<double>& expected) {
+  if (testing::DeviceUnderTest() == Device::kCpu || dtype == DType::kF32) return tolerance;
+  double largest = 0;
+  for (double value : expected) largest = std::max(largest, std::abs(value));
+  tolerance.absolute += largest / 256;
+  return tolerance;
+}
+
 struct Tensors {
   AttentionShape shape;
   HostTensor qkv, o, lse, dout, dqkv;
@@ -77,7 +87,7 @@ TEST_P(AttentionTest, ForwardMatchesDoubleReference) {
   x.Forward(stream_);
   const testing::AttentionReference expected =
       testing::ReferenceAttention(shape_, x.qkv.ToDoubles(), DefaultScale(shape_));
-  EXPECT_THAT(x.o.ToDoubles(), AllNear(expected.o, ToleranceFor(dtype_)));
+  EXPECT_THAT(x.o.ToDoubles(), AllNear(expected.o, WithRoundedWeights(ToleranceFor(dtype_), dtype_, expected.o)));
   EXPECT_THAT(x.lse.ToDoubles(), AllNear(expected.lse, ToleranceFor(DType::kF32)));
 }
 
@@ -88,7 +98,8 @@ TEST_P(AttentionTest, BackwardMatchesDoubleReference) {
   const std::vector<double> expected = testing::ReferenceAttentionGradient(shape_, x.qkv.ToDoubles(), x.o.ToDoubles(),
                                                                            x.dout.ToDoubles(), DefaultScale(shape_));
   // The gradient of a key sums over its later queries, in every head of the group.
-  EXPECT_THAT(x.dqkv.ToDoubles(), AllNear(expected, ToleranceForSum(dtype_, shape_.seq * shape_.group())));
+  const Tolerance tolerance = ToleranceForSum(dtype_, shape_.seq * shape_.group());
+  EXPECT_THAT(x.dqkv.ToDoubles(), AllNear(expected, WithRoundedWeights(tolerance, dtype_, expected)));
 }
 
 TEST_P(AttentionTest, ThreadCountShowsInNoBit) {
@@ -105,7 +116,8 @@ TEST_P(AttentionTest, ThreadCountShowsInNoBit) {
   });
 }
 
-// One token; odd lengths; one less, equal and one more than a block of queries (64) and of keys (256); groups of 1 to
+// A head_dim beyond 128 (columns in more than one part on a CUDA device) and two that tensor cores do not take. One
+// token; odd lengths; one less, equal and one more than a block of queries (64) and of keys (256); groups of 1 to
 // 8; head_dim no multiple of a vector.
 INSTANTIATE_TEST_SUITE_P(All, AttentionTest,
                          ::testing::ValuesIn(OpCases({{1, 1, 1, 1, 16},
@@ -117,6 +129,9 @@ INSTANTIATE_TEST_SUITE_P(All, AttentionTest,
                                                       {2, 65, 8, 1, 16},
                                                       {2, 33, 6, 3, 128},
                                                       {1, 129, 8, 8, 24},
+                                                      {1, 70, 2, 1, 136},
+                                                      {1, 130, 4, 2, 20},
+                                                      {1, 40, 1, 1, 260},
                                                       {1, 256, 2, 1, 32},
                                                       {1, 257, 2, 1, 80},
                                                       {1, 300, 4, 2, 64},
@@ -151,12 +166,13 @@ TEST_P(RaggedAttentionTest, MatchesDoubleReferenceForwardAndBackward) {
     x.Forward(stream);
     const testing::AttentionReference expected =
         testing::ReferenceAttention(shape, x.qkv.ToDoubles(), DefaultScale(shape));
-    EXPECT_THAT(x.o.ToDoubles(), AllNear(expected.o, ToleranceFor(dtype_)));
+    EXPECT_THAT(x.o.ToDoubles(), AllNear(expected.o, WithRoundedWeights(ToleranceFor(dtype_), dtype_, expected.o)));
     EXPECT_THAT(x.lse.ToDoubles(), AllNear(expected.lse, ToleranceFor(DType::kF32)));
     x.Backward(stream);
     const std::vector<double> gradient = testing::ReferenceAttentionGradient(shape, x.qkv.ToDoubles(), x.o.ToDoubles(),
                                                                              x.dout.ToDoubles(), DefaultScale(shape));
-    EXPECT_THAT(x.dqkv.ToDoubles(), AllNear(gradient, ToleranceForSum(dtype_, shape.seq * shape.q_heads)));
+    const Tolerance tolerance = ToleranceForSum(dtype_, shape.seq * shape.q_heads);
+    EXPECT_THAT(x.dqkv.ToDoubles(), AllNear(gradient, WithRoundedWeights(tolerance, dtype_, gradient)));
   }
 }
 
