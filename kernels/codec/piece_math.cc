@@ -33,9 +33,9 @@ void KeepLost(const KeepLostArgs& args, Stream& stream) {
 }
 
 void SumPieces(const SumPiecesArgs& args, Stream& stream) {
-  const int64_t ranks = args.pieces.dim(0);
-  TY_CHECK(args.own >= 0 && args.own < ranks);
-  TY_CHECK_EQ(args.pieces.size(), ranks * args.out.size());
+  const int64_t others = args.pieces.dim(0);
+  TY_CHECK(args.own >= 0 && args.own <= others);
+  TY_CHECK_EQ(args.pieces.size(), others * args.out.size());
   TY_CHECK_EQ(args.own_piece.size(), args.out.size());
   TY_CHECK(args.own_piece.dtype() == args.out.dtype() && args.pieces.dtype() == args.out.dtype());
   TY_SELECT(stream, SumPieces)(args, stream);

@@ -44,12 +44,12 @@ struct KeepLostArgs {
 };
 void KeepLost(const KeepLostArgs& args, Stream& stream);
 
-// out = round(scale * (((piece_0 + piece_1) + piece_2) + ...)), rounded once to the type, f32 or bf16. Piece r lies at
-// pieces + r * out.size(); piece `own` lies in `own_piece` instead, which may be `out`.
+// out = round(scale * (((piece_0 + piece_1) + piece_2) + ...)), rounded once to the type, f32 or bf16. `pieces` holds
+// those of the other ranks in rank order; the own one may be `out`.
 struct SumPiecesArgs {
-  TensorView pieces;     // (ranks, n); row `own` is not read
+  TensorView pieces;     // (ranks - 1, n)
   TensorView own_piece;  // (n)
-  int own = 0;
+  int own = 0;           // its rank
   float scale = 1.0f;
   TensorView out;  // (n)
 };

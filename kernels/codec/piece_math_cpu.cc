@@ -41,7 +41,7 @@ TY_INLINE void SumBlocks(const T* pieces, const T* own_piece, int own, int64_t r
   for (int64_t first = begin; first < end; first += kBlock) {
     const int64_t count = std::min(kBlock, end - first);
     for (int64_t rank = 0; rank < ranks; ++rank) {
-      const T* const piece = (rank == own ? own_piece : pieces + rank * stride) + first;
+      const T* const piece = (rank == own ? own_piece : pieces + (rank < own ? rank : rank - 1) * stride) + first;
       if (rank == 0) {
         for (int64_t i = 0; i < count; ++i) sum[i] = ToFloat(piece[i]);
       } else {
@@ -120,7 +120,7 @@ void KeepLostCpu(const KeepLostArgs& args, Stream& stream) {
 }
 
 void SumPiecesCpu(const SumPiecesArgs& args, Stream& stream) {
-  const int64_t ranks = args.pieces.dim(0);
+  const int64_t ranks = args.pieces.dim(0) + 1;
   stream.pool().ParallelFor(args.out.size(), kGrain, [&](int64_t begin, int64_t end) {
     if (args.out.dtype() == DType::kF32) {
       SumBlocksOf(args.pieces.as<float>(), args.own_piece.as<float>(), args.own, ranks, args.out.size(), args.scale,

@@ -67,7 +67,7 @@ __global__ void SumPiecesKernel(const T* pieces, const T* own_piece, int own, in
   for (int64_t i = GlobalThread(); i < count; i += GlobalThreads()) {
     float sum = 0;
     for (int64_t rank = 0; rank < ranks; ++rank) {
-      const float piece = ToFloat(rank == own ? own_piece[i] : pieces[rank * count + i]);
+      const float piece = ToFloat(rank == own ? own_piece[i] : pieces[(rank < own ? rank : rank - 1) * count + i]);
       sum = rank == 0 ? piece : sum + piece;
     }
     out[i] = FromFloat<T>(sum * scale);
@@ -132,7 +132,7 @@ void SumPiecesCuda(const SumPiecesArgs& args, Stream& stream) {
   DispatchFloat(args.out.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     Launch(stream, ElementwiseGrid(args.out.size()), SumPiecesKernel<T>, args.pieces.as<T>(), args.own_piece.as<T>(),
-           args.own, args.pieces.dim(0), args.out.size(), args.scale, args.out.as<T>());
+           args.own, args.pieces.dim(0) + 1, args.out.size(), args.scale, args.out.as<T>());
   });
 }
 

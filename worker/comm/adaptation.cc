@@ -11,6 +11,7 @@
 #include "base/status_macros.h"
 #include "kernels/codec/level_fit.h"
 #include "kernels/codec/maxmin.h"
+#include "kernels/codec/piece_math.h"
 #include "worker/comm/codecs/huffman_codec.h"
 #include "worker/comm/lgreco.h"
 #include "worker/comm/make_codec.h"
@@ -82,38 +83,31 @@ void Adaptation::BeginStep(int64_t step) {
   }
 }
 
-void Adaptation::AddToWindow(const BucketTensor& tensor) {
+void Adaptation::AddToWindow(const BucketTensor& tensor, kernels::Stream& stream) {
   float* const window = parts_.window(tensor.index);
   if (window == nullptr) return;
   const spec::LgrecoOptions& plan = *parts_.options().communication.plan;
-  const TensorView& gradient = tensor.gradient;
   const bool is_first = step_ % plan.interval_steps == plan.interval_steps - plan.window_steps;
-  if (is_first) {
-    WidenInto(gradient, window);
-  } else if (gradient.dtype() == kernels::DType::kF32) {
-    const float* const values = gradient.as<float>();
-    for (int64_t i = 0; i < gradient.size(); ++i) window[i] += values[i];
-  } else {
-    const kernels::BFloat16* const values = gradient.as<kernels::BFloat16>();
-    for (int64_t i = 0; i < gradient.size(); ++i) window[i] += kernels::ToFloat(values[i]);
-  }
+  const TensorView sum = FloatsView(window, tensor.gradient.size());
+  WidenAdd({.x = tensor.gradient, .addend = is_first ? TensorView() : sum, .y = sum}, stream);
 }
 
-void Adaptation::Look(const std::vector<BucketTensor>& tensors, const PieceCoder& coder) {
-  if (!adds_window_ && !fits_levels_ && !counts_codes_) return;
-  std::vector<float> buffer;  // in the steps concerned only
+absl::Status Adaptation::Look(const std::vector<BucketTensor>& tensors, const PieceCoder& coder) {
+  if (!adds_window_ && !fits_levels_ && !counts_codes_) return absl::OkStatus();
+  ExchangeMemory buffer(MemoryKindOf(coder.stream()));  // in the steps concerned only
   const CodecSet& codecs = parts_.codecs();
   for (const BucketTensor& tensor : tensors) {
     if (!codecs.is_coded(tensor.index)) continue;
-    if (adds_window_) AddToWindow(tensor);
+    if (adds_window_) AddToWindow(tensor, coder.stream());
     const CodecSet::GroupKey key = codecs.key(tensor.index);
     const auto histogram = histograms_.find(key);
     const auto counts = counts_.find(key);
     if (histogram == histograms_.end() && counts == counts_.end()) continue;
     const int64_t elements = tensor.gradient.size();
-    buffer.resize(static_cast<size_t>(elements));
+    TY_RETURN_IF_ERROR(buffer.Grow(elements * static_cast<int64_t>(sizeof(float))));
     const Slice slice{{tensor.index, 0, elements}, tensor.gradient.Reshape({elements})};
-    const float* const values = coder.Piece(slice, buffer.data());
+    const float* const values = coder.Piece(slice, buffer.floats());
+    TY_RETURN_IF_ERROR(coder.stream().Synchronize());
     const CodecSet::Group& group = codecs.groups().at(key);
     if (histogram != histograms_.end()) {
       const spec::LevelsCodec& levels = *AdaptedLevels(group);
@@ -125,6 +119,7 @@ void Adaptation::Look(const std::vector<BucketTensor>& tensors, const PieceCoder
       AddCodeCounts(*codec, slice.where, random, values, absl::MakeSpan(counts->second));
     }
   }
+  return absl::OkStatus();
 }
 
 // All ranks' numbers to all, added up in rank order. Only rank 0 needs them, but this happens a handful of times.
@@ -157,10 +152,9 @@ absl::Status Adaptation::SumOverRanks(Communicator& communicator) {
   return absl::OkStatus();
 }
 
-void Adaptation::PlanBits() {
+void Adaptation::PlanBits(kernels::Stream& stream) {
   CodecSet& codecs = parts_.codecs();
   const spec::LgrecoOptions& options = *parts_.options().communication.plan;
-  kernels::Stream stream(1);
   std::vector<LgrecoTensor> tensors;
   std::vector<int> indices, bits(parts_.tensors().size(), 0);
   for (size_t i = 0; i < parts_.tensors().size(); ++i) {
@@ -197,7 +191,7 @@ void Adaptation::PlanBits() {
   codecs.SetBits(bits);
 }
 
-void Adaptation::Decide() {
+void Adaptation::Decide(kernels::Stream& stream) {
   CodecSet& codecs = parts_.codecs();
   for (const auto& [key, histogram] : histograms_) {
     if (!(histogram.total() > 0)) continue;
@@ -207,14 +201,14 @@ void Adaptation::Decide() {
     if (std::all_of(counts.begin(), counts.end(), [](int64_t count) { return count == 0; })) continue;
     codecs.SetCodeTable(key, kernels::HuffmanTable::FromCounts(counts).ToText());
   }
-  if (plans_bits_) PlanBits();
+  if (plans_bits_) PlanBits(stream);
 }
 
-absl::StatusOr<bool> Adaptation::EndStep(Communicator& communicator) {
+absl::StatusOr<bool> Adaptation::EndStep(Communicator& communicator, kernels::Stream& stream) {
   if (!fits_levels_ && !plans_bits_ && !counts_codes_) return false;
   TY_RETURN_IF_ERROR(SumOverRanks(communicator));
   const int64_t epoch = parts_.codecs().epoch();
-  if (communicator.rank() == 0) Decide();
+  if (communicator.rank() == 0) Decide(stream);
   const std::string from_step = absl::StrCat("from ", step_ + 1, "\n");
   TY_ASSIGN_OR_RETURN(const std::string decided,
                       BroadcastString(communicator, absl::StrCat(from_step, parts_.codecs().Text()), 0));

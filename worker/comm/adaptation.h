@@ -38,17 +38,18 @@ class Adaptation {
   // Whether anything is to be seen or decided in this step.
   void BeginStep(int64_t step);
 
-  // Before the bucket is exchanged. `coder` gives gradient and feedback.
-  void Look(const std::vector<BucketTensor>& tensors, const PieceCoder& coder);
+  // Before the bucket is exchanged. `coder` gives gradient and feedback. What is looked at closely is looked at by the
+  // host, which waits for the device.
+  absl::Status Look(const std::vector<BucketTensor>& tensors, const PieceCoder& coder);
 
   // After all buckets; collective if something was due. True if codecs have changed.
-  absl::StatusOr<bool> EndStep(Communicator& communicator);
+  absl::StatusOr<bool> EndStep(Communicator& communicator, kernels::Stream& stream);
 
  private:
-  void AddToWindow(const BucketTensor& tensor);
+  void AddToWindow(const BucketTensor& tensor, kernels::Stream& stream);
   absl::Status SumOverRanks(Communicator& communicator);
-  void Decide();
-  void PlanBits();
+  void Decide(kernels::Stream& stream);
+  void PlanBits(kernels::Stream& stream);
 
   ExchangeParts& parts_;
   int64_t step_ = 0;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/status_macros.h"
+#include "kernels/codec/piece_math.h"
 
 namespace trainyard::comm {
 
@@ -37,10 +38,11 @@ WireBytes AllGatherReducer::BytesSent() const {
 
 absl::Status AllGatherReducer::Reduce(const ReduceContext& context) {
   ExchangeBuffers& buffers = *context.buffers;
+  kernels::Stream& stream = *context.stream;
   char* out = buffers.sent.data();
   for (const Slice& slice : slices_) {
-    const float* const piece = coder_->Piece(slice, buffers.values.data());
-    out = coder_->EncodePiece(slice, piece, nullptr, buffers.decoded.data(), out);
+    const float* const piece = coder_->Piece(slice, buffers.values.floats());
+    out = coder_->EncodePiece(slice, piece, nullptr, buffers.decoded.floats(), out);
   }
   const int64_t own_bytes = out - buffers.sent.data();
   std::fill(piece_bytes_.begin(), piece_bytes_.end(), own_bytes);
@@ -53,6 +55,7 @@ absl::Status AllGatherReducer::Reduce(const ReduceContext& context) {
           return absl::DataLossError("a piece longer than its codec can make it");
       }
     }
+    TY_RETURN_IF_ERROR(context.communicator->After(stream));
     TY_RETURN_IF_ERROR(
         context.communicator->AllGatherBytes(buffers.sent.data(), piece_bytes_, buffers.gathered.data()));
   }
@@ -61,17 +64,18 @@ absl::Status AllGatherReducer::Reduce(const ReduceContext& context) {
     cursors_[from] = begin;
     begin += piece_bytes_[from];
   }
-  float* const sum = buffers.sum.data();
-  float* const decoded = buffers.decoded.data();
+  float* const sum = buffers.sum.floats();
+  float* const decoded = buffers.decoded.floats();
   for (const Slice& slice : slices_) {
     const int64_t elements = slice.where.elements;
     for (size_t from = 0; from < cursors_.size(); ++from) {
       cursors_[from] = coder_->DecodePiece(slice, cursors_[from], from == 0 ? sum : decoded);
       if (from == 0) continue;
-      for (int64_t i = 0; i < elements; ++i) sum[i] += decoded[i];
+      const kernels::TensorView so_far = FloatsView(sum, elements);
+      WidenAdd({.x = FloatsView(decoded, elements), .addend = so_far, .y = so_far}, stream);
     }
-    for (int64_t i = 0; i < elements; ++i) sum[i] *= context.scale;
-    StoreInto(sum, slice.values);
+    ScaleInPlace({FloatsView(sum, elements), context.scale}, stream);
+    Narrow({.x = FloatsView(sum, elements), .y = slice.values}, stream);
   }
   return absl::OkStatus();
 }

@@ -2,15 +2,9 @@
 
 #include <algorithm>
 
+#include "base/status_macros.h"
+
 namespace trainyard::comm {
-namespace {
-
-template <typename T>
-void Grow(int64_t size, std::vector<T>* buffer) {
-  if (static_cast<int64_t>(buffer->size()) < size) buffer->resize(static_cast<size_t>(size));
-}
-
-}  // namespace
 
 void BufferNeeds::Cover(const BufferNeeds& other) {
   sent = std::max(sent, other.sent);
@@ -22,18 +16,18 @@ void BufferNeeds::Cover(const BufferNeeds& other) {
   transport = std::max(transport, other.transport);
 }
 
-void ExchangeBuffers::Reserve(const BufferNeeds& needs) {
-  Grow(needs.sent, &sent);
-  Grow(needs.received, &received);
-  Grow(needs.gathered, &gathered);
-  Grow(needs.values, &values);
-  Grow(needs.decoded, &decoded);
-  Grow(needs.sum, &sum);
+absl::Status ExchangeBuffers::Reserve(const BufferNeeds& needs) {
+  constexpr int64_t kFloat = sizeof(float);
+  TY_RETURN_IF_ERROR(sent.Grow(needs.sent));
+  TY_RETURN_IF_ERROR(received.Grow(needs.received));
+  TY_RETURN_IF_ERROR(gathered.Grow(needs.gathered));
+  TY_RETURN_IF_ERROR(values.Grow(kFloat * needs.values));
+  TY_RETURN_IF_ERROR(decoded.Grow(kFloat * needs.decoded));
+  return sum.Grow(kFloat * needs.sum);
 }
 
 int64_t ExchangeBuffers::bytes() const {
-  return static_cast<int64_t>(sent.size() + received.size() + gathered.size() +
-                              sizeof(float) * (values.size() + decoded.size() + sum.size()));
+  return sent.bytes() + received.bytes() + gathered.bytes() + values.bytes() + decoded.bytes() + sum.bytes();
 }
 
 }  // namespace trainyard::comm

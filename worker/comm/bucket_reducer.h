@@ -20,7 +20,9 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "kernels/core/stream.h"
 #include "worker/comm/communicator.h"
+#include "worker/comm/exchange_memory.h"
 #include "worker/comm/partition.h"
 
 namespace trainyard::comm {
@@ -47,12 +49,15 @@ struct BufferNeeds {
 
 class ExchangeBuffers {
  public:
-  // Grows what is smaller.
-  void Reserve(const BufferNeeds& needs);
+  explicit ExchangeBuffers(kernels::MemoryKind kind)
+      : sent(kind), received(kind), gathered(kind), values(kind), decoded(kind), sum(kind) {}
+
+  // Grows what is smaller. Nothing may be at work on the buffers.
+  absl::Status Reserve(const BufferNeeds& needs);
   int64_t bytes() const;
 
-  std::vector<char> sent, received, gathered;
-  std::vector<float> values, decoded, sum;
+  ExchangeMemory sent, received, gathered;
+  ExchangeMemory values, decoded, sum;  // of floats
 };
 
 struct ReduceContext {
@@ -60,6 +65,7 @@ struct ReduceContext {
   float scale = 1.0f;
   Communicator* communicator = nullptr;
   ExchangeBuffers* buffers = nullptr;
+  kernels::Stream* stream = nullptr;
   WireBytes* sent = nullptr;  // added to
 };
 
@@ -71,7 +77,8 @@ class BucketReducer {
   virtual BufferNeeds Needs() const = 0;
   virtual WireBytes BytesSent() const = 0;
 
-  // Every gradient becomes what all ranks decode as scale * sum over ranks. The buffers cover Needs().
+  // Every gradient becomes what all ranks decode as scale * sum over ranks. The buffers cover Needs(). Works on the
+  // stream, which may still be at it when this returns.
   virtual absl::Status Reduce(const ReduceContext& context) = 0;
 };
 

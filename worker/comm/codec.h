@@ -4,12 +4,17 @@
 // Codecs are deterministic: random rounding is keyed by CodecKey, tensor and element, and equal bytes decode to equal
 // bits everywhere. A bucket without spread decodes exactly. A value that is not finite makes all of its bucket decode
 // to NaN, so that every rank rejects the step.
+//
+// Values and bytes are memory that the stream's device reaches. A codec of fixed length enqueues its work on the stream
+// and returns; one whose length depends on the values waits for them and works on the host. The same bytes on all
+// devices.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 
 #include "absl/strings/string_view.h"
+#include "kernels/core/stream.h"
 
 namespace trainyard::comm {
 
@@ -30,7 +35,7 @@ struct CodecKey {
   int phase = 1;  // 1: pieces on their way to the owner, or to all; 2: the owner's sum
 };
 
-// Used by one thread at a time.
+// Used by one thread at a time, and with one stream.
 class Codec {
  public:
   virtual ~Codec() = default;
@@ -46,10 +51,11 @@ class Codec {
   virtual int64_t MaxBytes(int64_t elements) const = 0;
 
   // Reads slice.elements values; writes at most MaxBytes and returns how many.
-  virtual int64_t Encode(const CodecSlice& slice, const CodecKey& key, const float* values, char* out) = 0;
+  virtual int64_t Encode(const CodecSlice& slice, const CodecKey& key, const float* values, char* out,
+                         kernels::Stream& stream) = 0;
 
   // The reverse: overwrites `values` and returns the bytes read.
-  virtual int64_t Decode(const CodecSlice& slice, const char* in, float* values) = 0;
+  virtual int64_t Decode(const CodecSlice& slice, const char* in, float* values, kernels::Stream& stream) = 0;
 };
 
 // f32 as it is, little-endian.

@@ -1,9 +1,12 @@
 // What the ranks of an attempt use to talk to each other: R ranks, numbered 0..R-1, that make the same calls in the
-// same order. Implementations: local (threads of one process) and gloo (processes, TCP).
+// same order. Implementations: local (threads of one process), gloo (processes, TCP) and nccl (GPUs).
 //
 // Sums are in rank order: out[i] = round(scale * (((x_0[i] + x_1[i]) + x_2[i]) + ...)), in f32, rounded once to the
 // storage type. So a sum depends neither on the implementation nor on how the data is cut, and all ranks get equal
 // bits.
+//
+// Data is memory that the host reaches. What a stream is still to write into it must be made known by After before the
+// call that sends it; when a call has returned, all it wrote is there, for host and device.
 //
 // A communicator is used by one thread at a time; only Abort may be called from another. Each communicator is a
 // sequence of its own: two threads that talk need two communicators.
@@ -22,6 +25,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "kernels/core/stream.h"
 #include "kernels/core/tensor.h"
 
 namespace trainyard::comm {
@@ -78,6 +82,10 @@ class Communicator {
   // Nobody leaves before all have come.
   virtual absl::Status Barrier() = 0;
 
+  // The next call begins after what is enqueued on `stream` so far. Implementations that move data on the host wait
+  // here and return the stream's error.
+  virtual absl::Status After(kernels::Stream& stream) { return stream.Synchronize(); }
+
   // Makes the memory for sums of up to `data_bytes`, so that no later call allocates it; returns all bytes held for
   // sums. Not collective.
   virtual int64_t ReserveSum(int64_t data_bytes) = 0;
@@ -85,6 +93,10 @@ class Communicator {
   // From any thread: the pending call and all later ones fail, here at once and on the other ranks as if this one had
   // gone.
   virtual void Abort() = 0;
+
+  // OK, or the error that the next call would return: a call has failed, Abort was called, or, where the implementation
+  // notices that between calls, a peer has gone. From any thread.
+  virtual absl::Status health() const = 0;
 
   // Sum over all calls so far; read by the thread that makes the calls.
   virtual Traffic traffic() const = 0;

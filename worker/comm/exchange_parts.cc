@@ -66,16 +66,17 @@ absl::StatusOr<std::unique_ptr<ExchangeParts>> ExchangeParts::Make(const Exchang
     const bool is_factorised = parts->IsFactorised(index);
     const bool is_coded = parts->codecs_->is_coded(index);
     if (is_factorised || (is_coded && communication.error_feedback)) {
-      parts->feedback_[i] = parts->Allocate("feedback", tensor, {tensor.elements}, true);
+      TY_ASSIGN_OR_RETURN(parts->feedback_[i], parts->Allocate("feedback", tensor, {tensor.elements}, true));
     }
     if (is_factorised) {
       const int64_t rank_of_factors = parts->power_sgd()->rank;
-      parts->factors_[i] = parts->Allocate("power_sgd.q", tensor, {rank_of_factors, tensor.cols}, false);
+      TY_ASSIGN_OR_RETURN(parts->factors_[i],
+                          parts->Allocate("power_sgd.q", tensor, {rank_of_factors, tensor.cols}, false));
     }
     const auto type = static_cast<size_t>(parts->codecs_->type_of(index));
     const bool is_maxmin = std::holds_alternative<spec::MaxminCodec>(parts->codecs_->types()[type].codec);
     if (is_coded && is_maxmin && communication.plan && rank == 0) {
-      parts->windows_[i] = parts->Allocate("window", tensor, {tensor.elements}, true);
+      TY_ASSIGN_OR_RETURN(parts->windows_[i], parts->Allocate("window", tensor, {tensor.elements}, true));
     }
   }
   parts->FillFactors();
@@ -113,14 +114,16 @@ bool ExchangeParts::IsFactorised(int tensor) const {
   return factors * options->min_compression < static_cast<double>(t.elements);
 }
 
-float* ExchangeParts::Allocate(const std::string& what, const ExchangeTensor& tensor, std::vector<int64_t> shape,
-                               bool is_local) {
+absl::StatusOr<float*> ExchangeParts::Allocate(const std::string& what, const ExchangeTensor& tensor,
+                                               std::vector<int64_t> shape, bool is_local) {
   int64_t elements = 1;
   for (int64_t extent : shape) elements *= extent;
   bytes_ += elements * static_cast<int64_t>(sizeof(float));
-  if (!has_memory_) return nullptr;
-  memory_.push_back(std::make_unique<float[]>(static_cast<size_t>(elements)));  // zeros
-  float* const data = memory_.back().get();
+  if (!has_memory_) return static_cast<float*>(nullptr);
+  memory_.emplace_back(options_.device() == kernels::Device::kCuda ? kernels::MemoryKind::kDevice
+                                                                   : kernels::MemoryKind::kHost);
+  TY_RETURN_IF_ERROR(memory_.back().Grow(std::max<int64_t>(1, elements) * static_cast<int64_t>(sizeof(float))));
+  float* const data = memory_.back().floats();
   const kernels::TensorView view = shape.size() == 2
                                        ? kernels::TensorView(data, kernels::DType::kF32, {shape[0], shape[1]})
                                        : kernels::TensorView(data, kernels::DType::kF32, {shape[0]});

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "worker/comm/codec_set.h"
+#include "worker/comm/exchange_memory.h"
 #include "worker/comm/exchange_state.h"
 
 namespace trainyard::comm {
@@ -54,14 +55,15 @@ class ExchangeParts final : public ExchangeState {
  private:
   ExchangeParts(const ExchangeOptions& options, int rank, int ranks) : options_(options), rank_(rank), ranks_(ranks) {}
   void FillFactors();
-  float* Allocate(const std::string& what, const ExchangeTensor& tensor, std::vector<int64_t> shape, bool is_local);
+  absl::StatusOr<float*> Allocate(const std::string& what, const ExchangeTensor& tensor, std::vector<int64_t> shape,
+                                  bool is_local);
 
   const ExchangeOptions options_;
   const int rank_, ranks_;
   bool has_memory_ = true;
   std::vector<ExchangeTensor> tensors_;
   std::unique_ptr<CodecSet> codecs_;
-  std::vector<std::unique_ptr<float[]>> memory_;
+  std::vector<ExchangeMemory> memory_;
   std::vector<float*> feedback_, factors_, windows_;  // by tensor
   std::vector<NamedState> local_, replicated_;
   int64_t bytes_ = 0;

@@ -20,6 +20,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/core/stream.h"
 #include "kernels/core/tensor.h"
 #include "proto/spec/communication_options.h"
 #include "worker/comm/codec.h"
@@ -44,16 +45,22 @@ struct CodecSetting {
 };
 using CodecFactory = std::function<std::unique_ptr<Codec>(const CodecSetting&)>;
 
+// With `compute`, gradients are memory of that stream's device, written by what is enqueued on it; the exchange works
+// on streams of the same device, and its own memory is of that kind too. Without, gradients are in host memory.
 struct ExchangeOptions {
   spec::CommunicationOptions communication;
   uint64_t seed = 0;                // of the rounding noise: the job's
   bool keeps_contribution = false;  // see GradientExchange::contributions
   CodecFactory make_codec;          // for tests; unset: MakeCodec (make_codec.h)
+  kernels::Stream* compute = nullptr;
+
+  kernels::Device device() const { return compute != nullptr ? compute->device() : kernels::Device::kCpu; }
 };
 
 struct NamedState {
   std::string name;
-  kernels::TensorView tensor;  // zero until the first step
+  // Zero until the first step. Read and written by the host only between two steps.
+  kernels::TensorView tensor;
 };
 
 class ExchangeState {
@@ -61,7 +68,7 @@ class ExchangeState {
   virtual ~ExchangeState() = default;
 
   // `layers` in forward order, as GradientExchange::Create gets them; only names, dims, shapes and dtypes matter here.
-  // InvalidArgument if an own layer type matches no tensor or two match one.
+  // InvalidArgument if an own layer type matches no tensor or two match one, ResourceExhausted without memory.
   static absl::StatusOr<std::unique_ptr<ExchangeState>> Create(const ExchangeOptions& options,
                                                                const std::vector<GradientLayer>& layers, int rank,
                                                                int ranks);

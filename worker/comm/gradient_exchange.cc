@@ -10,12 +10,13 @@
 #include "base/mutex.h"
 #include "base/status_macros.h"
 #include "kernels/codec/hash64.h"
+#include "kernels/codec/piece_math.h"
 #include "worker/comm/adaptation.h"
+#include "worker/comm/exchange_memory.h"
 #include "worker/comm/exchange_parts.h"
 #include "worker/comm/exchange_plan.h"
 #include "worker/comm/piece_coder.h"
 #include "worker/comm/rank_agreement.h"
-#include "worker/comm/reduce.h"
 
 namespace trainyard::comm {
 namespace {
@@ -37,7 +38,10 @@ class SoloExchange final : public GradientExchange {
  public:
   SoloExchange(const ExchangeOptions& options, std::vector<GradientLayer> layers, std::vector<Bucket> buckets,
                StateHolder state)
-      : layers_(std::move(layers)), buckets_(std::move(buckets)), state_(std::move(state)) {
+      : layers_(std::move(layers)),
+        buckets_(std::move(buckets)),
+        state_(std::move(state)),
+        device_stream_(options.device() == kernels::Device::kCuda ? options.compute : nullptr) {
     if (!options.keeps_contribution) return;
     for (const GradientLayer& layer : layers_) {
       for (const GradientTensor& tensor : layer.tensors) contributions_.push_back(tensor.gradient);
@@ -48,9 +52,14 @@ class SoloExchange final : public GradientExchange {
 
   void LayerReady(int layer) override {
     if (scale_ == 1.0f) return;
+    kernels::Stream& stream = device_stream_ != nullptr ? *device_stream_ : host_stream_;
     for (const GradientTensor& tensor : layers_[static_cast<size_t>(layer)].tensors) {
-      void* data = tensor.gradient.data();
-      SumInRankOrder(&data, 1, tensor.gradient.size(), tensor.gradient.dtype(), scale_, data);
+      SumPieces({.pieces = TensorView(tensor.gradient.data(), tensor.gradient.dtype(), {0, tensor.gradient.size()}),
+                 .own_piece = tensor.gradient,
+                 .own = 0,
+                 .scale = scale_,
+                 .out = tensor.gradient},
+                stream);
     }
   }
 
@@ -69,6 +78,8 @@ class SoloExchange final : public GradientExchange {
   const std::vector<GradientLayer> layers_;
   const std::vector<Bucket> buckets_;
   const StateHolder state_;
+  kernels::Stream* const device_stream_;  // the compute stream, if that is a device's
+  kernels::Stream host_stream_{1};
   std::vector<TensorView> contributions_;
   float scale_ = 1.0f;
   ExchangeStats stats_;
@@ -77,24 +88,30 @@ class SoloExchange final : public GradientExchange {
 // f32 memory for what a rank contributes, tensor after tensor.
 class Contributions {
  public:
-  Contributions(bool wanted, const std::vector<ExchangeTensor>& tensors) {
-    if (!wanted) return;
+  static absl::StatusOr<Contributions> Make(const ExchangeOptions& options,
+                                            const std::vector<ExchangeTensor>& tensors) {
+    Contributions made(options.device() == kernels::Device::kCuda ? kernels::MemoryKind::kDevice
+                                                                  : kernels::MemoryKind::kHost);
+    if (!options.keeps_contribution) return made;
     int64_t elements = 0;
     for (const ExchangeTensor& tensor : tensors) elements += tensor.elements;
-    memory_.resize(static_cast<size_t>(elements));
-    float* place = memory_.data();
+    TY_RETURN_IF_ERROR(made.memory_.Grow(elements * static_cast<int64_t>(sizeof(float))));
+    float* place = made.memory_.floats();
     for (const ExchangeTensor& tensor : tensors) {
-      views_.emplace_back(place, kernels::DType::kF32, std::initializer_list<int64_t>{tensor.elements});
-      pointers_.push_back(place);
+      made.views_.emplace_back(place, kernels::DType::kF32, std::initializer_list<int64_t>{tensor.elements});
+      made.pointers_.push_back(place);
       place += tensor.elements;
     }
+    return made;
   }
   const std::vector<TensorView>& views() const { return views_; }
   const std::vector<float*>& pointers() const { return pointers_; }
-  int64_t bytes() const { return static_cast<int64_t>(memory_.size() * sizeof(float)); }
+  int64_t bytes() const { return memory_.bytes(); }
 
  private:
-  std::vector<float> memory_;
+  explicit Contributions(kernels::MemoryKind kind) : memory_(kind) {}
+
+  ExchangeMemory memory_;
   std::vector<TensorView> views_;
   std::vector<float*> pointers_;
 };
@@ -102,34 +119,46 @@ class Contributions {
 class ThreadedExchange final : public GradientExchange {
  public:
   ThreadedExchange(const ExchangeOptions& options, const std::vector<GradientLayer>& layers,
-                   std::vector<Bucket> buckets, Communicator* communicator, StateHolder state)
+                   std::vector<Bucket> buckets, Communicator* communicator, StateHolder state,
+                   Contributions contributions)
       : options_(options),
         buckets_(std::move(buckets)),
         communicator_(communicator),
         state_(std::move(state)),
         element_bytes_(ElementBytes(layers)),
         tensors_(TensorsOf(layers, buckets_)),
-        contributions_(options.keeps_contribution, parts().tensors()),
-        coder_(&parts(), contributions_.pointers()),
-        adaptation_(&parts()) {
+        contributions_(std::move(contributions)),
+        stream_(options.device(), 1),
+        coder_(&parts(), contributions_.pointers(), &stream_),
+        adaptation_(&parts()),
+        buffers_(MemoryKindOf(stream_)) {
     bucket_of_layer_.resize(layers.size());
     for (size_t b = 0; b < buckets_.size(); ++b) {
       for (int layer = buckets_[b].first_layer; layer <= buckets_[b].last_layer; ++layer) {
         bucket_of_layer_[static_cast<size_t>(layer)] = static_cast<int>(b);
       }
       reducers_.push_back(MakeReducer(tensors_[b], &parts(), &coder_));
+      if (options_.device() == kernels::Device::kCuda) {
+        ready_marks_.push_back(std::make_unique<kernels::Stream>(options_.device(), 1));
+      }
     }
-    Reserve();
     layers_missing_.resize(buckets_.size());
     is_ready_.resize(layers.size());
     {
       MutexLock lock(&mutex_);
       stats_.bits = parts().codecs().BitsByType();
     }
+  }
+
+  // Once, before anything else.
+  absl::Status Start() {
+    TY_RETURN_IF_ERROR(Reserve());
     thread_ = std::thread([this] { Loop(); });
+    return absl::OkStatus();
   }
 
   ~ThreadedExchange() override {
+    if (!thread_.joinable()) return;
     {
       MutexLock lock(&mutex_);
       stopping_ = true;
@@ -158,7 +187,11 @@ class ThreadedExchange final : public GradientExchange {
     MutexLock lock(&mutex_);
     TY_CHECK(!is_ready_[static_cast<size_t>(layer)]);
     is_ready_[static_cast<size_t>(layer)] = true;
-    if (--layers_missing_[static_cast<size_t>(bucket_of_layer_[static_cast<size_t>(layer)])] == 0) wake_.NotifyAll();
+    const auto bucket = static_cast<size_t>(bucket_of_layer_[static_cast<size_t>(layer)]);
+    if (--layers_missing_[bucket] > 0) return;
+    // Everything the bucket needs has been enqueued; the stream goes on without us.
+    if (!ready_marks_.empty()) ready_marks_[bucket]->WaitFor(*options_.compute);
+    wake_.NotifyAll();
   }
 
   absl::Status Wait() override {
@@ -189,11 +222,12 @@ class ThreadedExchange final : public GradientExchange {
   ExchangeParts& parts() { return *state_.parts; }
 
   // For the codecs as they are now.
-  void Reserve() {
+  absl::Status Reserve() {
     BufferNeeds needs;
     for (const auto& reducer : reducers_) needs.Cover(reducer->Needs());
-    buffers_.Reserve(needs);
+    TY_RETURN_IF_ERROR(buffers_.Reserve(needs));
     transport_bytes_ = communicator_->ReserveSum(needs.transport);
+    return absl::OkStatus();
   }
 
   void Loop() {
@@ -245,20 +279,26 @@ class ThreadedExchange final : public GradientExchange {
   absl::Status Exchange(size_t bucket, int64_t step, float scale, WireBytes* sent) {
     if (bucket == 0) {
       // A state restored after Create may hold other codecs.
-      if (seen_epoch_ != parts().codecs().epoch()) CodecsHaveChanged();
+      if (seen_epoch_ != parts().codecs().epoch()) TY_RETURN_IF_ERROR(CodecsHaveChanged());
       coder_.BeginStep(step, scale, step % kErrorInterval == 0);
       adaptation_.BeginStep(step);
     }
     if (buckets_[bucket].elements == 0) return absl::OkStatus();
-    adaptation_.Look(tensors_[bucket], coder_);
-    return reducers_[bucket]->Reduce(
-        {.step = step, .scale = scale, .communicator = communicator_, .buffers = &buffers_, .sent = sent});
+    if (!ready_marks_.empty()) stream_.WaitFor(*ready_marks_[bucket]);
+    TY_RETURN_IF_ERROR(adaptation_.Look(tensors_[bucket], coder_));
+    return reducers_[bucket]->Reduce({.step = step,
+                                      .scale = scale,
+                                      .communicator = communicator_,
+                                      .buffers = &buffers_,
+                                      .stream = &stream_,
+                                      .sent = sent});
   }
 
   absl::Status EndStep(int64_t step) {
+    TY_RETURN_IF_ERROR(stream_.Synchronize());
     if (step % kErrorInterval == 0) TakeSquaredErrors();
-    TY_ASSIGN_OR_RETURN(const bool has_changed, adaptation_.EndStep(*communicator_));
-    if (has_changed) CodecsHaveChanged();
+    TY_ASSIGN_OR_RETURN(const bool has_changed, adaptation_.EndStep(*communicator_, stream_));
+    if (has_changed) TY_RETURN_IF_ERROR(CodecsHaveChanged());
     const int64_t interval = options_.communication.hash_check_interval_steps;
     if (interval == 0 || (step + 1) % interval != 0) return absl::OkStatus();
     uint64_t hash = 0;
@@ -270,11 +310,13 @@ class ThreadedExchange final : public GradientExchange {
     return AgreeOnHash(*communicator_, step, hash);
   }
 
-  void CodecsHaveChanged() {
+  // Nothing is at work on the buffers.
+  absl::Status CodecsHaveChanged() {
     seen_epoch_ = parts().codecs().epoch();
-    Reserve();
+    TY_RETURN_IF_ERROR(Reserve());
     MutexLock lock(&mutex_);
     stats_.bits = parts().codecs().BitsByType();
+    return absl::OkStatus();
   }
 
   void TakeSquaredErrors() {
@@ -293,6 +335,9 @@ class ThreadedExchange final : public GradientExchange {
   const std::vector<std::vector<BucketTensor>> tensors_;  // by bucket
   std::vector<int> bucket_of_layer_;
   Contributions contributions_;
+  kernels::Stream stream_;  // of the thread
+  // On a device, by bucket: a stream of no work that waits for what the bucket's layers need of the compute stream.
+  std::vector<std::unique_ptr<kernels::Stream>> ready_marks_;
   PieceCoder coder_;
   Adaptation adaptation_;
   std::vector<std::unique_ptr<BucketReducer>> reducers_;  // by bucket
@@ -336,6 +381,7 @@ absl::StatusOr<std::unique_ptr<GradientExchange>> GradientExchange::Create(const
     holder.parts = static_cast<ExchangeParts*>(state);  // the only implementation
     TY_CHECK_EQ(holder.parts->rank(), communicator->rank());
     TY_CHECK_EQ(holder.parts->ranks(), communicator->size());
+    TY_CHECK(holder.parts->options().device() == options.device());
   } else {
     TY_ASSIGN_OR_RETURN(holder.own, ExchangeParts::Make(options, layers, communicator->rank(), communicator->size(),
                                                         /*has_memory=*/true));
@@ -356,8 +402,11 @@ absl::StatusOr<std::unique_ptr<GradientExchange>> GradientExchange::Create(const
       AgreeOnExchange(*communicator, {.codec_version = kCodecWireVersion,
                                       .layout = LayoutDigest(specs, buckets) ^ static_cast<uint64_t>(element_bytes),
                                       .settings = SettingsDigest(options, holder.parts->tensors())}));
-  return std::unique_ptr<GradientExchange>(
-      std::make_unique<ThreadedExchange>(options, layers, std::move(buckets), communicator, std::move(holder)));
+  TY_ASSIGN_OR_RETURN(Contributions contributions, Contributions::Make(options, holder.parts->tensors()));
+  auto exchange = std::make_unique<ThreadedExchange>(options, layers, std::move(buckets), communicator,
+                                                     std::move(holder), std::move(contributions));
+  TY_RETURN_IF_ERROR(exchange->Start());
+  return std::unique_ptr<GradientExchange>(std::move(exchange));
 }
 
 }  // namespace trainyard::comm

@@ -15,6 +15,11 @@
 // After the last bucket of a step the same thread does what has a schedule: levels are fitted anew, bits planned, code
 // tables made (adaptation.h), gradients compared between ranks. It takes effect with the next step, on all ranks.
 //
+// Gradients of a device (ExchangeOptions::compute): LayerReady notes where the compute stream is, and the bucket's work
+// waits for that on a stream of the exchange's own, beside whatever the compute stream does next. Codecs and sums run
+// on that stream; the host's thread follows it where bytes go to other ranks. Wait returns when it has ended, so that
+// work enqueued later, on any stream, sees the sums.
+//
 // With one rank there is no thread and nothing is encoded; only `scale` is applied. A steady step allocates nothing
 // here (the gloo transport allocates small records of its own). One thread calls everything below, except where noted.
 #pragma once
@@ -64,7 +69,9 @@ class GradientExchange {
   // `layers` in forward order; the views stay valid as long as the exchange. `communicator` and `state` are borrowed;
   // the communicator belongs to the exchange as long as it lives. Without a state, it has one of its own. Collective:
   // FailedPrecondition names a rank whose layout, settings or codec version differ from rank 0's. InvalidArgument as
-  // ExchangeState::Create, and for contributions of a codec that has none (power_sgd).
+  // ExchangeState::Create, and for contributions of a codec that has none (power_sgd). ResourceExhausted without
+  // memory. options.compute is borrowed too, and must be the one that `state` was made with; with it, call on a thread
+  // whose current device is that of the stream.
   static absl::StatusOr<std::unique_ptr<GradientExchange>> Create(const ExchangeOptions& options,
                                                                   std::vector<GradientLayer> layers,
                                                                   Communicator* communicator,
@@ -74,7 +81,8 @@ class GradientExchange {
   // sums over tokens. Above 0, equal on all ranks. Steps go up.
   virtual void Begin(int64_t step, float scale) = 0;
 
-  // Each layer once a step, in any order; from any thread, one at a time.
+  // Each layer once a step, in any order; from any thread, one at a time. With options.compute: when the layer's
+  // backward has been enqueued there.
   virtual void LayerReady(int layer) = 0;
 
   // After all layers are ready: returns when all buckets are done. On an error the gradients are undefined and so is
@@ -96,8 +104,8 @@ class GradientExchange {
   std::string StateText() { return state().Text(); }
   absl::Status RestoreState(const std::string& text) { return state().RestoreText(text); }
 
-  // Host memory the exchange holds, without its state, for the memory plan. Transport memory included as far as it is
-  // ours.
+  // Memory the exchange holds, of the device if the gradients are, without its state, for the memory plan. Transport
+  // memory included as far as it is ours.
   virtual int64_t workspace_bytes() const = 0;
 
   // Call between Wait and Begin.

@@ -83,13 +83,14 @@ class TruncatingCodec final : public Codec {
  public:
   absl::string_view name() const override { return "truncating"; }
   int64_t MaxBytes(int64_t elements) const override { return 2 * elements; }
-  int64_t Encode(const CodecSlice& slice, const CodecKey& key, const float* values, char* out) override {
+  int64_t Encode(const CodecSlice& slice, const CodecKey& key, const float* values, char* out,
+                 kernels::Stream&) override {
     for (int64_t i = 0; i < slice.elements; ++i) {
       std::memcpy(out + 2 * i, reinterpret_cast<const char*>(values + i) + 2, 2);
     }
     return 2 * slice.elements;
   }
-  int64_t Decode(const CodecSlice& slice, const char* in, float* values) override {
+  int64_t Decode(const CodecSlice& slice, const char* in, float* values, kernels::Stream&) override {
     for (int64_t i = 0; i < slice.elements; ++i) {
       values[i] = 0;
       std::memcpy(reinterpret_cast<char*>(values + i) + 2, in + 2 * i, 2);
@@ -103,11 +104,12 @@ class PlainCodec final : public Codec {
  public:
   absl::string_view name() const override { return "plain"; }
   int64_t MaxBytes(int64_t elements) const override { return 4 * elements; }
-  int64_t Encode(const CodecSlice& slice, const CodecKey& key, const float* values, char* out) override {
+  int64_t Encode(const CodecSlice& slice, const CodecKey& key, const float* values, char* out,
+                 kernels::Stream&) override {
     std::memcpy(out, values, static_cast<size_t>(4 * slice.elements));
     return 4 * slice.elements;
   }
-  int64_t Decode(const CodecSlice& slice, const char* in, float* values) override {
+  int64_t Decode(const CodecSlice& slice, const char* in, float* values, kernels::Stream&) override {
     std::memcpy(values, in, static_cast<size_t>(4 * slice.elements));
     return 4 * slice.elements;
   }
@@ -270,6 +272,7 @@ class SpyCommunicator final : public Communicator {
   absl::Status Barrier() override { return absl::OkStatus(); }
   int64_t ReserveSum(int64_t) override { return 0; }
   void Abort() override { Fail(absl::AbortedError("aborted")); }
+  absl::Status health() const override { return absl::OkStatus(); }
   Traffic traffic() const override { return {}; }
 
   void Fail(const absl::Status& error) {

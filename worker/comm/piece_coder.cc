@@ -1,9 +1,9 @@
 #include "worker/comm/piece_coder.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 
+#include "kernels/codec/piece_math.h"
+#include "kernels/codec/squared_distance.h"
 #include "worker/comm/partition.h"
 
 namespace trainyard::comm {
@@ -15,6 +15,10 @@ using kernels::TensorView;
 
 constexpr int64_t Align8(int64_t bytes) {
   return (bytes + 7) / 8 * 8;
+}
+
+TensorView BytesView(const void* data, int64_t bytes) {
+  return TensorView(const_cast<void*>(data), DType::kU8, {bytes});
 }
 
 }  // namespace
@@ -89,20 +93,20 @@ bool PieceCoder::HasFixedPieces(const std::vector<Slice>& slices) const {
 char* PieceCoder::Encode(const Slice& slice, int phase, const float* values, char* out) {
   int64_t bytes = slice.where.elements * static_cast<int64_t>(sizeof(float));
   if (Codec* const codec = CodecOf(slice, phase)) {
-    bytes = codec->Encode(slice.where, {parts_.options().seed, step_, parts_.rank(), phase}, values, out);
+    bytes = codec->Encode(slice.where, {parts_.options().seed, step_, parts_.rank(), phase}, values, out, *stream_);
   } else {
-    std::memcpy(out, values, static_cast<size_t>(bytes));
+    CopyBytes({BytesView(values, bytes), BytesView(out, bytes)}, *stream_);
   }
-  std::memset(out + bytes, 0, static_cast<size_t>(Align8(bytes) - bytes));
+  if (bytes < Align8(bytes)) ZeroBytes(BytesView(out + bytes, Align8(bytes) - bytes), *stream_);
   return out + Align8(bytes);
 }
 
 const char* PieceCoder::Decode(const Slice& slice, int phase, const char* in, float* values) {
   int64_t bytes = slice.where.elements * static_cast<int64_t>(sizeof(float));
   if (Codec* const codec = CodecOf(slice, phase)) {
-    bytes = codec->Decode(slice.where, in, values);
+    bytes = codec->Decode(slice.where, in, values, *stream_);
   } else {
-    std::memcpy(values, in, static_cast<size_t>(bytes));
+    CopyBytes({BytesView(in, bytes), BytesView(values, bytes)}, *stream_);
   }
   return in + Align8(bytes);
 }
@@ -110,11 +114,11 @@ const char* PieceCoder::Decode(const Slice& slice, int phase, const char* in, fl
 const float* PieceCoder::Piece(const Slice& slice, float* buffer) const {
   const float* const feedback = parts_.feedback(slice.where.tensor);
   if (feedback == nullptr && slice.values.dtype() == DType::kF32) return slice.values.as<float>();
-  WidenInto(slice.values, buffer);
-  if (feedback != nullptr) {
-    const float* const lost = feedback + slice.where.begin;
-    for (int64_t i = 0; i < slice.where.elements; ++i) buffer[i] += lost[i];
-  }
+  const int64_t elements = slice.where.elements;
+  WidenAdd({.x = slice.values,
+            .addend = feedback != nullptr ? FloatsView(feedback + slice.where.begin, elements) : TensorView(),
+            .y = FloatsView(buffer, elements)},
+           *stream_);
   return buffer;
 }
 
@@ -134,29 +138,23 @@ char* PieceCoder::EncodePiece(const Slice& slice, const float* values, const flo
     arrives = scratch;
   }
   if (feedback != nullptr) {
-    float* const lost = feedback + slice.where.begin;
-    for (int64_t i = 0; i < elements; ++i) {
-      const float left = values[i] - arrives[i];
-      if (std::isfinite(left)) lost[i] = left;
-    }
+    KeepLost({.value = FloatsView(values, elements),
+              .decoded = FloatsView(arrives, elements),
+              .kept = FloatsView(feedback + slice.where.begin, elements)},
+             *stream_);
   }
   if (measures) {
-    double error = 0, energy = 0;
-    for (int64_t i = 0; i < elements; ++i) {
-      const double value = values[i], difference = arrives[i] - value;
-      error += difference * difference;
-      energy += value * value;
-    }
     const auto type = static_cast<size_t>(parts_.codecs().type_of(tensor));
-    error_[type] += error;
-    energy_[type] += energy;
+    error_[type] += SquaredDistance({FloatsView(arrives, elements), FloatsView(values, elements)}, *stream_);
+    energy_[type] += SquaredNorm(FloatsView(values, elements), *stream_);
   }
   if (!contributions_.empty()) {
-    float* const contribution = contributions_[static_cast<size_t>(tensor)] + slice.where.begin;
+    const TensorView contribution =
+        FloatsView(contributions_[static_cast<size_t>(tensor)] + slice.where.begin, elements);
     if (before == nullptr) {
-      std::copy_n(arrives, elements, contribution);
+      WidenAdd({.x = FloatsView(arrives, elements), .addend = TensorView(), .y = contribution}, *stream_);
     } else {
-      for (int64_t i = 0; i < elements; ++i) contribution[i] = arrives[i] - before[i];
+      Difference({.a = FloatsView(arrives, elements), .b = FloatsView(before, elements), .y = contribution}, *stream_);
     }
   }
   return end;
@@ -169,23 +167,30 @@ const char* PieceCoder::DecodePiece(const Slice& slice, const char* in, float* v
 
 void PieceCoder::KeepExactPiece(const Slice& slice, const float* piece) {
   if (contributions_.empty()) return;
-  std::copy_n(piece, slice.where.elements, contributions_[static_cast<size_t>(slice.where.tensor)] + slice.where.begin);
+  const int64_t elements = slice.where.elements;
+  float* const contribution = contributions_[static_cast<size_t>(slice.where.tensor)] + slice.where.begin;
+  WidenAdd({.x = FloatsView(piece, elements), .addend = TensorView(), .y = FloatsView(contribution, elements)},
+           *stream_);
 }
 
 void PieceCoder::KeepExactGradient(const BucketTensor& tensor) {
-  if (!contributions_.empty()) WidenInto(tensor.gradient, contributions_[static_cast<size_t>(tensor.index)]);
+  if (contributions_.empty()) return;
+  float* const contribution = contributions_[static_cast<size_t>(tensor.index)];
+  WidenAdd({.x = tensor.gradient, .addend = TensorView(), .y = FloatsView(contribution, tensor.gradient.size())},
+           *stream_);
 }
 
 char* PieceCoder::EncodeSum(const Slice& slice, const float* sum, float* scratch, char* out) {
   const CodecTimer timer(this);
   char* const end = Encode(slice, 2, sum, out);
   if (float* const feedback = parts_.feedback(slice.where.tensor)) {
+    const int64_t elements = slice.where.elements;
     Decode(slice, 2, out, scratch);
-    float* const lost = feedback + slice.where.begin;
-    for (int64_t i = 0; i < slice.where.elements; ++i) {
-      const float left = (sum[i] - scratch[i]) / scale_;
-      if (std::isfinite(left)) lost[i] = left;
-    }
+    KeepLost({.value = FloatsView(sum, elements),
+              .decoded = FloatsView(scratch, elements),
+              .kept = FloatsView(feedback + slice.where.begin, elements),
+              .divisor = scale_},
+             *stream_);
   }
   return end;
 }
@@ -194,7 +199,7 @@ const char* PieceCoder::DecodeSum(const Slice& slice, const char* in, float* scr
   const CodecTimer timer(this);
   if (slice.values.dtype() == DType::kF32) return Decode(slice, 2, in, slice.values.as<float>());
   const char* const end = Decode(slice, 2, in, scratch);
-  StoreInto(scratch, slice.values);
+  Narrow({.x = FloatsView(scratch, slice.where.elements), .y = slice.values}, *stream_);
   return end;
 }
 

@@ -4,12 +4,16 @@
 // Error feedback (quantized-comm.md 2.8): a rank sends C(p) of p = gradient + feedback and keeps p - C(p). What an
 // owner loses of the sum (phase 2) it adds to its own feedback, in units of the unscaled sum. Where p or C(p) is not
 // finite the feedback stays as it was: such a step is dropped, and must not poison those after it.
+//
+// All of it is enqueued on the stream; host code that looks at what it made waits for the stream first. Lengths that
+// Encode returns are known at once.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "base/clock.h"
+#include "kernels/core/stream.h"
 #include "kernels/core/tensor.h"
 #include "worker/comm/codec.h"
 #include "worker/comm/exchange_parts.h"
@@ -31,9 +35,11 @@ std::vector<std::vector<Slice>> CutIntoParts(const std::vector<BucketTensor>& te
 
 class PieceCoder {
  public:
-  // `contributions` by tensor, each as long as it; empty if nobody wants them.
-  PieceCoder(ExchangeParts* parts, std::vector<float*> contributions)
+  // `contributions` by tensor, each as long as it; empty if nobody wants them. Without a stream only sizes can be
+  // asked.
+  PieceCoder(ExchangeParts* parts, std::vector<float*> contributions, kernels::Stream* stream = nullptr)
       : parts_(*parts),
+        stream_(stream),
         contributions_(std::move(contributions)),
         error_(parts->codecs().types().size()),
         energy_(parts->codecs().types().size()) {}
@@ -64,6 +70,9 @@ class PieceCoder {
   // Into the gradient. `scratch` as above.
   const char* DecodeSum(const Slice& slice, const char* in, float* scratch);
 
+  kernels::Stream& stream() const { return *stream_; }
+
+  // Of the host: on a GPU what it takes to enqueue the work.
   double codec_seconds() const { return seconds_; }
   void AddCodecSeconds(double seconds) { seconds_ += seconds; }
   // Since BeginStep, by layer type: |decoded - value|^2 / |value|^2; negative where nothing was measured.
@@ -76,6 +85,7 @@ class PieceCoder {
   const char* Decode(const Slice& slice, int phase, const char* in, float* values);
 
   ExchangeParts& parts_;
+  kernels::Stream* const stream_;
   const std::vector<float*> contributions_;
   int64_t step_ = 0;
   float scale_ = 1.0f;
@@ -97,8 +107,13 @@ class CodecTimer {
   const absl::Duration start_;
 };
 
-// Gradient storage to f32 and back.
+// Gradient storage to f32 and back, on the host.
 void WidenInto(const kernels::TensorView& from, float* to);
 void StoreInto(const float* from, const kernels::TensorView& to);
+
+// `elements` floats at `data`.
+inline kernels::TensorView FloatsView(const float* data, int64_t elements) {
+  return kernels::TensorView(const_cast<float*>(data), kernels::DType::kF32, {elements});
+}
 
 }  // namespace trainyard::comm

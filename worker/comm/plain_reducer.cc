@@ -1,9 +1,9 @@
 #include "worker/comm/plain_reducer.h"
 
-#include <cstring>
 #include <utility>
 
 #include "base/status_macros.h"
+#include "kernels/codec/piece_math.h"
 
 namespace trainyard::comm {
 namespace {
@@ -18,12 +18,17 @@ bool IsOneRun(const std::vector<BucketTensor>& tensors) {
   return true;
 }
 
+TensorView BytesView(void* data, int64_t bytes) {
+  return TensorView(data, kernels::DType::kU8, {bytes});
+}
+
 // The all-reduce with its bytes told apart.
 absl::Status AllReduce(const TensorView& data, const ReduceContext& context) {
   const Communicator& communicator = *context.communicator;
   const WireBytes expected = AllReduceBytes(data.size(), static_cast<int64_t>(kernels::SizeOf(data.dtype())),
                                             communicator.size(), communicator.rank());
   const int64_t before = communicator.traffic().bytes_sent;
+  TY_RETURN_IF_ERROR(context.communicator->After(*context.stream));
   TY_RETURN_IF_ERROR(context.communicator->AllReduceSum(data, context.scale));
   context.sent->phase2 += expected.phase2;
   context.sent->phase1 += communicator.traffic().bytes_sent - before - expected.phase2;
@@ -56,13 +61,15 @@ absl::Status PlainReducer::Reduce(const ReduceContext& context) {
   if (run_) return AllReduce(run_, context);
   char* place = context.buffers->gathered.data();
   for (const BucketTensor& tensor : tensors_) {
-    std::memcpy(place, tensor.gradient.data(), static_cast<size_t>(tensor.gradient.bytes()));
+    CopyBytes({BytesView(tensor.gradient.data(), tensor.gradient.bytes()), BytesView(place, tensor.gradient.bytes())},
+              *context.stream);
     place += tensor.gradient.bytes();
   }
   TY_RETURN_IF_ERROR(AllReduce(TensorView(context.buffers->gathered.data(), dtype_, {elements_}), context));
   place = context.buffers->gathered.data();
   for (const BucketTensor& tensor : tensors_) {
-    std::memcpy(tensor.gradient.data(), place, static_cast<size_t>(tensor.gradient.bytes()));
+    CopyBytes({BytesView(place, tensor.gradient.bytes()), BytesView(tensor.gradient.data(), tensor.gradient.bytes())},
+              *context.stream);
     place += tensor.gradient.bytes();
   }
   return absl::OkStatus();

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "kernels/core/dispatch.h"
 #include "kernels/core/philox.h"
 #include "worker/comm/orthonormal.h"
 
@@ -42,6 +43,7 @@ absl::Status AllReduce(float* data, int64_t count, float scale, const ReduceCont
   Communicator& communicator = *context.communicator;
   const WireBytes expected = AllReduceBytes(count, sizeof(float), communicator.size(), communicator.rank());
   const int64_t before = communicator.traffic().bytes_sent;
+  TY_RETURN_IF_ERROR(communicator.After(*context.stream));
   TY_RETURN_IF_ERROR(communicator.AllReduceSum(TensorView(data, DType::kF32, {count}), scale));
   context.sent->phase2 += expected.phase2;
   context.sent->phase1 += communicator.traffic().bytes_sent - before - expected.phase2;
@@ -89,18 +91,21 @@ WireBytes PowerSgdReducer::BytesSent() const {
 }
 
 const float* PowerSgdReducer::Value(const Matrix& matrix, float* buffer) const {
-  return coder_->Piece({{matrix.tensor.index, 0, matrix.tensor.gradient.size()},
-                        matrix.tensor.gradient.Reshape({matrix.tensor.gradient.size()})},
-                       buffer);
+  const float* const value = coder_->Piece({{matrix.tensor.index, 0, matrix.tensor.gradient.size()},
+                                            matrix.tensor.gradient.Reshape({matrix.tensor.gradient.size()})},
+                                           buffer);
+  kernels::WaitForDevice(coder_->stream());
+  return value;
 }
 
 absl::Status PowerSgdReducer::Reduce(const ReduceContext& context) {
   if (context.step < options_.start_step) return plain_.Reduce(context);
   ExchangeBuffers& buffers = *context.buffers;
+  TY_RETURN_IF_ERROR(context.stream->Synchronize());
   Project(context);
   // The others' sums are scaled afterwards, which gives the bits of scaling in the sum.
-  TY_RETURN_IF_ERROR(AllReduce(buffers.sum.data(), p_elements_ + other_elements_, 1.0f, context));
-  float* other = buffers.sum.data() + p_elements_;
+  TY_RETURN_IF_ERROR(AllReduce(buffers.sum.floats(), p_elements_ + other_elements_, 1.0f, context));
+  float* other = buffers.sum.floats() + p_elements_;
   for (const BucketTensor& tensor : others_) {
     const int64_t elements = tensor.gradient.size();
     for (int64_t i = 0; i < elements; ++i) other[i] *= context.scale;
@@ -108,7 +113,7 @@ absl::Status PowerSgdReducer::Reduce(const ReduceContext& context) {
     other += elements;
   }
   ProjectBack(context);
-  TY_RETURN_IF_ERROR(AllReduce(buffers.decoded.data(), q_elements_, context.scale, context));
+  TY_RETURN_IF_ERROR(AllReduce(buffers.decoded.floats(), q_elements_, context.scale, context));
   Rebuild(context);
   return absl::OkStatus();
 }
@@ -133,15 +138,15 @@ void PowerSgdReducer::Project(const ReduceContext& context) {
       }
       Orthonormalize(q, options_.rank, matrix.cols);
     }
-    const float* const value = Value(matrix, buffers.values.data());
-    float* const p = buffers.sum.data() + matrix.p;
+    const float* const value = Value(matrix, buffers.values.floats());
+    float* const p = buffers.sum.floats() + matrix.p;
     for (int64_t row = 0; row < matrix.rows; ++row) {
       for (int k = 0; k < options_.rank; ++k) {
         p[k * matrix.rows + row] = Dot(value + row * matrix.cols, q + k * matrix.cols, matrix.cols);
       }
     }
   }
-  float* other = buffers.sum.data() + p_elements_;
+  float* other = buffers.sum.floats() + p_elements_;
   for (const BucketTensor& tensor : others_) {
     WidenInto(tensor.gradient, other);
     other += tensor.gradient.size();
@@ -152,13 +157,13 @@ void PowerSgdReducer::ProjectBack(const ReduceContext& context) {
   const CodecTimer timer(coder_);
   ExchangeBuffers& buffers = *context.buffers;
   for (Matrix& matrix : matrices_) {
-    float* const p = buffers.sum.data() + matrix.p;
-    float* const q = buffers.decoded.data() + matrix.q;
+    float* const p = buffers.sum.floats() + matrix.p;
+    float* const q = buffers.decoded.floats() + matrix.q;
     std::fill_n(q, options_.rank * matrix.cols, 0.0f);
     matrix.is_finite = AllFinite(p, options_.rank * matrix.rows);
     if (!matrix.is_finite) continue;
     Orthonormalize(p, options_.rank, matrix.rows);
-    const float* const value = Value(matrix, buffers.values.data());
+    const float* const value = Value(matrix, buffers.values.floats());
     for (int64_t row = 0; row < matrix.rows; ++row) {
       for (int k = 0; k < options_.rank; ++k) {
         AddScaled(p[k * matrix.rows + row], value + row * matrix.cols, matrix.cols, q + k * matrix.cols);
@@ -172,12 +177,12 @@ void PowerSgdReducer::Rebuild(const ReduceContext& context) {
   ExchangeBuffers& buffers = *context.buffers;
   const float share = context.scale * static_cast<float>(parts_.ranks());
   for (Matrix& matrix : matrices_) {
-    const float* const p = buffers.sum.data() + matrix.p;
-    const float* const q = buffers.decoded.data() + matrix.q;
+    const float* const p = buffers.sum.floats() + matrix.p;
+    const float* const q = buffers.decoded.floats() + matrix.q;
     const TensorView flat = matrix.tensor.gradient.Reshape({matrix.tensor.gradient.size()});
     const bool is_finite = matrix.is_finite && AllFinite(q, options_.rank * matrix.cols);
     if (!is_finite) std::fill(row_.begin(), row_.end(), std::numeric_limits<float>::quiet_NaN());
-    const float* const value = Value(matrix, buffers.values.data());
+    const float* const value = Value(matrix, buffers.values.floats());
     float* const feedback = parts_.feedback(matrix.tensor.index);
     for (int64_t row = 0; row < matrix.rows; ++row) {
       if (is_finite) {

@@ -9,6 +9,8 @@
 // the gradient becomes NaN on all ranks, and feedback and Q stay as they were.
 //
 // Bytes: an all-reduce of r (n + m) floats, phase 1 and 2 being its halves.
+//
+// The products are the host's: on a device it waits for the gradients and reads them over the bus. Right, not fast.
 #pragma once
 
 #include <vector>

@@ -326,12 +326,13 @@ TEST(QuantizedExchangeTest, TheHashCheckFindsARankThatDiffers) {
     explicit Faulty(const std::atomic<bool>* damages) : damages_(damages) {}
     absl::string_view name() const override { return "faulty"; }
     int64_t MaxBytes(int64_t elements) const override { return 4 * elements; }
-    int64_t Encode(const CodecSlice& slice, const CodecKey& key, const float* values, char* out) override {
+    int64_t Encode(const CodecSlice& slice, const CodecKey& key, const float* values, char* out,
+                   kernels::Stream&) override {
       is_one_ = key.rank == 1;
       std::memcpy(out, values, static_cast<size_t>(4 * slice.elements));
       return 4 * slice.elements;
     }
-    int64_t Decode(const CodecSlice& slice, const char* in, float* values) override {
+    int64_t Decode(const CodecSlice& slice, const char* in, float* values, kernels::Stream&) override {
       std::memcpy(values, in, static_cast<size_t>(4 * slice.elements));
       if (*damages_ && is_one_) values[0] = std::nextafter(values[0], 1e9f);
       return 4 * slice.elements;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/status_macros.h"
+#include "kernels/codec/piece_math.h"
 
 namespace trainyard::comm {
 namespace {
@@ -83,19 +84,24 @@ absl::Status RingReducer::Pass(const ReduceContext& context, int64_t bytes, int 
     TY_RETURN_IF_ERROR(exchange(&bytes, sizeof(bytes), &arriving, sizeof(arriving)));
     if (arriving < 0 || arriving > most) return absl::DataLossError("a piece longer than its codec can make it");
   }
+  TY_RETURN_IF_ERROR(context.communicator->After(*context.stream));
   return exchange(context.buffers->sent.data(), bytes, context.buffers->received.data(), arriving);
 }
 
 absl::Status RingReducer::Reduce(const ReduceContext& context) {
   ExchangeBuffers& buffers = *context.buffers;
-  float* const values = buffers.values.data();
-  float* const arrived = buffers.sum.data();
+  kernels::Stream& stream = *context.stream;
+  float* const values = buffers.values.floats();
+  float* const arrived = buffers.sum.floats();
   // values = arrived + piece, or the piece where the part starts.
   const auto add = [&](const Slice& slice, const char** in) -> const float* {
     const float* const piece = coder_->Piece(slice, values);
     if (in == nullptr) return piece;
     *in = coder_->DecodePiece(slice, *in, arrived);
-    for (int64_t i = 0; i < slice.where.elements; ++i) values[i] = arrived[i] + piece[i];
+    const int64_t elements = slice.where.elements;
+    WidenAdd(
+        {.x = FloatsView(piece, elements), .addend = FloatsView(arrived, elements), .y = FloatsView(values, elements)},
+        stream);
     return values;
   };
   const auto part_at = [&](int hop) { return (rank_ + 2 * ranks_ - 1 - hop) % ranks_; };
@@ -104,7 +110,7 @@ absl::Status RingReducer::Reduce(const ReduceContext& context) {
     char* out = buffers.sent.data();
     for (const Slice& slice : parts_[Index(part_at(hop))]) {
       const float* const sum = add(slice, hop > 0 ? &in : nullptr);
-      out = coder_->EncodePiece(slice, sum, hop > 0 ? arrived : nullptr, buffers.decoded.data(), out);
+      out = coder_->EncodePiece(slice, sum, hop > 0 ? arrived : nullptr, buffers.decoded.floats(), out);
     }
     TY_RETURN_IF_ERROR(Pass(context, out - buffers.sent.data(), part_at(hop + 1)));
   }
@@ -114,8 +120,8 @@ absl::Status RingReducer::Reduce(const ReduceContext& context) {
   for (const Slice& slice : parts_[Index(rank_)]) {
     coder_->KeepExactPiece(slice, coder_->Piece(slice, values));
     add(slice, &in);
-    for (int64_t i = 0; i < slice.where.elements; ++i) values[i] *= context.scale;
-    out = coder_->EncodeSum(slice, values, buffers.decoded.data(), out);
+    ScaleInPlace({FloatsView(values, slice.where.elements), context.scale}, stream);
+    out = coder_->EncodeSum(slice, values, buffers.decoded.floats(), out);
   }
   const int64_t own_bytes = out - buffers.sent.data();
   {
@@ -129,11 +135,12 @@ absl::Status RingReducer::Reduce(const ReduceContext& context) {
         }
       }
     }
+    TY_RETURN_IF_ERROR(context.communicator->After(stream));
     TY_RETURN_IF_ERROR(context.communicator->AllGatherBytes(buffers.sent.data(), sum_bytes_, buffers.gathered.data()));
   }
   in = buffers.gathered.data();
   for (const std::vector<Slice>& part : parts_) {
-    for (const Slice& slice : part) in = coder_->DecodeSum(slice, in, buffers.decoded.data());
+    for (const Slice& slice : part) in = coder_->DecodeSum(slice, in, buffers.decoded.floats());
   }
   return absl::OkStatus();
 }

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "base/status_macros.h"
+#include "kernels/codec/piece_math.h"
 
 namespace trainyard::comm {
 namespace {
@@ -74,8 +75,8 @@ absl::Status SraReducer::SendPieces(const ReduceContext& context) {
     char* const begin = out;
     if (owner != rank_) {
       for (const Slice& slice : parts_[Index(owner)]) {
-        const float* const piece = coder_->Piece(slice, buffers.values.data());
-        out = coder_->EncodePiece(slice, piece, nullptr, buffers.decoded.data(), out);
+        const float* const piece = coder_->Piece(slice, buffers.values.floats());
+        out = coder_->EncodePiece(slice, piece, nullptr, buffers.decoded.floats(), out);
       }
     }
     blocks_.in_offsets[Index(owner)] = begin - buffers.sent.data();
@@ -99,11 +100,13 @@ absl::Status SraReducer::SendPieces(const ReduceContext& context) {
     blocks_.out_offsets[Index(from)] = offset;
     offset += blocks_.recv_bytes[Index(from)];
   }
+  TY_RETURN_IF_ERROR(context.communicator->After(*context.stream));
   return context.communicator->AllToAllBytes(blocks_);
 }
 
 absl::Status SraReducer::Reduce(const ReduceContext& context) {
   ExchangeBuffers& buffers = *context.buffers;
+  kernels::Stream& stream = *context.stream;
   TY_RETURN_IF_ERROR(SendPieces(context));
 
   int64_t before_own = 0;
@@ -114,33 +117,33 @@ absl::Status SraReducer::Reduce(const ReduceContext& context) {
   }
   char* const coded_sum = buffers.gathered.data() + before_own;
   char* out = coded_sum;
-  float* const sum = buffers.sum.data();
+  float* const sum = buffers.sum.floats();
   for (const Slice& slice : parts_[Index(rank_)]) {
     const int64_t elements = slice.where.elements;
     for (int from = 0; from < ranks_; ++from) {
-      const float* piece = buffers.decoded.data();
+      const float* piece = buffers.decoded.floats();
       if (from == rank_) {
-        piece = coder_->Piece(slice, buffers.values.data());
+        piece = coder_->Piece(slice, buffers.values.floats());
         coder_->KeepExactPiece(slice, piece);
       } else {
-        cursors_[Index(from)] = coder_->DecodePiece(slice, cursors_[Index(from)], buffers.decoded.data());
+        cursors_[Index(from)] = coder_->DecodePiece(slice, cursors_[Index(from)], buffers.decoded.floats());
       }
-      if (from == 0) {
-        std::copy_n(piece, elements, sum);
-      } else {
-        for (int64_t i = 0; i < elements; ++i) sum[i] += piece[i];
-      }
+      WidenAdd({.x = FloatsView(piece, elements),
+                .addend = from == 0 ? kernels::TensorView() : FloatsView(sum, elements),
+                .y = FloatsView(sum, elements)},
+               stream);
     }
-    for (int64_t i = 0; i < elements; ++i) sum[i] *= context.scale;
-    out = coder_->EncodeSum(slice, sum, buffers.decoded.data(), out);
+    ScaleInPlace({FloatsView(sum, elements), context.scale}, stream);
+    out = coder_->EncodeSum(slice, sum, buffers.decoded.floats(), out);
   }
   {
     const SentMeter meter(*context.communicator, &context.sent->phase2);
+    TY_RETURN_IF_ERROR(context.communicator->After(stream));
     TY_RETURN_IF_ERROR(context.communicator->AllGatherBytes(coded_sum, sum_bytes_, buffers.gathered.data()));
   }
   const char* in = buffers.gathered.data();
   for (const std::vector<Slice>& part : parts_) {
-    for (const Slice& slice : part) in = coder_->DecodeSum(slice, in, buffers.decoded.data());
+    for (const Slice& slice : part) in = coder_->DecodeSum(slice, in, buffers.decoded.floats());
   }
   return absl::OkStatus();
 }

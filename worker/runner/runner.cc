@@ -18,6 +18,7 @@
 #include "base/status_macros.h"
 #include "proto/spec/references.h"
 #include "worker/ckpt/checkpointer.h"
+#include "worker/comm/nccl/data_transport.h"
 #include "worker/comm/rendezvous.h"
 #include "worker/runner/fault.h"
 #include "worker/runner/inbox.h"
@@ -181,6 +182,13 @@ class Rank {
     stop_->OnAbandon([this] { Abort(); });
     absl::StatusOr<comm::Communicators> connected = rendezvous_->Connect(blobs, start.membership_epoch());
     TY_RETURN_IF_ERROR(connected.status());
+    if (options_.world.slot_type == spec::SlotType::kGpu) {
+      TY_RETURN_IF_ERROR(
+          comm::ChooseDataTransport({.tag = {launch_.ref().job_uid(), launch_.ref().attempt(), launch_.ref().fence()},
+                                     .device = kernels::Device::kCuda,
+                                     .timeout = options_.communication.timeout},
+                                    &*connected));
+    }
     {
       MutexLock lock(&communicators_mutex_);
       communicators_ = *std::move(connected);

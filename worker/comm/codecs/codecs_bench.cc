@@ -52,18 +52,20 @@ std::unique_ptr<Codec> Huffman4() {
 
 void BM_Encode(benchmark::State& state, std::unique_ptr<Codec> (*make)()) {
   const std::unique_ptr<Codec> codec = make();
+  kernels::Stream stream(1);
   const HostTensor x = HostTensor::Normal(kernels::DType::kF32, {state.range(0)}, 1);
   std::vector<char> wire(static_cast<size_t>(codec->MaxBytes(state.range(0))));
-  for (auto _ : state) codec->Encode({0, 0, state.range(0)}, {}, x.as<float>(), wire.data());
+  for (auto _ : state) codec->Encode({0, 0, state.range(0)}, {}, x.as<float>(), wire.data(), stream);
   kernels::testing::SetRates(state, static_cast<double>(x.view().bytes()), 0);
 }
 
 void BM_Decode(benchmark::State& state, std::unique_ptr<Codec> (*make)()) {
   const std::unique_ptr<Codec> codec = make();
+  kernels::Stream stream(1);
   const HostTensor x = HostTensor::Normal(kernels::DType::kF32, {state.range(0)}, 1);
   std::vector<char> wire(static_cast<size_t>(codec->MaxBytes(state.range(0))));
-  codec->Encode({0, 0, state.range(0)}, {}, x.as<float>(), wire.data());
-  for (auto _ : state) codec->Decode({0, 0, state.range(0)}, wire.data(), x.as<float>());
+  codec->Encode({0, 0, state.range(0)}, {}, x.as<float>(), wire.data(), stream);
+  for (auto _ : state) codec->Decode({0, 0, state.range(0)}, wire.data(), x.as<float>(), stream);
   kernels::testing::SetRates(state, static_cast<double>(x.view().bytes()), 0);
 }
 

@@ -28,10 +28,15 @@ std::vector<float> Normal(int64_t n, uint64_t seed) {
   return {x.as<float>(), x.as<float>() + n};
 }
 
+kernels::Stream& HostStream() {
+  static kernels::Stream* const stream = new kernels::Stream(1);
+  return *stream;
+}
+
 std::vector<char> Encode(Codec& codec, const CodecSlice& slice, const CodecKey& key, const float* values) {
   constexpr char kGuard = 0x5A;
   std::vector<char> bytes(static_cast<size_t>(codec.MaxBytes(slice.elements)) + 1, kGuard);
-  const int64_t written = codec.Encode(slice, key, values, bytes.data());
+  const int64_t written = codec.Encode(slice, key, values, bytes.data(), HostStream());
   EXPECT_LE(written, codec.MaxBytes(slice.elements));
   EXPECT_EQ(bytes.back(), kGuard);
   if (codec.is_fixed_length()) {
@@ -43,7 +48,7 @@ std::vector<char> Encode(Codec& codec, const CodecSlice& slice, const CodecKey& 
 
 std::vector<float> Decode(Codec& codec, const CodecSlice& slice, const std::vector<char>& bytes) {
   std::vector<float> values(static_cast<size_t>(slice.elements), 1e9f);
-  EXPECT_EQ(codec.Decode(slice, bytes.data(), values.data()), static_cast<int64_t>(bytes.size()));
+  EXPECT_EQ(codec.Decode(slice, bytes.data(), values.data(), HostStream()), static_cast<int64_t>(bytes.size()));
   return values;
 }
 

@@ -16,8 +16,8 @@ namespace trainyard::comm {
 // `table` has 2^bits symbols, bits those of the inner codec's codes. name() is the inner one's.
 std::unique_ptr<Codec> MakeHuffmanCodec(std::unique_ptr<PackedCodec> inner, kernels::HuffmanTable table);
 
-// Encodes and counts how often each code occurs: counts[code] += ..., counts has 2^bits elements. What a table is made
-// from, after the ranks have added up their counts.
+// Encodes, on the host, and counts how often each code occurs: counts[code] += ..., counts has 2^bits elements. What a
+// table is made from, after the ranks have added up their counts.
 void AddCodeCounts(PackedCodec& codec, const CodecSlice& slice, const CodecKey& key, const float* values,
                    absl::Span<int64_t> counts);
 

@@ -15,28 +15,28 @@ class LevelCodec final : public PackedCodec {
   absl::string_view name() const override { return "levels"; }
   kernels::BucketWire WireOf(int64_t elements) const override { return format_.WireOf(elements); }
 
-  int64_t Encode(const CodecSlice& slice, const CodecKey& key, const float* values, char* out) override {
+  int64_t Encode(const CodecSlice& slice, const CodecKey& key, const float* values, char* out,
+                 kernels::Stream& stream) override {
     const int64_t bytes = MaxBytes(slice.elements);
     kernels::LevelEncode({.x = ValuesView(values, slice.elements),
                           .wire = WireView(out, bytes),
                           .format = format_,
                           .random = RandomKey(slice, key),
                           .first_element = slice.begin},
-                         stream_);
+                         stream);
     return bytes;
   }
 
-  int64_t Decode(const CodecSlice& slice, const char* in, float* values) override {
+  int64_t Decode(const CodecSlice& slice, const char* in, float* values, kernels::Stream& stream) override {
     const int64_t bytes = MaxBytes(slice.elements);
     kernels::LevelDecode({.wire = WireView(in, bytes), .y = ValuesView(values, slice.elements), .format = format_},
-                         stream_);
+                         stream);
     return bytes;
   }
 
  private:
   const std::vector<float> levels_;
   const kernels::LevelFormat format_;  // points at levels_
-  kernels::Stream stream_{1};
 };
 
 }  // namespace

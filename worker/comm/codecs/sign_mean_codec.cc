@@ -15,23 +15,23 @@ class SignMeanCodec final : public PackedCodec {
   absl::string_view name() const override { return "sign_mean"; }
   kernels::BucketWire WireOf(int64_t elements) const override { return format_.WireOf(elements); }
 
-  int64_t Encode(const CodecSlice& slice, const CodecKey&, const float* values, char* out) override {
+  int64_t Encode(const CodecSlice& slice, const CodecKey&, const float* values, char* out,
+                 kernels::Stream& stream) override {
     const int64_t bytes = MaxBytes(slice.elements);
     kernels::SignMeanEncode({.x = ValuesView(values, slice.elements), .wire = WireView(out, bytes), .format = format_},
-                            stream_);
+                            stream);
     return bytes;
   }
 
-  int64_t Decode(const CodecSlice& slice, const char* in, float* values) override {
+  int64_t Decode(const CodecSlice& slice, const char* in, float* values, kernels::Stream& stream) override {
     const int64_t bytes = MaxBytes(slice.elements);
     kernels::SignMeanDecode({.wire = WireView(in, bytes), .y = ValuesView(values, slice.elements), .format = format_},
-                            stream_);
+                            stream);
     return bytes;
   }
 
  private:
   const kernels::SignMeanFormat format_;
-  kernels::Stream stream_{1};
 };
 
 }  // namespace

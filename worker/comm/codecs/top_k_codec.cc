@@ -1,7 +1,9 @@
 #include "worker/comm/codecs/top_k_codec.h"
 
+#include "base/check.h"
 #include "kernels/codec/top_k.h"
 #include "worker/comm/codecs/views.h"
+#include "worker/comm/exchange_memory.h"
 
 namespace trainyard::comm {
 namespace {
@@ -17,23 +19,33 @@ class TopKCodec final : public Codec {
     return kernels::TopKBytes(kernels::TopKCount(elements, density_));
   }
 
-  int64_t Encode(const CodecSlice& slice, const CodecKey&, const float* values, char* out) override {
+  int64_t Encode(const CodecSlice& slice, const CodecKey&, const float* values, char* out,
+                 kernels::Stream& stream) override {
     const int64_t k = kernels::TopKCount(slice.elements, density_);
     const int64_t bytes = kernels::TopKBytes(k);
-    kernels::TopKEncode({.x = ValuesView(values, slice.elements), .wire = WireView(out, bytes), .k = k}, stream_);
+    const bool is_cuda = stream.device() == kernels::Device::kCuda;
+    if (is_cuda) {
+      memory_.SetKind(kernels::MemoryKind::kDevice);
+      TY_CHECK_OK(memory_.Grow(kernels::kTopKWorkspaceBytes));  // a few KiB, once
+    }
+    kernels::TopKEncode({.x = ValuesView(values, slice.elements),
+                         .wire = WireView(out, bytes),
+                         .k = k,
+                         .workspace = is_cuda ? WireView(memory_.data(), memory_.bytes()) : kernels::TensorView()},
+                        stream);
     return bytes;
   }
 
-  int64_t Decode(const CodecSlice& slice, const char* in, float* values) override {
+  int64_t Decode(const CodecSlice& slice, const char* in, float* values, kernels::Stream& stream) override {
     const int64_t k = kernels::TopKCount(slice.elements, density_);
     const int64_t bytes = kernels::TopKBytes(k);
-    kernels::TopKDecode({.wire = WireView(in, bytes), .y = ValuesView(values, slice.elements), .k = k}, stream_);
+    kernels::TopKDecode({.wire = WireView(in, bytes), .y = ValuesView(values, slice.elements), .k = k}, stream);
     return bytes;
   }
 
  private:
   const double density_;
-  kernels::Stream stream_{1};
+  ExchangeMemory memory_;
 };
 
 }  // namespace

@@ -159,7 +159,12 @@ void GlooCommunicator::WatchPeers() {
       if (peer != rank()) farewell_->recv(peer, kFarewellSlot, 0, 1);
     }
     for (int farewells = 1; farewells < size(); ++farewells) {
-      if (!farewell_->waitRecv(nullptr, kForEver)) return;  // this side has failed or goes
+      int peer = -1;
+      if (!farewell_->waitRecv(&peer, kForEver)) return;  // this side has failed or goes
+      MutexLock lock(&mutex_);
+      if (left_.ok()) {
+        left_ = absl::UnavailableError(absl::StrCat("rank ", peer, " of ", size(), " has left the communicator"));
+      }
     }
   } catch (const std::exception& exception) {
     // A call of ours has run into its timeout, for which gloo closes everything; that call says so itself.
@@ -189,6 +194,11 @@ int GlooCommunicator::rank() const {
 }
 int GlooCommunicator::size() const {
   return context_->size;
+}
+
+absl::Status GlooCommunicator::health() const {
+  MutexLock lock(&mutex_);
+  return error_.ok() ? left_ : error_;
 }
 
 // gloo wakes waiting buffers when a connection breaks, but not when we close it ourselves.

@@ -42,6 +42,7 @@ class GlooCommunicator final : public Communicator {
   absl::Status Barrier() override;
   int64_t ReserveSum(int64_t data_bytes) override;
   void Abort() override;
+  absl::Status health() const override;
   Traffic traffic() const override { return traffic_; }
 
  private:
@@ -68,6 +69,7 @@ class GlooCommunicator final : public Communicator {
 
   mutable Mutex mutex_;
   absl::Status error_ ABSL_GUARDED_BY(mutex_);
+  absl::Status left_ ABSL_GUARDED_BY(mutex_);  // names the first peer that has said farewell
   std::vector<gloo::transport::UnboundBuffer*> waiting_ ABSL_GUARDED_BY(mutex_);  // what Abort has to wake
 
   std::thread watcher_;  // last: it uses all of the above

@@ -76,6 +76,11 @@ class LocalGroup {
     FailLocked(absl::UnavailableError(absl::StrCat("rank ", rank, " has aborted the communicator")));
   }
 
+  absl::Status health(int rank) const {
+    MutexLock lock(&mutex_);
+    return ErrorFor(rank);
+  }
+
   // The first error stays.
   void Fail(const absl::Status& error) {
     MutexLock lock(&mutex_);
@@ -156,6 +161,10 @@ class LocalGroup {
   // Reading is plain copying between two meetings, so this wait is short.
   absl::Status Leave(int rank) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     while (reading_count_ > 0) changed_.Wait(&mutex_);
+    return ErrorFor(rank);
+  }
+
+  absl::Status ErrorFor(int rank) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (rank == aborted_rank_) return absl::AbortedError(absl::StrCat("the communicator was aborted on rank ", rank));
     return error_;
   }
@@ -171,7 +180,7 @@ class LocalGroup {
   const int size_;
   const absl::Duration timeout_;
 
-  Mutex mutex_;
+  mutable Mutex mutex_;
   CondVar changed_;
   absl::Status error_ ABSL_GUARDED_BY(mutex_);
   int aborted_rank_ ABSL_GUARDED_BY(mutex_) = -1;
@@ -283,6 +292,7 @@ class LocalCommunicator final : public Communicator {
   int64_t ReserveSum(int64_t) override { return 0; }
 
   void Abort() override { group_->Abort(rank_); }
+  absl::Status health() const override { return group_->health(rank_); }
 
   Traffic traffic() const override { return traffic_; }
 
