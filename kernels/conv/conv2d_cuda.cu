@@ -41,8 +41,6 @@ struct Shape {
     TY_CHECK_LE(std::max({g.height, g.width}) + 2 * g.padding + g.stride, kLimit);
   }
 
-  int64_t image_stride() const { return int64_t{channels} * height * width; }
-
   int batch, channels, height, width, filters, kernel_height, kernel_width, stride, padding;
   int grid_height, grid_width;
   int pixels;  // grid positions of an image
@@ -163,6 +161,9 @@ struct PixelClass {
     return first < 0 ? first + s.stride : first;
   }
   __device__ int taps() const { return tap_rows * tap_cols; }
+  // 1 if it has one tap more than the classes with the fewest, else 0.
+  __device__ int more_rows(const Shape& s) const { return tap_rows > s.kernel_height / s.stride ? 1 : 0; }
+  __device__ int more_cols(const Shape& s) const { return tap_cols > s.kernel_width / s.stride ? 1 : 0; }
   __device__ int size(const Shape& s) const { return s.batch * rows * cols; }
 
   int row_rest, col_rest;
@@ -192,6 +193,14 @@ struct TapDivisors {
       }
     }
   }
+  // Choices, not indices, so that all stays in registers.
+  __device__ Divisor ByCols(int more_cols) const { return more_cols == 0 ? by_cols[0] : by_cols[1]; }
+  __device__ Divisor ByTaps(int more_rows, int more_cols) const {
+    const Divisor few = more_cols == 0 ? by_taps[0] : by_taps[1];
+    const Divisor many = more_cols == 0 ? by_taps[2] : by_taps[3];
+    return more_rows == 0 ? few : many;
+  }
+
   Divisor by_cols[2], by_taps[4];
 };
 
@@ -200,11 +209,13 @@ struct GridToImageSource {
   static constexpr bool kBAlongDepth = false;
   __device__ GridToImageSource(const Shape& s, const PixelClass& of, const TapDivisors& divisors, const float* grids,
                                const float* w, int row, int col)
-      : s_(s), of_(of), w_(w), row_(row), is_there_(col + ElementOf<false>(0).line < of.size(s)) {
-    const int more_rows = of.tap_rows > s.kernel_height / s.stride ? 1 : 0;
-    const int more_cols = of.tap_cols > s.kernel_width / s.stride ? 1 : 0;
-    by_cols_ = divisors.by_cols[more_cols];
-    by_taps_ = divisors.by_taps[2 * more_rows + more_cols];
+      : s_(s),
+        of_(of),
+        by_cols_(divisors.ByCols(of.more_cols(s))),
+        by_taps_(divisors.ByTaps(of.more_rows(s), of.more_cols(s))),
+        w_(w),
+        row_(row),
+        is_there_(col + ElementOf<false>(0).line < of.size(s)) {
     const Pixel pixel(s, of, is_there_ ? col + ElementOf<false>(0).line : 0);
     grid_row_ = (pixel.row + s.padding - of.row_rest) / s.stride;
     grid_col_ = (pixel.col + s.padding - of.col_rest) / s.stride;
@@ -243,7 +254,7 @@ struct GridToImageSource {
 
   const Shape& s_;
   const PixelClass& of_;
-  Divisor by_cols_, by_taps_;
+  const Divisor by_cols_, by_taps_;
   const float* w_;
   const float* grid_;
   int row_;
