@@ -2,7 +2,7 @@
 # The root file system of an image: the programs of one role, the shared libraries they load, a shell, and nothing else.
 #   deploy/docker/make_rootfs.sh coordinator|worker|client BIN OUT
 # BIN is laid out like bazel-bin. Runs in the last step of the images' build stage, and as it is on any Debian 12 where the
-# programs start. Needs no network and no right beyond writing OUT. Packages: binutils busybox-static python3-minimal.
+# programs start. Needs no network and no right beyond writing OUT. Packages: binutils busybox-static python3.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
