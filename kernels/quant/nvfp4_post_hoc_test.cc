@@ -40,6 +40,9 @@ struct Quantized {
 // quartet2.md 2.6: 9.40e-3, and no shrinkage. Steps truncated instead of rounded would give 9.35e-3 with four bits and
 // 9.75e-3 with three; without the factor S the shrinkage is 7.7e-3.
 TEST(NvPostHocTest, ErrorOnGaussianValues) {
+  if (testing::DeviceUnderTest() == Device::kCuda) {
+    GTEST_SKIP() << "millions of draws, slow on an emulated device; SameBitsAsOnCpu says that they are the CPU's";
+  }
   const HostTensor x = HostTensor::Normal(DType::kF32, {512, 2048}, 11);
   testing::TestStream stream(2);
   const Quantized q(x, stream);
@@ -103,6 +106,9 @@ TEST(NvPostHocTest, MatchesTheFormula) {
 }
 
 TEST(NvPostHocTest, ScalesAreUnbiased) {
+  if (testing::DeviceUnderTest() == Device::kCuda) {
+    GTEST_SKIP() << "millions of draws, slow on an emulated device; SameBitsAsOnCpu says that they are the CPU's";
+  }
   const HostTensor x = HostTensor::Normal(DType::kF32, {1, 64}, 5);
   testing::TestStream stream(1);
   constexpr int kDraws = 20000;

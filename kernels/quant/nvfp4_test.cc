@@ -170,6 +170,9 @@ double ErrorOfMean(const NvFormat& format, int draws, bool frozen = false) {
 
 // quartet2.md 5.4: with a Hadamard rotation MS-EDEN is not exactly unbiased; this vector shows by how much.
 TEST(NvQuantizeTest, MsEdenCounterExample) {
+  if (testing::DeviceUnderTest() == Device::kCuda) {
+    GTEST_SKIP() << "millions of draws, slow on an emulated device; SameBitsAsOnCpu says that they are the CPU's";
+  }
   std::vector<double> x(128, 0);
   x[0] = 1;
   x[1] = 0.1;
@@ -180,6 +183,9 @@ TEST(NvQuantizeTest, MsEdenCounterExample) {
 
 // quartet2.md 5.6: falls as 1/B; frozen signs stop at the error of one rotation.
 TEST(NvQuantizeTest, BiasOfTheMean) {
+  if (testing::DeviceUnderTest() == Device::kCuda) {
+    GTEST_SKIP() << "millions of draws, slow on an emulated device; SameBitsAsOnCpu says that they are the CPU's";
+  }
   for (const NvFormat& format : {kMsEden, kMsEden128}) {
     EXPECT_NEAR(ErrorOfMean(format, 1), 9.8e-3, 0.2 * 9.8e-3);
     EXPECT_NEAR(ErrorOfMean(format, 256), 3.9e-5, 0.2 * 3.9e-5);
@@ -215,6 +221,9 @@ Errors ErrorsOnGaussian(const NvFormat& format) {
 
 // quartet2.md 5.5, tolerance 1.5 %; the squares: table of section 1.
 TEST(NvQuantizeTest, ErrorsOnGaussianValues) {
+  if (testing::DeviceUnderTest() == Device::kCuda) {
+    GTEST_SKIP() << "millions of draws, slow on an emulated device; SameBitsAsOnCpu says that they are the CPU's";
+  }
   const auto check = [](const NvFormat& format, double mse) {
     const Errors errors = ErrorsOnGaussian(format);
     EXPECT_NEAR(errors.mse, mse, 0.015 * mse);
@@ -250,6 +259,9 @@ TEST(NvQuantizeTest, HowOftenFourWins) {
 
 // |x / (s8 s32)| <= 6 for every group whose scale is normal: nothing clips, so the mean over draws is x.
 TEST(NvQuantizeTest, StochasticMeanIsTheValue) {
+  if (testing::DeviceUnderTest() == Device::kCuda) {
+    GTEST_SKIP() << "millions of draws, slow on an emulated device; SameBitsAsOnCpu says that they are the CPU's";
+  }
   const HostTensor x = HostTensor::Normal(DType::kF32, {1, 64}, 5);
   std::vector<double> sum(64, 0);
   constexpr int kDraws = 20000;
