@@ -32,19 +32,21 @@ JOB = """
 name: %s
 world: {min: 1, slot_type: cpu, threads_per_rank: 1}
 seed: 7
-pretrain: {}
+%s
 model:
   shape: {vocab_size: 512, hidden_size: 64, intermediate_size: 128, num_hidden_layers: 2, num_attention_heads: 4,
           num_key_value_heads: 2}
 data: {path: data, sequence_length: 64}
 training:
   steps: %d
-  micro_batch: 2
+%s  micro_batch: 2
   optimizer: {adamw: {learning_rate: 3.0e-3}}
   schedule: {shape: cosine, warmup_steps: 5}
   evaluation: {interval_steps: 20, batches: 1}
 checkpoint: {interval_steps: 20, keep_last: 2}
 %s
+"""
+QUEST = """  linear: {quest: {hadamard_dim: 64}}
 """
 WORLD_OF_TWO = {"world: {min: 1,": "world: {min: 2,"}
 CODEC = """communication:
@@ -219,14 +221,15 @@ def main():
         subprocess.run([os.path.join(binaries, "worker/tools/trainyard-local"), "data", "tokenize", "--input", text, "--output",
                         os.path.join(folder, "cluster", "data"), "--tokenizer", "bytes", "--validation_fraction", "0.05"],
                        check=True, stdout=subprocess.DEVNULL)
-        pair = JOB % ("pair", 100000, CODEC)
+        pair = JOB % ("pair", "pretrain: {}", 100000, "", CODEC)
         for old, new in WORLD_OF_TWO.items():
             pair = pair.replace(old, new)
-        uids = [client("--quiet", "submit", "-f", "-", stdin=spec) for spec in (JOB % ("single", 100000, ""), pair)]
-        client("--quiet", "submit", "-f", "-", stdin=JOB % ("short", 5, ""))   # an attempt that ends
+        uids = [client("--quiet", "submit", "-f", "-", stdin=spec) for spec in (JOB % ("single", "qat: {}", 100000, QUEST, ""), pair)]
+        client("--quiet", "submit", "-f", "-", stdin=JOB % ("short", "pretrain: {}", 5, "", ""))   # an attempt that ends
         for expression, series in (('rate(trainyard_checkpoint_seconds_count{phase="commit"}[1m]) > 0', 2),
                                    ("trainyard_evaluation_loss", 2), ("job_rank:trainyard_speed:ratio10m", 3),
-                                   ("trainyard_quant_nmse", 1), ("rate(trainyard_attempts_total[20s])", 1)):
+                                   ("trainyard_quant_nmse", 1), ("trainyard_masked_ratio", 4),
+                                   ("rate(trainyard_attempts_total[20s])", 1)):
             wait_for_series(server, expression, series)
         time.sleep(2)
         found, count, rules, pages = check(server)
