@@ -70,7 +70,7 @@ TEST(PruneSelectTest, ScoresOfTheNotes) {
 
 // 5.3: exactly k0 zeros, also where most values are equal; "score <= threshold" would take all of those.
 TEST(PruneSelectTest, ExactCountsWithTies) {
-  for (const int64_t n : {1, 7, 100, 1000, 20011}) {
+  for (const int64_t n : {1, 7, 100, 1000, testing::DeviceUnderTest() == Device::kCuda ? 2011 : 20011}) {
     for (const double share : {0.0, 0.29, 0.5, 0.9, 0.999}) {
       const int64_t count = PrunedCount(n, PartsPerMillion(share));
       for (const HostTensor& w : {Constant(n), HalfConstant(n), HostTensor::Normal(DType::kF32, {n}, 5)}) {
