@@ -365,9 +365,7 @@ TEST(Eco, SmallStepsMoveCodesOnlyWithTheInjection) {
       }
       x.grad.as<float>()[largest] = 0;
     }
-    // The emulated device is slow, and 200 steps move more than half of the codes too.
-    const int64_t steps = testing::DeviceUnderTest() == Device::kCuda ? 200 : 600;
-    for (args.step = 1; args.step <= steps; ++args.step) Eco(args, stream);
+    for (args.step = 1; args.step <= 600; ++args.step) Eco(args, stream);
     int64_t moved = 0;
     const std::vector<uint8_t> codes = x.codes.Bytes();
     for (size_t i = 0; i < codes.size(); ++i) moved += codes[i] != start[i];
