@@ -5,6 +5,7 @@
 #include <ostream>
 
 #include "absl/strings/str_cat.h"
+#include "client/certs.h"
 #include "client/commands.h"
 #include "client/duration_text.h"
 #include "client/proto_names.h"
@@ -19,6 +20,7 @@ struct GlobalFlags {
   std::string output;
   std::string timeout = "10s";
   bool insecure = false;
+  TlsFiles tls;
 };
 
 // What the flags selected. `needs_server` commands get a connection first.
@@ -33,6 +35,9 @@ void AddGlobalFlags(CLI::App& app, GlobalFlags& flags, Context& context) {
   app.add_option("-o,--output", flags.output, "table, wide, json, yaml, jsonl or name");
   app.add_option("--call-timeout", flags.timeout, "Longest wait for one answer")->capture_default_str();
   app.add_flag("--insecure", flags.insecure, "Plaintext to an address that is not this machine");
+  app.add_option("--tls_cert", flags.tls.cert, "PEM certificate, for mutual TLS [TRAINYARD_TLS_CERT]");
+  app.add_option("--tls_key", flags.tls.key, "PEM private key of --tls_cert [TRAINYARD_TLS_KEY]");
+  app.add_option("--tls_ca", flags.tls.ca, "PEM certificate of the cluster's CA [TRAINYARD_TLS_CA]");
   app.add_flag("-q,--quiet", context.quiet, "Print ids only");
 }
 
@@ -160,6 +165,9 @@ absl::Status Resolve(const GlobalFlags& flags, Context* context) {
   if (!flags.address.empty()) context->settings.address = flags.address;
   if (!flags.name_space.empty()) context->settings.name_space = flags.name_space;
   if (flags.insecure) context->settings.insecure = true;
+  if (!flags.tls.cert.empty()) context->settings.tls.cert = flags.tls.cert;
+  if (!flags.tls.key.empty()) context->settings.tls.key = flags.tls.key;
+  if (!flags.tls.ca.empty()) context->settings.tls.ca = flags.tls.ca;
   if (!flags.output.empty()) {
     const auto format = ParseOutputFormat(flags.output);
     if (!format.has_value()) {
@@ -173,7 +181,9 @@ absl::Status Resolve(const GlobalFlags& flags, Context* context) {
 
 constexpr char kFooter[] =
     "Exit codes: 0 ok, 1 the call failed, 2 usage, 3 not found, 4 denied, 5 wait timed out, 6 the job ended without "
-    "success.\nSettings: ~/.config/trainyard/config.yaml (address, namespace, insecure, output), then the environment, "
+    "success.\nSettings: ~/.config/trainyard/config.yaml (address, namespace, insecure, output, tls_cert, tls_key, "
+    "tls_ca), then the "
+    "environment, "
     "then flags.";
 
 }  // namespace
@@ -192,6 +202,7 @@ int RunCli(const std::vector<std::string>& args, Environment env) {
   AddGlobalFlags(app, flags, context);
   AddJobCommands(app, selected);
   AddReadingCommands(app, selected);
+  AddCertsCommand(app, [&](auto run, bool needs_server) { selected = {std::move(run), needs_server}; });
   AddStudyCommand(app, [&](auto run, bool needs_server) { selected = {std::move(run), needs_server}; });
   for (const auto& [name, description] : LocalCommands()) {
     CLI::App* command = AddCommand(app, name, description);
@@ -245,7 +256,7 @@ int RunCli(const std::vector<std::string>& args, Environment env) {
   }
   if (status.ok() && selected.needs_server) {
     auto jobs = JobsClient::Create({.address = context.settings.address,
-                                    .security = {.insecure = context.settings.insecure},
+                                    .security = {.insecure = context.settings.insecure, .tls = context.settings.tls},
                                     .timeout = *timeout,
                                     .interrupt = env.interrupt});
     if (jobs.ok()) context.jobs = *std::move(jobs);

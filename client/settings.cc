@@ -25,11 +25,17 @@ absl::Status ApplyEntry(const std::string& key, const std::string& value, Settin
     settings->insecure = value == "true";
   } else if (key == "output" && ParseOutputFormat(value).has_value()) {
     settings->output = *ParseOutputFormat(value);
+  } else if (key == "tls_cert") {
+    settings->tls.cert = value;
+  } else if (key == "tls_key") {
+    settings->tls.key = value;
+  } else if (key == "tls_ca") {
+    settings->tls.ca = value;
   } else if (key == "insecure" || key == "output") {
     return absl::InvalidArgumentError(absl::StrCat(key, ": '", value, "' is not allowed"));
   } else {
     return absl::InvalidArgumentError(
-        absl::StrCat(key, ": unknown key, known are address, namespace, insecure, output"));
+        absl::StrCat(key, ": unknown key, known are address, namespace, insecure, output, tls_cert, tls_key, tls_ca"));
   }
   return absl::OkStatus();
 }
@@ -73,6 +79,9 @@ absl::StatusOr<Settings> LoadSettings(const GetEnv& get_env) {
   }
   if (const char* address = get_env("TRAINYARD_ADDRESS")) settings.address = address;
   if (const char* name_space = get_env("TRAINYARD_NAMESPACE")) settings.name_space = name_space;
+  if (const char* cert = get_env("TRAINYARD_TLS_CERT")) settings.tls.cert = cert;
+  if (const char* key = get_env("TRAINYARD_TLS_KEY")) settings.tls.key = key;
+  if (const char* ca = get_env("TRAINYARD_TLS_CA")) settings.tls.ca = ca;
   return settings;
 }
 

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "proto/rpc/tls_files.h"
 
 namespace trainyard::client {
 
@@ -18,14 +19,16 @@ struct Settings {
   std::string address = "127.0.0.1:7070";
   std::string name_space = "default";
   bool insecure = false;
+  TlsFiles tls = {};
   OutputFormat output = OutputFormat::kTable;
 };
 
 using GetEnv = std::function<const char*(const char*)>;
 
-// Config file: YAML with the keys address, namespace, insecure, output; $TRAINYARD_CONFIG, else
-// $XDG_CONFIG_HOME/trainyard/config.yaml, else ~/.config/trainyard/config.yaml; fine if it does not exist.
-// Environment: TRAINYARD_ADDRESS, TRAINYARD_NAMESPACE. InvalidArgument names the file, line and key.
+// Config file: YAML with the keys address, namespace, insecure, output, tls_cert, tls_key, tls_ca; $TRAINYARD_CONFIG,
+// else $XDG_CONFIG_HOME/trainyard/config.yaml, else ~/.config/trainyard/config.yaml; fine if it does not exist.
+// Environment: TRAINYARD_ADDRESS, TRAINYARD_NAMESPACE, TRAINYARD_TLS_CERT, TRAINYARD_TLS_KEY, TRAINYARD_TLS_CA.
+// InvalidArgument names the file, line and key.
 absl::StatusOr<Settings> LoadSettings(const GetEnv& get_env);
 
 }  // namespace trainyard::client

@@ -125,7 +125,9 @@ TEST(ShortNumber, HasOneLetter) {
 
 TEST(Settings, EnvironmentOverFile) {
   TempDir dir;
-  ASSERT_OK(WriteFileAtomic(dir.Join("c.yaml"), "address: host:1\nnamespace: team\noutput: json\ninsecure: true\n"));
+  ASSERT_OK(WriteFileAtomic(dir.Join("c.yaml"),
+                            "address: host:1\nnamespace: team\noutput: json\ninsecure: true\n"
+                            "tls_cert: c\ntls_key: k\ntls_ca: a\n"));
   const std::string path = dir.Join("c.yaml");
   std::map<std::string, std::string> environment = {{"TRAINYARD_CONFIG", path}, {"TRAINYARD_ADDRESS", "host:2"}};
   const GetEnv get_env = [&](const char* name) -> const char* {
@@ -137,6 +139,9 @@ TEST(Settings, EnvironmentOverFile) {
   EXPECT_EQ(settings.name_space, "team");
   EXPECT_EQ(settings.output, OutputFormat::kJson);
   EXPECT_TRUE(settings.insecure);
+  EXPECT_EQ(settings.tls.cert, "c");
+  EXPECT_EQ(settings.tls.key, "k");
+  EXPECT_EQ(settings.tls.ca, "a");
 
   for (const char* bad : {"adress: x\n", "output: xml\n", "insecure: maybe\n", "[1]\n", "a: {b\n"}) {
     ASSERT_OK(WriteFileAtomic(path, bad));

@@ -61,6 +61,9 @@ int main(int argc, char** argv) {
   app.add_option("--metrics_listen", options.metrics_listen, "Address of GET /metrics; empty turns it off")
       ->capture_default_str();
   app.add_flag("--insecure", options.insecure, "Allow plaintext beyond loopback");
+  app.add_option("--tls_cert", options.tls.cert, "PEM certificate; with --tls_key and --tls_ca turns on mutual TLS");
+  app.add_option("--tls_key", options.tls.key, "PEM private key of --tls_cert");
+  app.add_option("--tls_ca", options.tls.ca, "PEM certificates of the CA that clients and workers must be of");
   app.add_option("--port_file", port_file,
                  "Write the bound addresses here: lines \"grpc HOST:PORT\" and \"metrics HOST:PORT\"");
   app.add_option("--log_level", log_level, "debug, info, warning or error")->capture_default_str();

@@ -7,7 +7,7 @@ build=(
   g++ bazel-bootstrap bazel-rules-java default-jdk-headless python3-minimal
   protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libgrpc++-dev libabsl-dev
   libspdlog-dev prometheus-cpp-dev libgloo-dev libopenblas-dev libsqlite3-dev
-  libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libxxhash-dev libssl-dev
+  libcivetweb-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libxxhash-dev libssl-dev
   libpng-dev zlib1g-dev
 )
 demo=(bible-kjv bible-kjv-text jargon-text wordnet-base dataset-fashion-mnist)

@@ -1,13 +1,11 @@
 #include "coordinator/api/coordinator_metrics.h"
 
 #include <prometheus/counter.h>
-#include <prometheus/exposer.h>
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 
 #include <algorithm>
-#include <exception>
 #include <set>
 #include <utility>
 
@@ -217,30 +215,6 @@ void CoordinatorMetrics::Submit(absl::Duration took) {
 
 const std::shared_ptr<prometheus::Registry>& CoordinatorMetrics::registry() const {
   return families_->registry;
-}
-
-struct MetricsEndpoint::Exposer {
-  explicit Exposer(const std::string& address) : exposer(address, 1) {}
-  prometheus::Exposer exposer;
-};
-
-MetricsEndpoint::MetricsEndpoint(std::unique_ptr<Exposer> exposer, std::string address)
-    : exposer_(std::move(exposer)), address_(std::move(address)) {}
-
-MetricsEndpoint::~MetricsEndpoint() = default;
-
-absl::StatusOr<std::unique_ptr<MetricsEndpoint>> MetricsEndpoint::Start(const std::string& address,
-                                                                        const CoordinatorMetrics& metrics) {
-  try {
-    auto exposer = std::make_unique<Exposer>(address);
-    exposer->exposer.RegisterCollectable(metrics.registry());
-    const std::vector<int> ports = exposer->exposer.GetListeningPorts();
-    const std::string host = address.substr(0, address.rfind(':'));
-    const std::string bound = absl::StrCat(host, ":", ports.empty() ? 0 : ports.front());
-    return std::unique_ptr<MetricsEndpoint>(new MetricsEndpoint(std::move(exposer), bound));
-  } catch (const std::exception& error) {  // prometheus-cpp throws when it cannot bind
-    return absl::UnavailableError(absl::StrCat("cannot serve metrics on ", address, ": ", error.what()));
-  }
 }
 
 }  // namespace trainyard::coordinator

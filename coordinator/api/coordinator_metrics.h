@@ -5,7 +5,6 @@
 #include <string>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "coordinator/core/core.h"
 
@@ -34,22 +33,6 @@ class CoordinatorMetrics {
  private:
   struct Families;
   const std::unique_ptr<Families> families_;
-};
-
-// Serves GET /metrics until it is destroyed.
-class MetricsEndpoint {
- public:
-  // `address` is "host:port"; port 0 picks a free one. Unavailable if it cannot be bound.
-  static absl::StatusOr<std::unique_ptr<MetricsEndpoint>> Start(const std::string& address,
-                                                                const CoordinatorMetrics& metrics);
-  ~MetricsEndpoint();
-  const std::string& address() const { return address_; }
-
- private:
-  struct Exposer;
-  MetricsEndpoint(std::unique_ptr<Exposer> exposer, std::string address);
-  const std::unique_ptr<Exposer> exposer_;
-  const std::string address_;
 };
 
 }  // namespace trainyard::coordinator

@@ -1,9 +1,14 @@
 #include "coordinator/api/coordinator_server.h"
 
+#include <prometheus/registry.h>
+
+#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "base/file.h"
+#include "base/http/status_server.h"
 #include "base/log.h"
 #include "base/mutex.h"
 #include "base/status_macros.h"
@@ -64,7 +69,16 @@ class Listener final : public EngineListener {
   void OnWritable(bool writable) override {
     metrics_->SetWritable(writable);
     MutexLock lock(&mutex_);
+    is_writable_ = writable;
     if (server_ != nullptr) server_->SetServing(writable);
+  }
+
+  // Calls are taken, and what they change can be stored.
+  absl::Status IsReady() {
+    MutexLock lock(&mutex_);
+    if (server_ == nullptr) return absl::UnavailableError("the services are not open");
+    if (!is_writable_) return absl::UnavailableError("the store cannot be written");
+    return absl::OkStatus();
   }
 
  private:
@@ -87,6 +101,7 @@ class Listener final : public EngineListener {
   absl::Duration next_bookmark_ = absl::ZeroDuration();
   Mutex mutex_;
   RpcServer* server_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  bool is_writable_ ABSL_GUARDED_BY(mutex_) = true;
 };
 
 class Server final : public CoordinatorServer {
@@ -96,11 +111,13 @@ class Server final : public CoordinatorServer {
   absl::Status Open(const CoordinatorOptions& options);
 
   std::string address() const override { return rpc_->address(); }
-  std::string metrics_address() const override { return endpoint_ == nullptr ? "" : endpoint_->address(); }
+  std::string metrics_address() const override { return metrics_address_; }
   uint64_t leader_epoch() const override { return leader_epoch_; }
   void Stop(absl::Duration limit) override;
 
  private:
+  absl::Status IsLive();
+
   // In order of construction; each uses those before it.
   std::unique_ptr<LogStore> logs_;
   std::unique_ptr<CoordinatorMetrics> metrics_;
@@ -110,10 +127,36 @@ class Server final : public CoordinatorServer {
   std::unique_ptr<LogFollower> follower_;
   std::unique_ptr<JobsService> jobs_;
   std::unique_ptr<WorkersService> workers_;
-  std::unique_ptr<MetricsEndpoint> endpoint_;
+  std::unique_ptr<StatusServer> endpoint_;
   std::unique_ptr<RpcServer> rpc_;
+  std::string metrics_address_;
   uint64_t leader_epoch_ = 0;
 };
+
+// The engine's thread answers.
+absl::Status Server::IsLive() {
+  constexpr absl::Duration kLimit = absl::Seconds(5);
+  struct Answer {
+    Mutex mutex;
+    CondVar changed;
+    bool has_come ABSL_GUARDED_BY(mutex) = false;
+  };
+  const auto answer = std::make_shared<Answer>();
+  engine_->Read([answer](const Core&, Store&, Now) {
+    MutexLock lock(&answer->mutex);
+    answer->has_come = true;
+    answer->changed.NotifyAll();
+  });
+  const absl::Time deadline = absl::Now() + kLimit;
+  MutexLock lock(&answer->mutex);
+  while (!answer->has_come) {
+    if (!answer->changed.WaitFor(&answer->mutex, deadline - absl::Now()) && !answer->has_come) {
+      return absl::DeadlineExceededError(
+          absl::StrCat("the engine has not answered within ", absl::FormatDuration(kLimit)));
+    }
+  }
+  return absl::OkStatus();
+}
 
 absl::Status Server::Open(const CoordinatorOptions& options) {
   TY_RETURN_IF_ERROR(Validate(options.timing));
@@ -133,7 +176,12 @@ absl::Status Server::Open(const CoordinatorOptions& options) {
                       Engine::Create({.timing = options.timing}, std::move(store), options.clock, listener_.get()));
   follower_ = std::make_unique<LogFollower>();
   if (!options.metrics_listen.empty()) {
-    TY_ASSIGN_OR_RETURN(endpoint_, MetricsEndpoint::Start(options.metrics_listen, *metrics_));
+    TY_ASSIGN_OR_RETURN(endpoint_, StatusServer::Start({.listen = options.metrics_listen,
+                                                        .metrics = metrics_->registry(),
+                                                        .is_live = [this] { return IsLive(); },
+                                                        .is_ready = [this] { return listener_->IsReady(); }}));
+    metrics_address_ =
+        absl::StrCat(options.metrics_listen.substr(0, options.metrics_listen.rfind(':')), ":", endpoint_->port());
   }
   v1::ServerInfo info;
   info.set_version(kVersion);
@@ -148,7 +196,7 @@ absl::Status Server::Open(const CoordinatorOptions& options) {
                                                          .info = info});
   workers_ = std::make_unique<WorkersService>(engine_.get(), logs_.get());
   TY_ASSIGN_OR_RETURN(rpc_, RpcServer::Start({.address = options.listen,
-                                              .security = {.insecure = options.insecure},
+                                              .security = {.insecure = options.insecure, .tls = options.tls},
                                               .max_receive_bytes = kMaxSessionMessageBytes},
                                              {jobs_.get(), workers_.get()}));
   listener_->SetServer(rpc_.get());

@@ -8,12 +8,14 @@
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "coordinator/core/timing.h"
+#include "proto/rpc/tls_files.h"
 
 namespace trainyard::coordinator {
 
 struct CoordinatorOptions {
   std::string listen = "127.0.0.1:7070";  // port 0: any free one
   bool insecure = false;                  // plaintext also beyond loopback
+  TlsFiles tls = {};                      // none: plaintext
   std::string data_dir;                   // database and logs
   std::string metrics_listen;             // empty: no metrics endpoint
   Timing timing;

@@ -2,6 +2,9 @@
 
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/security/server_credentials.h>
+#include <grpcpp/security/tls_certificate_provider.h>
+#include <grpcpp/security/tls_certificate_verifier.h>
+#include <grpcpp/security/tls_credentials_options.h>
 
 #include <algorithm>
 
@@ -26,12 +29,21 @@ bool IsLoopbackIpv4(absl::string_view host) {
   return parts.size() == 4 && parts[0] == "127" && std::all_of(parts.begin(), parts.end(), is_byte);
 }
 
+// Seconds between two looks at the files of a certificate.
+constexpr unsigned kRefreshSeconds = 60;
+
+using grpc::experimental::FileWatcherCertificateProvider;
+
+std::shared_ptr<FileWatcherCertificateProvider> Watch(const TlsFiles& files) {
+  return std::make_shared<FileWatcherCertificateProvider>(files.key, files.cert, files.ca, kRefreshSeconds);
+}
+
 absl::Status CheckPlaintext(absl::string_view address, const Security& security) {
   if (security.insecure || IsLoopback(address)) return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat("'", address,
-                   "' is not a loopback address and the connection would be plaintext; pass --insecure if the network "
-                   "is trusted"));
+                   "' is not a loopback address and the connection would be plaintext; give --tls_cert, --tls_key and "
+                   "--tls_ca (trainyard certs init makes them), or pass --insecure if the network is trusted"));
 }
 
 }  // namespace
@@ -48,12 +60,29 @@ bool IsLoopback(absl::string_view address) {
 
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials(absl::string_view address,
                                                                                  const Security& security) {
+  if (security.tls.is_set()) {
+    TY_RETURN_IF_ERROR(CheckTlsFiles(security.tls));
+    grpc::experimental::TlsChannelCredentialsOptions options;
+    options.set_certificate_provider(Watch(security.tls));
+    options.watch_root_certs();
+    options.watch_identity_key_cert_pairs();
+    options.set_certificate_verifier(std::make_shared<grpc::experimental::HostNameCertificateVerifier>());
+    return grpc::experimental::TlsCredentials(options);
+  }
   TY_RETURN_IF_ERROR(CheckPlaintext(address, security));
   return grpc::InsecureChannelCredentials();
 }
 
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(absl::string_view address,
                                                                                const Security& security) {
+  if (security.tls.is_set()) {
+    TY_RETURN_IF_ERROR(CheckTlsFiles(security.tls));
+    grpc::experimental::TlsServerCredentialsOptions options(Watch(security.tls));
+    options.watch_root_certs();
+    options.watch_identity_key_cert_pairs();
+    options.set_cert_request_type(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+    return grpc::experimental::TlsServerCredentials(options);
+  }
   TY_RETURN_IF_ERROR(CheckPlaintext(address, security));
   return grpc::InsecureServerCredentials();
 }

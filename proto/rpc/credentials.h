@@ -1,7 +1,8 @@
 // The one place that decides how a connection is protected.
 //
-// Today everything is plaintext, which is allowed on loopback (and Unix sockets) only, unless `insecure` says that the
-// operator knows. Certificates come in here and nowhere else.
+// With certificates it is mutual TLS: either side must show one of the CA, and a server's must name the host that the
+// client has called. Files are read again when they change, so a renewal needs no restart. Without, it is plaintext,
+// which is allowed on loopback (and Unix sockets) only, unless `insecure` says that the operator knows.
 #pragma once
 
 #include <memory>
@@ -9,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "proto/rpc/tls_files.h"
 
 namespace grpc {
 class ChannelCredentials;
@@ -19,12 +21,14 @@ namespace trainyard {
 
 struct Security {
   bool insecure = false;  // plaintext also beyond loopback (flag --insecure)
+  TlsFiles tls = {};      // none: plaintext
 };
 
 // True for "localhost:1", "127.x.y.z:1", "[::1]:1", "unix:..." and "dns:///localhost:1".
 bool IsLoopback(absl::string_view address);
 
-// FailedPrecondition, naming the address and the flag, for plaintext beyond loopback without `insecure`.
+// FailedPrecondition, naming the address and the flag, for plaintext beyond loopback without `insecure`;
+// InvalidArgument as CheckTlsFiles.
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials(absl::string_view address,
                                                                                  const Security& security);
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(absl::string_view address,

@@ -95,6 +95,7 @@ absl::Status Daemon::Run() {
                                absl::Status status) { loop_.Post([=, this] { OnClosed(generation, status); }); }}));
   while (!end_) {
     loop_.RunOnce(options_.tick);
+    metrics_->Tick();
     const absl::Duration now = options_.clock->Monotonic();
     TickGpus(now);
     TickTasks(now);

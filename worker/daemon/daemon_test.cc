@@ -67,9 +67,17 @@ TEST(DaemonMetricsTest, WhatAnExchangeReportsHasBoundedSeries) {
   const std::vector<std::string> lines = absl::StrSplit(Scrape(metrics->port()), '\n');
   EXPECT_LE(std::count_if(lines.begin(), lines.end(),
                           [](const std::string& line) { return line.rfind("trainyard_quant_", 0) == 0; }),
-            80);
+            84);
   metrics->TaskEnded("job");
   EXPECT_EQ(Scrape(metrics->port()).find("job=\"job\""), std::string::npos);
+}
+
+TEST(DaemonMetricsTest, ReadyMeansConnected) {
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Metrics> metrics, Metrics::Create("127.0.0.1:0"));
+  EXPECT_THAT(Scrape(metrics->port(), "/livez"), HasSubstr(" 200 OK"));
+  EXPECT_THAT(Scrape(metrics->port(), "/readyz"), HasSubstr("no session with the coordinator is open"));
+  metrics->SetConnected(true);
+  EXPECT_THAT(Scrape(metrics->port(), "/readyz"), HasSubstr(" 200 OK"));
 }
 
 TEST_F(DaemonTest, SeriesOfARankComeWithItAndGoWithIt) {

@@ -29,7 +29,7 @@ namespace {
 
 struct Flags {
   std::string coordinator = "127.0.0.1:7070";
-  bool insecure = false;
+  Security security;
   std::string state_dir, job_root, data_root = ".", address, metrics_listen, runner, port_file;
   std::string log_level = "info";
   std::vector<std::string> labels, runner_environment;
@@ -126,7 +126,7 @@ absl::Status SetUpGpus(const Flags& flags, GpuOptions* options, std::unique_ptr<
 
 int Run(const Flags& flags) {
   DaemonOptions options;
-  options.session = {.coordinator = flags.coordinator, .insecure = flags.insecure, .seed = RandomId()};
+  options.session = {.coordinator = flags.coordinator, .security = flags.security, .seed = RandomId()};
   options.state_dir = Absolute(flags.state_dir);
   options.job_root = Absolute(flags.job_root.empty() ? JoinPath(flags.state_dir, "jobs") : flags.job_root);
   options.data_root = Absolute(flags.data_root);
@@ -213,7 +213,11 @@ int main(int argc, char** argv) {
   CLI::App app("Trainyard's worker daemon: runs the ranks of jobs on this host. SIGTERM drains it.");
   app.set_version_flag("--version", std::string("trainyard-worker ") + trainyard::kVersion);
   app.add_option("--coordinator", flags.coordinator, "Coordinator, HOST:PORT")->capture_default_str();
-  app.add_flag("--insecure", flags.insecure, "Allow plaintext to a coordinator beyond loopback");
+  app.add_flag("--insecure", flags.security.insecure, "Allow plaintext to a coordinator beyond loopback");
+  app.add_option("--tls_cert", flags.security.tls.cert,
+                 "PEM certificate; with --tls_key and --tls_ca turns on mutual TLS");
+  app.add_option("--tls_key", flags.security.tls.key, "PEM private key of --tls_cert");
+  app.add_option("--tls_ca", flags.security.tls.ca, "PEM certificate of the CA that the coordinator must be of");
   app.add_option("--state_dir", flags.state_dir, "Folder of this daemon alone: identity, fences, logs")->required();
   app.add_option("--job_root", flags.job_root,
                  "Folder of jobs' checkpoints and models, shared by all workers of a job "

@@ -1,17 +1,19 @@
 #include "worker/daemon/metrics.h"
 
 #include <prometheus/counter.h>
-#include <prometheus/exposer.h>
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 
-#include <exception>
+#include <atomic>
 #include <map>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/clock.h"
+#include "base/http/status_server.h"
+#include "base/status_macros.h"
 #include "base/version.h"
 
 namespace trainyard::daemon {
@@ -112,7 +114,8 @@ class PrometheusMetrics final : public Metrics {
     for (const auto& [value, name] : kGauges) {
       gauges_.emplace(value, &GaugeFamily(name, "Newest value of the training metric of this name"));
     }
-    for (const TypeGauge& gauge : kTypeGauges) type_gauges_.emplace_back(&gauge, &GaugeFamily(gauge.series, gauge.help));
+    for (const TypeGauge& gauge : kTypeGauges)
+      type_gauges_.emplace_back(&gauge, &GaugeFamily(gauge.series, gauge.help));
     connected_ = &GaugeFamily("worker_coordinator_connected", "1 while a session with the coordinator is open").Add({});
     sessions_ = &BuildCounter()
                      .Name("trainyard_worker_sessions_total")
@@ -139,19 +142,16 @@ class PrometheusMetrics final : public Metrics {
   }
 
   absl::Status Serve(const std::string& listen) {
-    try {
-      exposer_ = std::make_unique<prometheus::Exposer>(listen);
-      exposer_->RegisterCollectable(registry_);
-    } catch (const std::exception& error) {
-      return absl::UnavailableError(absl::StrCat("cannot serve metrics on ", listen, ": ", error.what()));
-    }
-    const std::vector<int> ports = exposer_->GetListeningPorts();
-    if (ports.empty()) return absl::UnavailableError(absl::StrCat("cannot serve metrics on ", listen));
-    port_ = ports.front();
+    TY_ASSIGN_OR_RETURN(server_, StatusServer::Start({.listen = listen,
+                                                      .metrics = registry_,
+                                                      .is_live = [this] { return IsLive(); },
+                                                      .is_ready = [this] { return IsReady(); }}));
     return absl::OkStatus();
   }
 
-  int port() const override { return port_; }
+  int port() const override { return server_ == nullptr ? 0 : server_->port(); }
+
+  void Tick() override { last_tick_ = absl::ToInt64Milliseconds(RealClock()->Monotonic()); }
 
   void TaskBegan(const std::string& job_uid, const std::vector<int>& ranks) override {
     for (const int rank : ranks) {
@@ -237,7 +237,10 @@ class PrometheusMetrics final : public Metrics {
     }
   }
 
-  void SetConnected(bool connected) override { connected_->Set(connected ? 1 : 0); }
+  void SetConnected(bool connected) override {
+    is_connected_ = connected;
+    connected_->Set(connected ? 1 : 0);
+  }
   void SessionOpened() override { sessions_->Increment(); }
   void HeartbeatRoundTrip(absl::Duration time) override { round_trip_->Observe(absl::ToDoubleSeconds(time)); }
   void SetSlots(const SlotCounts& cpu, const SlotCounts& gpu, const SlotCounts& driver) override {
@@ -264,6 +267,16 @@ class PrometheusMetrics final : public Metrics {
   void RankEnded(const std::string& reason) override { ranks_ended_.Add({{"reason", reason}}).Increment(); }
 
  private:
+  absl::Status IsLive() const {
+    constexpr int64_t kLimitMs = 30'000;  // a tick is a fraction of a second
+    const int64_t silent = absl::ToInt64Milliseconds(RealClock()->Monotonic()) - last_tick_;
+    if (silent <= kLimitMs) return absl::OkStatus();
+    return absl::DeadlineExceededError(absl::StrCat("the daemon's loop has not come round for ", silent / 1000, " s"));
+  }
+  absl::Status IsReady() const {
+    return is_connected_ ? absl::OkStatus() : absl::UnavailableError("no session with the coordinator is open");
+  }
+
   // Pointers into the families. Those that are null are made with the first value, so that no series tells a zero that
   // nobody measured.
   struct Rank {
@@ -354,8 +367,9 @@ class PrometheusMetrics final : public Metrics {
   Counter *sessions_, *spool_lost_;
   Histogram* round_trip_;
   std::map<std::pair<std::string, int>, Rank> ranks_;
-  std::unique_ptr<prometheus::Exposer> exposer_;
-  int port_ = 0;
+  std::atomic<bool> is_connected_ = false;
+  std::atomic<int64_t> last_tick_ = absl::ToInt64Milliseconds(RealClock()->Monotonic());
+  std::unique_ptr<StatusServer> server_;  // last: it reads the rest
 };
 
 }  // namespace

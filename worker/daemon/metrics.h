@@ -32,8 +32,9 @@ namespace trainyard::daemon {
 
 class Metrics {
  public:
-  // `listen` is "host:port", port 0 for any; empty: nothing is served. Unavailable if it cannot be bound. Scrapes are
-  // answered on threads of its own; all calls below come from one thread.
+  // Serves GET /metrics, /livez and /readyz. `listen` is "host:port", port 0 for any; empty: nothing is served.
+  // Unavailable if it cannot be bound. Scrapes are answered on threads of its own; all calls below come from one
+  // thread.
   static absl::StatusOr<std::unique_ptr<Metrics>> Create(const std::string& listen);
   virtual ~Metrics() = default;
   virtual int port() const = 0;
@@ -42,6 +43,9 @@ class Metrics {
   virtual void Progress(const std::string& job_uid, int rank, const v1::RankProgress& progress, absl::Time wall) = 0;
   virtual void TaskEnded(const std::string& job_uid) = 0;
 
+  // The daemon's loop has come round: /livez asks when that was last.
+  virtual void Tick() = 0;
+  // /readyz: a session with the coordinator is open.
   virtual void SetConnected(bool connected) = 0;
   virtual void SessionOpened() = 0;
   virtual void HeartbeatRoundTrip(absl::Duration time) = 0;

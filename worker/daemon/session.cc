@@ -17,9 +17,8 @@ namespace trainyard::daemon {
 namespace {
 
 absl::StatusOr<std::shared_ptr<grpc::Channel>> OpenChannel(const SessionOptions& options) {
-  return MakeChannel(
-      options.coordinator,
-      {.security = {.insecure = options.insecure}, .retry = false, .max_send_bytes = kMaxSessionMessageBytes});
+  return MakeChannel(options.coordinator,
+                     {.security = options.security, .retry = false, .max_send_bytes = kMaxSessionMessageBytes});
 }
 
 class GrpcSession final : public Session {

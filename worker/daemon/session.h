@@ -10,13 +10,14 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/backoff.h"
+#include "proto/rpc/credentials.h"
 #include "proto/v1/worker.pb.h"
 
 namespace trainyard::daemon {
 
 struct SessionOptions {
   std::string coordinator;  // host:port
-  bool insecure = false;    // plaintext beyond loopback
+  Security security;
   BackoffOptions backoff = {.initial = absl::Milliseconds(500), .maximum = absl::Seconds(10)};
   uint64_t seed = 0;  // of the jitter
 };

@@ -162,7 +162,8 @@ std::vector<comm::GradientLayer> Trainer::GradientLayers() const {
 
 absl::Status Trainer::PrepareExchange(const comm::ExchangeOptions& options, int rank, int ranks) {
   exchange_options_ = options;
-  TY_ASSIGN_OR_RETURN(exchange_state_, comm::ExchangeState::Create(options, GradientLayers(), rank, ranks));
+  if (options_.device == kernels::Device::kCuda) exchange_options_.compute = &stream_;
+  TY_ASSIGN_OR_RETURN(exchange_state_, comm::ExchangeState::Create(exchange_options_, GradientLayers(), rank, ranks));
   return absl::OkStatus();
 }
 

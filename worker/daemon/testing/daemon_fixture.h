@@ -41,14 +41,14 @@ inline bool IsAlive(pid_t pid) {
   return ReadProcess(pid, &facts) && facts.state != 'Z';
 }
 
-inline std::string Scrape(int port) {
+inline std::string Scrape(int port, const std::string& path = "/metrics") {
   UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_in address{};
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<uint16_t>(port));
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   if (connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) return "";
-  const std::string request = "GET /metrics HTTP/1.0\r\n\r\n";
+  const std::string request = absl::StrCat("GET ", path, " HTTP/1.0\r\n\r\n");
   if (write(fd.get(), request.data(), request.size()) < 0) return "";
   std::string page;
   char buffer[4096];
