@@ -69,9 +69,7 @@ class CudaNcclLink final : public NcclLink {
     TY_RETURN_IF_ERROR(NcclStatus(ncclGroupStart(), "ncclGroupStart", comm_));
     // A group that was begun is ended in any case; the first error counts.
     absl::Status status;
-    const auto note = [&](ncclResult_t result, const char* call) {
-      status.Update(NcclStatus(result, call, comm_));
-    };
+    const auto note = [&](ncclResult_t result, const char* call) { status.Update(NcclStatus(result, call, comm_)); };
     for (const NcclTransfer& send : sends) {
       note(ncclSend(send.data, static_cast<size_t>(send.bytes), ncclInt8, send.peer, comm_, cuda_stream()), "ncclSend");
     }
