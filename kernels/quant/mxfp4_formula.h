@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "kernels/core/vec.h"
+#include "kernels/core/unroll.h"
 #include "kernels/quant/mxfp4.h"
 #include "kernels/quant/quest_formula.h"
 

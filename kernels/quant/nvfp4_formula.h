@@ -2,7 +2,7 @@
 // multiply-add.
 #pragma once
 
-#include "kernels/core/vec.h"
+#include "kernels/core/unroll.h"
 #include "kernels/quant/e2m1.h"
 #include "kernels/quant/nvfp4.h"
 
