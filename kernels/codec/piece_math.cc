@@ -11,9 +11,9 @@ void WidenAdd(const WidenAddArgs& args, Stream& stream) {
   TY_SELECT(stream, WidenAdd)(args, stream);
 }
 
-void Narrow(const NarrowArgs& args, Stream& stream) {
+void RoundSum(const RoundSumArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.x.size(), args.y.size());
-  TY_SELECT(stream, Narrow)(args, stream);
+  TY_SELECT(stream, RoundSum)(args, stream);
 }
 
 void Difference(const DifferenceArgs& args, Stream& stream) {

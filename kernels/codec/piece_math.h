@@ -19,10 +19,10 @@ struct WidenAddArgs {
 void WidenAdd(const WidenAddArgs& args, Stream& stream);
 
 // y = x rounded to y's type, f32 or bf16. x: f32.
-struct NarrowArgs {
+struct RoundSumArgs {
   TensorView x, y;
 };
-void Narrow(const NarrowArgs& args, Stream& stream);
+void RoundSum(const RoundSumArgs& args, Stream& stream);
 
 // y = a - b, all f32.
 struct DifferenceArgs {

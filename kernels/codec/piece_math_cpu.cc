@@ -84,7 +84,7 @@ void WidenAddCpu(const WidenAddArgs& args, Stream& stream) {
   });
 }
 
-void NarrowCpu(const NarrowArgs& args, Stream& stream) {
+void RoundSumCpu(const RoundSumArgs& args, Stream& stream) {
   const float* const x = args.x.as<float>();
   if (args.y.dtype() == DType::kF32) {
     WidenAddCpu({.x = args.x, .addend = TensorView(), .y = args.y}, stream);

@@ -106,7 +106,7 @@ void WidenAddCuda(const WidenAddArgs& args, Stream& stream) {
   });
 }
 
-void NarrowCuda(const NarrowArgs& args, Stream& stream) {
+void RoundSumCuda(const RoundSumArgs& args, Stream& stream) {
   DispatchFloat(args.y.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     Map(args.x.as<float>(), nullptr, nullptr, args.y.size(), First(), args.y.as<T>(), stream);

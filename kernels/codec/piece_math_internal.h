@@ -15,7 +15,7 @@ TY_INLINE float LostOrKept(float value, float decoded, float divisor, float kept
 }
 
 void WidenAddCpu(const WidenAddArgs& args, Stream& stream);
-void NarrowCpu(const NarrowArgs& args, Stream& stream);
+void RoundSumCpu(const RoundSumArgs& args, Stream& stream);
 void DifferenceCpu(const DifferenceArgs& args, Stream& stream);
 void ScaleInPlaceCpu(const ScaleInPlaceArgs& args, Stream& stream);
 void KeepLostCpu(const KeepLostArgs& args, Stream& stream);
@@ -24,7 +24,7 @@ void CopyBytesCpu(const CopyBytesArgs& args, Stream& stream);
 void ZeroBytesCpu(const TensorView& bytes, Stream& stream);
 
 void WidenAddCuda(const WidenAddArgs& args, Stream& stream);
-void NarrowCuda(const NarrowArgs& args, Stream& stream);
+void RoundSumCuda(const RoundSumArgs& args, Stream& stream);
 void DifferenceCuda(const DifferenceArgs& args, Stream& stream);
 void ScaleInPlaceCuda(const ScaleInPlaceArgs& args, Stream& stream);
 void KeepLostCuda(const KeepLostArgs& args, Stream& stream);

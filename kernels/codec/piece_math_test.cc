@@ -45,11 +45,11 @@ TEST_P(PieceMathTest, WidenAddAddsInFloat) {
   }
 }
 
-TEST_P(PieceMathTest, NarrowRoundsOnce) {
+TEST_P(PieceMathTest, RoundSumRoundsOnce) {
   for (const int64_t n : kLengths) {
     const HostTensor x = HostTensor::Normal(DType::kF32, {n}, 1);
     const HostTensor y = HostTensor::Filled(GetParam(), {n}, 9);
-    Narrow({x, y}, stream_);
+    RoundSum({x, y}, stream_);
     EXPECT_EQ(y.ToDoubles(), HostTensor::Of(GetParam(), {n}, x.ToDoubles()).ToDoubles());
   }
 }

@@ -75,7 +75,7 @@ absl::Status AllGatherReducer::Reduce(const ReduceContext& context) {
       WidenAdd({.x = FloatsView(decoded, elements), .addend = so_far, .y = so_far}, stream);
     }
     ScaleInPlace({FloatsView(sum, elements), context.scale}, stream);
-    Narrow({.x = FloatsView(sum, elements), .y = slice.values}, stream);
+    RoundSum({.x = FloatsView(sum, elements), .y = slice.values}, stream);
   }
   return absl::OkStatus();
 }

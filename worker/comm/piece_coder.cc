@@ -199,7 +199,7 @@ const char* PieceCoder::DecodeSum(const Slice& slice, const char* in, float* scr
   const CodecTimer timer(this);
   if (slice.values.dtype() == DType::kF32) return Decode(slice, 2, in, slice.values.as<float>());
   const char* const end = Decode(slice, 2, in, scratch);
-  Narrow({.x = FloatsView(scratch, slice.where.elements), .y = slice.values}, *stream_);
+  RoundSum({.x = FloatsView(scratch, slice.where.elements), .y = slice.values}, *stream_);
   return end;
 }
 
