@@ -87,10 +87,10 @@ suite "CUDA kernels and training on the emulated device" --config=opt --config=s
 if [ -x /usr/local/cuda/bin/nvcc ]; then
   # No GPU is needed: what nvcc made must link, and a program built for GPUs must pass its CPU tests. One architecture,
   # for time; --config=cuda compiles all of them.
-  suite "CUDA build: all kernels by nvcc, and ops' CPU tests from the same programs" --config=opt --config=sm90 \
-    --test_summary=short --test_tag_filters=-cuda_device //kernels/...
-  step "CUDA build of the worker's programs" bazel build --config=opt --config=sm90 --noshow_progress \
-    //worker/daemon:trainyard-worker //worker/runner:trainyard-runner //worker/tools:trainyard-local
+  step "CUDA build: all kernels by nvcc, linked into the worker's programs" bazel build --config=opt --config=sm90 \
+    --noshow_progress //worker/runner:trainyard-runner //worker/tools:trainyard-local
+  suite "CPU tests of programs built for GPUs" --config=opt --config=sm90 --test_summary=short \
+    --test_tag_filters=-cuda_device //kernels/gemm/... //kernels/norm/... //worker/train:trainer_test
 else
   echo "== CUDA build: skipped, /usr/local/cuda has no nvcc"
 fi
