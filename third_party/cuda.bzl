@@ -84,10 +84,11 @@ def cuda_twin(name, src, deps, copts = [], nvcc_copts = []):
     Args:
       name: prefix of the targets.
       src: the .cu file.
-      deps: libraries whose headers it includes.
+      deps: libraries whose headers it includes, beside //kernels/core:kernel_parts.
       copts: of the host's compiler.
       nvcc_copts: of nvcc.
     """
+    deps = deps + ["//kernels/core:kernel_parts"]
     nvcc_library(
         name = name + "_nvcc",
         srcs = [src],

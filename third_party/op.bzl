@@ -29,7 +29,7 @@ def op_library(name, deps = [], hdrs = [], srcs = [], test_deps = [], bench = Tr
             name = name + "_cuda",
             src = name + "_cuda.cu",
             copts = KERNEL_COPTS,
-            deps = [":" + name + "_headers", "//kernels/core:kernel_parts"],
+            deps = [":" + name + "_headers"],
         )
     native.cc_library(
         name = name,
