@@ -13,7 +13,7 @@
 // output depends on no later token, not even by a bit.
 //
 // On a CUDA device: no atomics, every sum in an order that the shape gives; a map has at most 1024 query heads.
-// Compiled for sm_90a, sm_100a and sm_120a; has run on the emulated device, not on a GPU.
+// Compiled for sm_90a; has run on the emulated device, not on a GPU.
 #pragma once
 
 #include <cstdint>
