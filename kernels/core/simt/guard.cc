@@ -68,11 +68,11 @@ void CloseGuardedMemory() {
 
 void CheckReachable(const void* pointer) {
   if (!IsOn() || pointer == nullptr) return;
-  MutexLock lock(&TheGuard().mutex);
-  const auto& blocks = TheGuard().blocks;
-  auto after = blocks.upper_bound(const_cast<void*>(pointer));
+  Guard& guard = TheGuard();
+  MutexLock lock(&guard.mutex);
+  auto after = guard.blocks.upper_bound(const_cast<void*>(pointer));
   const bool found =
-      after != blocks.begin() &&
+      after != guard.blocks.begin() &&
       static_cast<const char*>(std::prev(after)->first) + std::prev(after)->second >= static_cast<const char*>(pointer);
   TY_CHECK(found && "a kernel was given a pointer to memory that the device cannot reach");
 }
