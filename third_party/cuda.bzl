@@ -27,7 +27,7 @@ def _nvcc_impl(ctx):
         out = ctx.actions.declare_file("_objs/%s/%s.o" % (ctx.label.name, src.basename[:-len(".cu")]))
         args = ctx.actions.args()
         args.add_all(["-ccbin", "/usr/bin/g++", "-std=c++20", "-O3", "-lineinfo", "--expt-relaxed-constexpr"])
-        args.add_all(["--extended-lambda", "-fmad=false", "-Xcompiler", "-fPIC,-march=x86-64-v3,-Wall"])
+        args.add_all(["--extended-lambda", "-fmad=false", "-Xcompiler", "-fPIC,-march=x86-64-v3,-Wall,-Wno-unknown-pragmas"])
         args.add_all(["-I", ".", "-I", ctx.bin_dir.path])
         args.add_all(ctx.attr.gencode, before_each = "-gencode")
         args.add_all(compilation.defines, before_each = "-D")
