@@ -351,10 +351,12 @@ void CheckDeviceOfKind(const v1::JobSpec& spec, const JobOptions& options, Field
     case v1::JobSpec::kPretrain:
     case v1::JobSpec::kQat:
     case v1::JobSpec::kStudy:
+    case v1::JobSpec::kQodaGan:
     case v1::JobSpec::KIND_NOT_SET:
       return;
     default:
-      errors.Add("world.slot_type", "gpu is for pretrain, qat and study; jobs of the other kinds run on cpu slots");
+      errors.Add("world.slot_type",
+                 "gpu is for pretrain, qat, study and qoda_gan; jobs of the other kinds run on cpu slots");
   }
 }
 

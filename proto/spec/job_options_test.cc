@@ -46,10 +46,12 @@ std::vector<std::string> Problems(const std::string& more) {
 
 TEST(ParseJob, GpuSlotsAreForTheKindsThatRunThere) {
   EXPECT_THAT(Problems("world { slot_type: SLOT_TYPE_GPU }"), IsEmpty());
-  v1::JobSpec gan;
-  gan.mutable_world()->set_slot_type(v1::SLOT_TYPE_GPU);
-  gan.mutable_qoda_gan();
-  EXPECT_THAT(Problems(gan), Contains(HasSubstr("world.slot_type: gpu is for pretrain, qat and study")));
+  v1::JobSpec spec;
+  spec.mutable_world()->set_slot_type(v1::SLOT_TYPE_GPU);
+  spec.mutable_qoda_gan();
+  EXPECT_THAT(Problems(spec), Not(Contains(HasSubstr("world.slot_type"))));
+  spec.mutable_select_data();
+  EXPECT_THAT(Problems(spec), Contains(HasSubstr("world.slot_type: gpu is for pretrain, qat, study and qoda_gan")));
 }
 
 TEST(ParseJob, TheSmallestSpecGetsTheDocumentedDefaults) {

@@ -96,6 +96,7 @@ QodaGanSetup SetUpQodaGan(const spec::JobOptions& options, int rank, int world_s
   setup.trainer.rank = rank;
   setup.trainer.world_size = world_size;
   setup.trainer.threads = options.world.threads_per_rank;
+  if (options.world.slot_type == spec::SlotType::kGpu) setup.trainer.device = kernels::Device::kCuda;
   setup.trainer.seed = options.seed.value_or(0);
 
   setup.evaluator.gan = gan;
@@ -108,6 +109,7 @@ QodaGanSetup SetUpQodaGan(const spec::JobOptions& options, int rank, int world_s
   setup.evaluator.rank = rank;
   setup.evaluator.world_size = world_size;
   setup.evaluator.threads = setup.trainer.threads;
+  setup.evaluator.device = setup.trainer.device;
   setup.evaluator.seed = setup.trainer.seed;
   return setup;
 }

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "kernels/codec/squared_distance.h"
+#include "kernels/core/dispatch.h"
 #include "kernels/optim/dual_averaging.h"
 #include "kernels/pointwise/elementwise.h"
 
@@ -31,7 +32,7 @@ DualAveraging::DualAveraging(const spec::QodaDaOptions& options, std::vector<Gam
     workspace_bytes = std::max(workspace_bytes, kernels::DualDriftWorkspaceBytes(parameter.weight.size()));
   }
   const auto drift_bytes = static_cast<int64_t>(parameters_.size() * sizeof(double));
-  drifts_ = arena.Allocate("workspace", kernels::DType::kU8, {drift_bytes});
+  drifts_ = arena.AllocateShared("workspace", kernels::DType::kU8, {drift_bytes});
   drift_workspace_ = arena.Allocate("workspace", kernels::DType::kU8, {workspace_bytes});
 }
 
@@ -62,6 +63,7 @@ void DualAveraging::Start(Stream& stream) {
 }
 
 void DualAveraging::Step(double term_sum, int workers, Stream& stream) {
+  if (has_drift_) kernels::WaitForDevice(stream);  // of the last step: next to nothing is under way
   step_sizes_.AddDrift(PendingDrift());
   const auto eta_before = static_cast<float>(step_sizes_.eta());
   step_sizes_.Advance(term_sum / (static_cast<double>(workers) * workers));

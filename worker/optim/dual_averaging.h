@@ -31,8 +31,8 @@ class DualAveraging {
   void Start(kernels::Stream& stream);
 
   // One step with the mean dual in the parameters' gradients. `term_sum` is the sum of WorkerDual::Term over the
-  // `workers`. Under the separated rule the step's own drift stays on the device until the next step or StateText
-  // reads it: a CUDA stream must have been synchronised by then.
+  // `workers`. Under the separated rule the step's own drift stays on the device until the next step, which waits for
+  // it, or StateText reads it: by then the stream must have been synchronised.
   void Step(double term_sum, int workers, kernels::Stream& stream);
 
   double eta() const { return step_sizes_.eta(); }

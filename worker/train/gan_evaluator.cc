@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "kernels/core/dispatch.h"
 #include "worker/data/images/png_grid.h"
 #include "worker/train/gan_metrics/frechet_distance.h"
 #include "worker/train/gan_metrics/mode_coverage.h"
@@ -36,7 +37,7 @@ int64_t SizeOf(const std::vector<int64_t>& shape) {
 
 absl::StatusOr<std::unique_ptr<GanEvaluator>> GanEvaluator::CreateCounting(const GanEvaluatorOptions& options,
                                                                            const TensorView& weights) {
-  std::unique_ptr<GanEvaluator> evaluator(new GanEvaluator(options, Arena::CountOnly()));
+  std::unique_ptr<GanEvaluator> evaluator(new GanEvaluator(options, Arena::CountOnly(options.device)));
   TY_RETURN_IF_ERROR(evaluator->Allocate(weights));
   return evaluator;
 }
@@ -44,7 +45,7 @@ absl::StatusOr<std::unique_ptr<GanEvaluator>> GanEvaluator::CreateCounting(const
 absl::StatusOr<std::unique_ptr<GanEvaluator>> GanEvaluator::Create(const GanEvaluatorOptions& options,
                                                                    const TensorView& weights) {
   TY_ASSIGN_OR_RETURN(const std::unique_ptr<GanEvaluator> counting, CreateCounting(options, weights));
-  TY_ASSIGN_OR_RETURN(Arena arena, Arena::Reserve(counting->arena_.used_bytes()));
+  TY_ASSIGN_OR_RETURN(Arena arena, Arena::Reserve(counting->arena_));
   std::unique_ptr<GanEvaluator> evaluator(new GanEvaluator(options, std::move(arena)));
   TY_RETURN_IF_ERROR(evaluator->Allocate(weights));
   return evaluator;
@@ -56,7 +57,7 @@ absl::Status GanEvaluator::Allocate(const TensorView& weights) {
   net.trains = false;
   net.weights = weights;
   TY_ASSIGN_OR_RETURN(generator_, model::GanNet::MakeGenerator(net, arena_));
-  latents_ = arena_.Allocate("evaluation", DType::kF32, {kChunk, gan.latent_dim});
+  latents_ = arena_.AllocateShared("evaluation", DType::kF32, {kChunk, gan.latent_dim});
   const int64_t samples = gan.evaluation_samples, size = SizeOf(options_.sample_shape);
   generated_ = arena_.Allocate("evaluation", DType::kF32, {std::max<int64_t>(samples, gan.sample_count), size});
   if (options_.rank != 0) return absl::OkStatus();
@@ -85,6 +86,7 @@ absl::Status GanEvaluator::Prepare(const data::SampleSource& source, kernels::St
 void GanEvaluator::Generate(int64_t chunk, int64_t rows, float* out, kernels::Stream& stream) {
   FillLatents(options_.seed, 0, kLatentStream, chunk * kChunk, latents_, stream);
   const TensorView& samples = generator_->Forward(latents_, stream);
+  kernels::WaitForDevice(stream);
   std::memcpy(out, samples.data(), static_cast<size_t>(rows * generated_.dim(1)) * sizeof(float));
 }
 

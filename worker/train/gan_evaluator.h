@@ -37,6 +37,7 @@ struct GanEvaluatorOptions {
   int rank = 0;
   int world_size = 1;
   int threads = 1;
+  kernels::Device device = kernels::Device::kCpu;  // of the generator and the classifier; scores are made by the host
   uint64_t seed = 0;
 };
 
@@ -67,7 +68,7 @@ class GanEvaluator {
   GanEvaluator(const GanEvaluatorOptions& options, kernels::Arena arena)
       : options_(options), arena_(std::move(arena)) {}
   absl::Status Allocate(const kernels::TensorView& weights);
-  // Sample number chunk * kChunk and those after it, `rows` of them, to `out`.
+  // Sample number chunk * kChunk and those after it, `rows` of them, to `out`. Leaves the device idle.
   void Generate(int64_t chunk, int64_t rows, float* out, kernels::Stream& stream);
   absl::StatusOr<std::map<std::string, double>> Score(kernels::Stream& stream);
 

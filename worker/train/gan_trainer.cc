@@ -8,11 +8,13 @@
 #include "absl/strings/str_split.h"
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "kernels/core/dispatch.h"
 #include "kernels/core/philox.h"
 #include "kernels/optim/clip_weights.h"
 #include "kernels/optim/global_norm.h"
 #include "kernels/optim/moving_average.h"
 #include "kernels/pointwise/elementwise.h"
+#include "kernels/pointwise/interpolate.h"
 #include "worker/train/gan_nets.h"
 
 namespace trainyard::train {
@@ -49,19 +51,24 @@ void FillLatents(uint64_t seed, int64_t call, uint32_t stream_number, int64_t fi
 }
 
 GanTrainer::GanTrainer(const GanTrainerOptions& options, Arena arena)
-    : options_(options), arena_(std::move(arena)), stream_(arena_.counts_only() ? 1 : options.threads) {
+    : options_(options),
+      arena_(std::move(arena)),
+      // A plan of a run on a device is made where there is none.
+      stream_(arena_.counts_only() ? kernels::Device::kCpu : arena_.device(),
+              arena_.counts_only() ? 1 : options.threads) {
   TY_CHECK_EQ(options_.gan.global_batch % options_.world_size, 0);
 }
 
 absl::StatusOr<std::unique_ptr<GanTrainer>> GanTrainer::CreateCounting(const GanTrainerOptions& options) {
-  std::unique_ptr<GanTrainer> trainer(new GanTrainer(options, Arena::CountOnly()));
+  std::unique_ptr<GanTrainer> trainer(new GanTrainer(options, Arena::CountOnly(options.device)));
   TY_RETURN_IF_ERROR(trainer->Allocate());
   return trainer;
 }
 
 absl::StatusOr<std::unique_ptr<GanTrainer>> GanTrainer::Create(const GanTrainerOptions& options) {
+  if (options.device == kernels::Device::kCuda) TY_RETURN_IF_ERROR(kernels::CheckCudaDevice());
   TY_ASSIGN_OR_RETURN(const std::unique_ptr<GanTrainer> counting, CreateCounting(options));
-  TY_ASSIGN_OR_RETURN(Arena arena, Arena::Reserve(counting->arena_.used_bytes()));
+  TY_ASSIGN_OR_RETURN(Arena arena, Arena::Reserve(counting->arena_));
   std::unique_ptr<GanTrainer> trainer(new GanTrainer(options, std::move(arena)));
   TY_RETURN_IF_ERROR(trainer->Allocate());
   TY_CHECK_EQ(trainer->arena_.used_bytes(), counting->arena_.used_bytes());
@@ -100,16 +107,21 @@ absl::Status GanTrainer::Allocate() {
   }
 
   const int64_t elements = SizeOf(options_.sample_shape);
-  real_ = arena_.Allocate("activations", DType::kF32, {rows, elements});
-  latents_ = arena_.Allocate("activations", DType::kF32, {rows, gan.latent_dim});
+  real_ = arena_.AllocateShared("activations", DType::kF32, {rows, elements});
+  latents_ = arena_.AllocateShared("activations", DType::kF32, {rows, gan.latent_dim});
+  real_scores_ = arena_.AllocateShared("activations", DType::kF32, {rows, 1});
+  generated_scores_ = arena_.AllocateShared("activations", DType::kF32, {rows, 1});
   score_gradient_ = arena_.Allocate("activations", DType::kF32, {rows, 1});
   sample_gradient_ = arena_.Allocate("activations", DType::kF32, {rows, elements});
-  if (gan.gp_lambda > 0) interpolated_ = arena_.Allocate("activations", DType::kF32, {rows, elements});
-  norm_ = arena_.Allocate("workspace", DType::kF32, {1});
+  if (gan.gp_lambda > 0) {
+    shares_ = arena_.AllocateShared("activations", DType::kF32, {rows});
+    interpolated_ = arena_.Allocate("activations", DType::kF32, {rows, elements});
+  }
+  norm_ = arena_.AllocateShared("workspace", DType::kF32, {1});
   norm_workspace_ = arena_.Allocate("workspace", DType::kU8, {kernels::GlobalNormWorkspaceBytes({flat_gradients_})});
 
   if (options_.world_size > 1) {
-    TY_ASSIGN_OR_RETURN(exchange_state_, comm::ExchangeState::Create(exchange_options(), GradientLayers(),
+    TY_ASSIGN_OR_RETURN(exchange_state_, comm::ExchangeState::Create(ExchangeOptionsOnDevice(), GradientLayers(),
                                                                      options_.rank, options_.world_size));
     for (const comm::NamedState& state : exchange_state_->replicated_state()) {
       state_.push_back({state.name, state.tensor});
@@ -133,6 +145,12 @@ comm::ExchangeOptions GanTrainer::exchange_options() const {
   return options;
 }
 
+comm::ExchangeOptions GanTrainer::ExchangeOptionsOnDevice() {
+  comm::ExchangeOptions options = exchange_options();
+  if (stream_.device() == kernels::Device::kCuda) options.compute = &stream_;
+  return options;
+}
+
 std::vector<comm::GradientLayer> GanTrainer::GradientLayers() const {
   std::vector<comm::GradientLayer> layers(
       static_cast<size_t>(generator_->layer_count() + discriminator_->layer_count()));
@@ -148,8 +166,8 @@ std::vector<comm::GradientLayer> GanTrainer::GradientLayers() const {
 }
 
 absl::Status GanTrainer::Connect(comm::Communicator* communicator) {
-  TY_ASSIGN_OR_RETURN(exchange_, comm::GradientExchange::Create(exchange_options(), GradientLayers(), communicator,
-                                                                exchange_state_.get()));
+  TY_ASSIGN_OR_RETURN(exchange_, comm::GradientExchange::Create(ExchangeOptionsOnDevice(), GradientLayers(),
+                                                                communicator, exchange_state_.get()));
   on_generator_layer_ = [this](int layer) { exchange_->LayerReady(layer); };
   on_discriminator_layer_ = [this](int layer) { exchange_->LayerReady(generator_->layer_count() + layer); };
   rank_sums_ = std::make_unique<comm::RankSums>(communicator, 4);
@@ -164,48 +182,40 @@ void GanTrainer::Initialize() {
   optimizer_->Start(stream_);
   Convert({.x = generator_->weights(), .y = ema_}, stream_);
   if (average_) Convert({.x = generator_->weights(), .y = average_}, stream_);
+  kernels::WaitForDevice(stream_);
   step_ = updates_ = oracle_calls_ = dropped_in_a_row_ = 0;
 }
 
-void GanTrainer::DrawLatents() {
-  FillLatents(options_.seed, oracle_calls_, 0, options_.rank * batch(), latents_, stream_);
-}
-
-void GanTrainer::Interpolate(const TensorView& generated) {
+void GanTrainer::DrawInputs(const data::SampleSource& source) {
+  kernels::WaitForDevice(stream_);
+  source.FillBatch(
+      {.seed = options_.seed, .step = oracle_calls_, .rank = options_.rank, .world_size = options_.world_size}, real_);
+  const int64_t first = options_.rank * batch();
+  FillLatents(options_.seed, oracle_calls_, 0, first, latents_, stream_);
+  if (!shares_) return;
   const kernels::PhiloxKey key = {
       .seed = options_.seed, .step = static_cast<uint32_t>(oracle_calls_), .purpose = kernels::kRandomPenalty};
-  const int64_t elements = real_.dim(1);
-  stream_.pool().ParallelFor(batch(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      const float a = kernels::ToUniform(RandomWord(key, static_cast<uint64_t>(options_.rank * batch() + row)));
-      const float* const x = real_.as<float>() + row * elements;
-      const float* const y = generated.as<float>() + row * elements;
-      float* const out = interpolated_.as<float>() + row * elements;
-      for (int64_t i = 0; i < elements; ++i) out[i] = a * x[i] + (1.0f - a) * y[i];
-    }
-  });
+  for (int64_t i = 0; i < batch(); ++i) {
+    shares_.as<float>()[i] = kernels::ToUniform(RandomWord(key, static_cast<uint64_t>(first + i)));
+  }
 }
 
 absl::Status GanTrainer::AskOracle(const data::SampleSource& source, GanStepResult* result, double* term_sum) {
   using model::GradientMode;
   const spec::QodaGanOptions& gan = options_.gan;
   const auto each = 1.0f / static_cast<float>(batch());
-  source.FillBatch(
-      {.seed = options_.seed, .step = oracle_calls_, .rank = options_.rank, .world_size = options_.world_size}, real_);
-  DrawLatents();
+  DrawInputs(source);
   if (exchange_ != nullptr) exchange_->Begin(oracle_calls_, 1.0f / static_cast<float>(options_.world_size));
 
   const TensorView& generated = generator_->Forward(latents_, stream_);
-  const double real_score = Mean(discriminator_->Forward(real_, stream_));
+  Convert({.x = discriminator_->Forward(real_, stream_), .y = real_scores_}, stream_);
   Fill({.y = score_gradient_, .value = -each}, stream_);
   discriminator_->Backward({.dy = score_gradient_}, stream_);
-  double penalty = 0;
   if (gan.gp_lambda > 0) {
-    Interpolate(generated);
-    penalty =
-        discriminator_->GradientPenalty({.xhat = interpolated_, .lambda = static_cast<float>(gan.gp_lambda)}, stream_);
+    Interpolate({.a = shares_, .x = real_, .y = generated, .out = interpolated_}, stream_);
+    discriminator_->GradientPenalty({.xhat = interpolated_, .lambda = static_cast<float>(gan.gp_lambda)}, stream_);
   }
-  const double generated_score = Mean(discriminator_->Forward(generated, stream_));
+  Convert({.x = discriminator_->Forward(generated, stream_), .y = generated_scores_}, stream_);
   Fill({.y = score_gradient_, .value = each}, stream_);
   discriminator_->Backward({.dy = score_gradient_,
                             .dx = sample_gradient_,
@@ -221,7 +231,7 @@ absl::Status GanTrainer::AskOracle(const data::SampleSource& source, GanStepResu
   ++result->exchanges;
 
   const std::vector<TensorView>& own = exchange_ != nullptr ? exchange_->contributions() : own_gradients_;
-  double sums[4] = {real_score, generated_score, penalty,
+  double sums[4] = {Mean(real_scores_), Mean(generated_scores_), gan.gp_lambda > 0 ? discriminator_->LastPenalty() : 0,
                     optimizer_->needs_contributions() ? optimizer_->OwnTerm(own, stream_) : 0};
   if (rank_sums_ != nullptr) TY_RETURN_IF_ERROR(rank_sums_->Sum(sums, 4));
   const double ranks = options_.world_size;

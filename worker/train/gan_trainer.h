@@ -15,7 +15,8 @@
 // call, number of the sample in the global batch), so runs with more ranks see the same samples.
 //
 // All memory is taken in Create; a step allocates nothing. The same bits for any number of threads, and after a save
-// and restore.
+// and restore. On a CUDA device every call here returns with the device idle, so that callers on the host may read and
+// write what the trainer shows them.
 #pragma once
 
 #include <cstdint>
@@ -47,6 +48,7 @@ struct GanTrainerOptions {
   int rank = 0;
   int world_size = 1;
   int threads = 1;
+  kernels::Device device = kernels::Device::kCpu;
   uint64_t seed = 0;
 };
 
@@ -65,7 +67,7 @@ class GanTrainer {
   // A trainer without memory, of which only the plan, names, shapes and layout may be used. InvalidArgument for nets
   // that cannot be.
   static absl::StatusOr<std::unique_ptr<GanTrainer>> CreateCounting(const GanTrainerOptions& options);
-  // ResourceExhausted if the memory cannot be had.
+  // FailedPrecondition if the device is not there, ResourceExhausted if the memory cannot be had.
   static absl::StatusOr<std::unique_ptr<GanTrainer>> Create(const GanTrainerOptions& options);
 
   // Joins the ranks, after Initialize or the restore. Call before the first step if there are several. `communicator`
@@ -109,8 +111,9 @@ class GanTrainer {
  private:
   GanTrainer(const GanTrainerOptions& options, kernels::Arena arena);
   absl::Status Allocate();
-  void DrawLatents();
-  void Interpolate(const kernels::TensorView& generated);
+  comm::ExchangeOptions ExchangeOptionsOnDevice();
+  // Real samples, latents and shares of this call, by the host.
+  void DrawInputs(const data::SampleSource& source);
   // Gradients of both players at the weights as they are, averaged over the ranks; the sum of the step sizes' terms.
   absl::Status AskOracle(const data::SampleSource& source, GanStepResult* result, double* term_sum);
   absl::Status CheckFinite(const GanStepResult& result);
@@ -120,7 +123,9 @@ class GanTrainer {
   kernels::Stream stream_;
   std::unique_ptr<model::GanNet> generator_, discriminator_;
   std::unique_ptr<optim::GameOptimizer> optimizer_;
-  kernels::TensorView real_, latents_, interpolated_, score_gradient_, sample_gradient_;
+  kernels::TensorView real_, latents_, shares_;  // what the host gives to a call
+  kernels::TensorView interpolated_, score_gradient_, sample_gradient_;
+  kernels::TensorView real_scores_, generated_scores_;  // (batch, 1)
   kernels::TensorView ema_, average_;
   kernels::TensorView norm_, norm_workspace_;
   std::vector<kernels::TensorView> flat_gradients_;

@@ -1,11 +1,11 @@
 #include "worker/model/gan/gan_net.h"
 
-#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "kernels/loss/gradient_penalty.h"
 #include "kernels/pointwise/elementwise.h"
 #include "worker/model/gan/gan_architectures.h"
 
@@ -79,7 +79,7 @@ GanNet::GanNet(const GanNetOptions& options, LayerProgram program, uint32_t firs
   if (!options.gradient_penalty) return;
   ones_ = arena.Allocate("activations", DType::kF32, {options.batch, 1});
   input_gradient_ = arena.Allocate("activations", DType::kF32, {options.batch, program_.input_shape().size()});
-  penalties_ = arena.Allocate("activations", DType::kF32, {options.batch});
+  deviations_ = arena.AllocateShared("activations", DType::kF32, {options.batch});
 }
 
 absl::StatusOr<std::unique_ptr<GanNet>> GanNet::MakeGenerator(const GanNetOptions& options, Arena& arena) {
@@ -104,31 +104,25 @@ void GanNet::Backward(const BackwardArgs& args, Stream& stream) {
   program_.Backward(args.dy, args.dx, args.mode, args.on_layer_ready, stream);
 }
 
-double GanNet::GradientPenalty(const PenaltyArgs& args, Stream& stream) {
+void GanNet::GradientPenalty(const PenaltyArgs& args, Stream& stream) {
   TY_CHECK(options_.gradient_penalty);
   Fill({.y = ones_, .value = 1}, stream);
   program_.Forward(args.xhat, stream);
   program_.Backward(ones_, input_gradient_, GradientMode::kNone, nullptr, stream);
   // g becomes lambda p, sample by sample.
-  const int64_t size = program_.input_shape().size();
-  float* gradients = input_gradient_.as<float>();
-  float* penalties = penalties_.as<float>();
-  const double scale = 2.0 * static_cast<double>(args.lambda) / static_cast<double>(options_.batch);
-  stream.pool().ParallelFor(options_.batch, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t n = begin; n < end; ++n) {
-      float* g = gradients + n * size;
-      double squares = 0;
-      for (int64_t i = 0; i < size; ++i) squares += static_cast<double>(g[i]) * static_cast<double>(g[i]);
-      const double norm = std::sqrt(squares);
-      const auto factor = static_cast<float>(norm > 0 ? scale * (norm - 1) / norm : 0.0);
-      for (int64_t i = 0; i < size; ++i) g[i] *= factor;
-      penalties[n] = static_cast<float>(norm - 1);
-    }
-  });
+  kernels::GradientPenalty({.gradient = input_gradient_,
+                            .deviations = deviations_,
+                            .scale = 2.0 * static_cast<double>(args.lambda) / static_cast<double>(options_.batch)},
+                           stream);
   program_.PushForward(input_gradient_, args.mode, args.on_layer_ready, stream);
+}
+
+double GanNet::LastPenalty() const {
+  const float* const deviations = deviations_.as<float>();
   double sum = 0;
-  for (int64_t n = 0; n < options_.batch; ++n)
-    sum += static_cast<double>(penalties[n]) * static_cast<double>(penalties[n]);
+  for (int64_t n = 0; n < options_.batch; ++n) {
+    sum += static_cast<double>(deviations[n]) * static_cast<double>(deviations[n]);
+  }
   return sum / static_cast<double>(options_.batch);
 }
 

@@ -94,14 +94,16 @@ class GanNet {
     // As in Backward, but from the first layer to the last.
     const std::function<void(int layer)>* on_layer_ready = nullptr;
   };
-  // GP = mean_i (|grad_x D(xhat_i)|_2 - 1)^2. Adds d(lambda GP)/dW to the gradients and returns GP (without lambda).
-  // Needs options.gradient_penalty. Overwrites what Forward kept.
+  // GP = mean_i (|grad_x D(xhat_i)|_2 - 1)^2. Adds d(lambda GP)/dW to the gradients; LastPenalty tells GP. Needs
+  // options.gradient_penalty. Overwrites what Forward kept.
   //
   // Without double backward, since D is piecewise linear (the method of docs/methods/qoda.md):
   //   delta_l = backward of sum_i D(xhat_i); g = d/dxhat; p_i = 2/B (|g_i| - 1) g_i / |g_i| (0 where g_i = 0);
   //   t_0 = p, t_l = p pushed forward through the same layers, without biases and with the same slopes of the ReLUs;
   //   dGP/dW_l = weight gradient of (input t_{l-1}, output gradient delta_l), dGP/db = 0.
-  double GradientPenalty(const PenaltyArgs& args, kernels::Stream& stream);
+  void GradientPenalty(const PenaltyArgs& args, kernels::Stream& stream);
+  // Of the last GradientPenalty, without lambda; call when the stream has been synchronised.
+  double LastPenalty() const;
 
  private:
   GanNet(const GanNetOptions& options, LayerProgram program, uint32_t first_tensor, kernels::Arena& arena);
@@ -110,7 +112,7 @@ class GanNet {
   const uint32_t first_tensor_;  // Philox tensor number of the first parameter
   LayerProgram program_;
   std::vector<int64_t> input_shape_, output_shape_;
-  kernels::TensorView ones_, input_gradient_, penalties_;  // of the gradient penalty
+  kernels::TensorView ones_, input_gradient_, deviations_;  // of the gradient penalty
 };
 
 }  // namespace trainyard::model

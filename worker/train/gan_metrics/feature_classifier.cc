@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "kernels/core/arena.h"
+#include "kernels/core/dispatch.h"
 #include "kernels/loss/cross_entropy.h"
 #include "kernels/optim/adamw.h"
 #include "worker/model/gan/layer_program.h"
@@ -56,8 +57,8 @@ class Classifier final : public FeatureClassifier {
     trunk_v_ = moments(trunk_);
     head_m_ = moments(head_);
     head_v_ = moments(head_);
-    images_ = arena.Allocate("activations", DType::kF32, {options.batch, channels, 32, 32});
-    labels_ = arena.Allocate("activations", DType::kI32, {options.batch});
+    images_ = arena.AllocateShared("activations", DType::kF32, {options.batch, channels, 32, 32});
+    labels_ = arena.AllocateShared("activations", DType::kI32, {options.batch});
     losses_ = arena.Allocate("activations", DType::kF32, {options.batch});
     feature_gradient_ = arena.Allocate("activations", DType::kF32, {options.batch, options.features});
   }
@@ -67,6 +68,7 @@ class Classifier final : public FeatureClassifier {
     trunk_.Initialize(options_.seed, kTrunkTensor, stream);
     head_.Initialize(options_.seed, kHeadTensor, stream);
     for (int64_t step = 0; step < options_.steps; ++step) {
+      kernels::WaitForDevice(stream);
       source.FillBatch({.seed = options_.seed, .step = step}, images_, labels_);
       const TensorView logits = head_.Forward(trunk_.Forward(images_, stream), stream);
       CrossEntropyForwardBackward({.logits = logits,
@@ -88,6 +90,7 @@ class Classifier final : public FeatureClassifier {
 
   void Features(const TensorView& images, const TensorView& features, Stream& stream) override {
     const int64_t count = images.dim(0);
+    kernels::WaitForDevice(stream);
     TY_CHECK_EQ(images.size(), count * channels_ * 32 * 32);
     TY_CHECK_EQ(features.size(), count * options_.features);
     for (int64_t first = 0; first < count; first += options_.batch) {
@@ -96,6 +99,7 @@ class Classifier final : public FeatureClassifier {
       std::memcpy(images_.data(), images.Slice(first, rows).data(),
                   static_cast<size_t>(images_.bytes() / options_.batch * rows));
       const TensorView& result = trunk_.Forward(images_, stream);
+      kernels::WaitForDevice(stream);
       std::memcpy(features.as<float>() + first * options_.features, result.data(),
                   static_cast<size_t>(rows * options_.features) * sizeof(float));
     }
@@ -104,9 +108,11 @@ class Classifier final : public FeatureClassifier {
   double Accuracy(const data::SampleSource& source, int64_t samples, Stream& stream) override {
     TY_CHECK_GE(samples, 1);
     int64_t right = 0;
+    kernels::WaitForDevice(stream);
     for (int64_t first = 0; first < samples; first += options_.batch) {
       source.FillReference(first, images_, labels_);
       const TensorView logits = head_.Forward(trunk_.Forward(images_, stream), stream);
+      kernels::WaitForDevice(stream);
       const int64_t classes = logits.dim(1);
       for (int64_t n = 0; n < std::min(options_.batch, samples - first); ++n) {
         const float* row = logits.as<float>() + n * classes;
@@ -150,9 +156,9 @@ absl::StatusOr<std::unique_ptr<FeatureClassifier>> FeatureClassifier::Train(cons
     return absl::InvalidArgumentError(
         absl::StrCat("features need images with labels of at least 2 classes; these have ", source.class_count()));
   }
-  Arena counting = Arena::CountOnly();
+  Arena counting = Arena::CountOnly(stream.device());
   Classifier(options, shape[0], source.class_count(), counting);
-  TY_ASSIGN_OR_RETURN(Arena arena, Arena::Reserve(counting.used_bytes()));
+  TY_ASSIGN_OR_RETURN(Arena arena, Arena::Reserve(counting));
   auto classifier = std::make_unique<Classifier>(options, shape[0], source.class_count(), arena);
   classifier->Keep(std::move(arena));
   classifier->Fit(source, stream);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "kernels/core/dispatch.h"
 #include "kernels/core/philox.h"
 #include "kernels/gemm/gemm.h"
 
@@ -79,6 +80,11 @@ double SquaredWasserstein(const float* a, int64_t n, const float* b, int64_t m) 
 }  // namespace
 
 double SlicedWasserstein(const TensorView& a, const TensorView& b, int projections, uint64_t seed, Stream& stream) {
+  if (stream.device() != kernels::Device::kCpu) {  // most of it is sorting, which the host does
+    kernels::WaitForDevice(stream);
+    Stream host(stream.threads());
+    return SlicedWasserstein(a, b, projections, seed, host);
+  }
   TY_CHECK_GE(projections, 1);
   const int64_t n = a.dim(0);
   const int64_t m = b.dim(0);
