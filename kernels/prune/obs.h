@@ -43,9 +43,9 @@ struct ObsLevel {
 // Hessian that is not positive definite even with damping. The same bits for any number of threads.
 absl::Status ObsLevels(const ObsArgs& args, absl::FunctionRef<absl::Status(const ObsLevel&)> on_level, Stream& stream);
 
-// hessian += scale * x^T x. x: f32 (tokens, cols); hessian: f32 (cols, cols), of which the upper triangle by tiles is
-// added to until MirrorHessian has copied it down. Sums are cut by shape alone: the same bits for any number of
-// threads.
+// hessian += scale * x^T x. x: f32 (tokens, cols); hessian: f32 (cols, cols), of which at least the upper triangle by
+// tiles is added to until MirrorHessian, on the host, has copied it down. Sums are cut by shape alone: the same bits
+// for any number of threads.
 struct AccumulateHessianArgs {
   TensorView x;
   TensorView hessian;

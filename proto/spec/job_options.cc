@@ -352,11 +352,13 @@ void CheckDeviceOfKind(const v1::JobSpec& spec, const JobOptions& options, Field
     case v1::JobSpec::kQat:
     case v1::JobSpec::kStudy:
     case v1::JobSpec::kQodaGan:
+    case v1::JobSpec::kPruneSearch:
+    case v1::JobSpec::kPruneTask:
     case v1::JobSpec::KIND_NOT_SET:
       return;
     default:
       errors.Add("world.slot_type",
-                 "gpu is for pretrain, qat, study and qoda_gan; jobs of the other kinds run on cpu slots");
+                 "gpu is for pretrain, qat, study, qoda_gan and prune_search; select_data runs on cpu slots");
   }
 }
 

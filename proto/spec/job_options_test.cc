@@ -51,7 +51,7 @@ TEST(ParseJob, GpuSlotsAreForTheKindsThatRunThere) {
   spec.mutable_qoda_gan();
   EXPECT_THAT(Problems(spec), Not(Contains(HasSubstr("world.slot_type"))));
   spec.mutable_select_data();
-  EXPECT_THAT(Problems(spec), Contains(HasSubstr("world.slot_type: gpu is for pretrain, qat, study and qoda_gan")));
+  EXPECT_THAT(Problems(spec), Contains(HasSubstr("world.slot_type: gpu is for pretrain, qat, study, qoda_gan and prune_search")));
 }
 
 TEST(ParseJob, TheSmallestSpecGetsTheDocumentedDefaults) {

@@ -107,7 +107,12 @@ absl::Status PruneTaskJob::Prepare(JobContext& context) {
           absl::StrCat("prune_task.layers.block: ", layers->block, " not in [0, ", config_.layers, ")"));
     }
   }
-  stream_ = std::make_unique<kernels::Stream>(options_.world.threads_per_rank);
+  // Elimination is the host's work, wherever the rest is done.
+  const bool on_gpu =
+      options_.world.slot_type == spec::SlotType::kGpu && !std::holds_alternative<spec::PruneLayersTask>(task_);
+  if (on_gpu) TY_RETURN_IF_ERROR(kernels::CheckCudaDevice());
+  stream_ = std::make_unique<kernels::Stream>(on_gpu ? kernels::Device::kCuda : kernels::Device::kCpu,
+                                              options_.world.threads_per_rank);
   return absl::OkStatus();
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "kernels/core/dispatch.h"
 #include "kernels/loss/cross_entropy.h"
 
 namespace trainyard::prune {
@@ -31,14 +32,15 @@ absl::StatusOr<BucketNetworks::Loaded> BucketNetworks::Load(absl::Span<const Doc
                                                 // losses are taken in chunks, logits one document at a time
                                                 .head_chunks = 1024,
                                                 .threads = stream_->threads()};
-    kernels::Arena counting = kernels::Arena::CountOnly();
+    kernels::Arena counting = kernels::Arena::CountOnly(stream_->device());
     model::Network(config_, network_options, scheme_, weights_, gradients_, counting);
-    TY_ASSIGN_OR_RETURN(kernels::Arena arena, kernels::Arena::Reserve(counting.used_bytes()));
+    TY_ASSIGN_OR_RETURN(kernels::Arena arena, kernels::Arena::Reserve(counting));
     auto network = std::make_unique<model::Network>(config_, network_options, scheme_, weights_, gradients_, arena);
     network->Prepare(*stream_);
     found = buckets_.emplace(length, Bucket{std::move(arena), std::move(network)}).first;
   }
   Loaded loaded{found->second.network.get(), length, options_.most_documents * length, 0};
+  kernels::WaitForDevice(*stream_);  // it may still be reading the last ones
   int32_t* const tokens = loaded.network->tokens().as<int32_t>();
   int32_t* const targets = loaded.network->targets().as<int32_t>();
   std::fill_n(tokens, loaded.rows, 0);

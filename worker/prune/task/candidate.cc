@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "kernels/core/dispatch.h"
 #include "kernels/loss/cross_entropy.h"
 #include "kernels/loss/kl_divergence.h"
 #include "kernels/optim/adamw.h"
@@ -47,6 +48,13 @@ struct TuningState {
   std::vector<Moments> moments;
 };
 
+// What the host does in memory that it shares with the device: on `stream` if that is a CPU's, else on one in `own`.
+kernels::Stream& OnHost(kernels::Stream& stream, std::optional<kernels::Stream>& own) {
+  if (stream.device() == kernels::Device::kCpu) return stream;
+  kernels::WaitForDevice(stream);
+  return own.emplace(stream.threads());
+}
+
 double SumOf(const TensorView& losses) {
   double sum = 0;
   for (int64_t i = 0; i < losses.size(); ++i) sum += losses.as<float>()[i];
@@ -55,10 +63,10 @@ double SumOf(const TensorView& losses) {
 
 }  // namespace
 
-absl::StatusOr<LoadedModel> AllocateModel(const model::ModelConfig& config, DType dtype) {
-  Arena counting = Arena::CountOnly();
+absl::StatusOr<LoadedModel> AllocateModel(const model::ModelConfig& config, DType dtype, kernels::Device device) {
+  Arena counting = Arena::CountOnly(device);
   AllocateWeights(config, dtype, "weights", counting);
-  TY_ASSIGN_OR_RETURN(Arena arena, Arena::Reserve(counting.used_bytes()));
+  TY_ASSIGN_OR_RETURN(Arena arena, Arena::Reserve(counting));
   LoadedModel loaded;
   loaded.config = config;
   loaded.arena = std::make_unique<Arena>(std::move(arena));
@@ -73,8 +81,9 @@ absl::StatusOr<LoadedModel> LoadDenseModel(const std::string& directory, DType d
     return absl::InvalidArgumentError(
         absl::StrCat("model: ", directory, " has blocks of different sizes: it has been pruned already"));
   }
-  TY_ASSIGN_OR_RETURN(LoadedModel loaded, AllocateModel(config, dtype));
-  TY_RETURN_IF_ERROR(ImportWeights(directory, config, loaded.weights.all, stream));
+  TY_ASSIGN_OR_RETURN(LoadedModel loaded, AllocateModel(config, dtype, stream.device()));
+  std::optional<kernels::Stream> own;
+  TY_RETURN_IF_ERROR(ImportWeights(directory, config, loaded.weights.all, OnHost(stream, own)));
   return loaded;
 }
 
@@ -83,13 +92,15 @@ absl::StatusOr<LoadedModel> StitchShrunk(const LoadedModel& dense, const Databas
   TY_ASSIGN_OR_RETURN(const std::vector<BlockRemoval> removals, database.Removals(genome));
   TY_RETURN_IF_ERROR(CheckRemovals(dense.config, removals));
   TY_ASSIGN_OR_RETURN(LoadedModel small, AllocateModel(ShrunkConfig(dense.config, removals, prune_kv_heads),
-                                                       dense.weights.embedding.dtype()));
-  Shrink(dense.config, dense.weights, removals, prune_kv_heads, small.weights, stream);
+                                                       dense.weights.embedding.dtype(), stream.device()));
+  std::optional<kernels::Stream> own;
+  kernels::Stream& host = OnHost(stream, own);
+  Shrink(dense.config, dense.weights, removals, prune_kv_heads, small.weights, host);
   for (size_t block = 0; block < genome.attention.size(); ++block) {
     const auto replace = [&](spec::PruneModule which, int32_t level, const TensorView& weights) -> absl::Status {
       const StoredModule& module = database.module(static_cast<int64_t>(block), which);
       if (module.levels[static_cast<size_t>(level)].file.empty()) return absl::OkStatus();
-      return database.ReadWeights(module, level, weights, stream);
+      return database.ReadWeights(module, level, weights, host);
     };
     const model::BlockTensors& tensors = small.weights.blocks[block];
     TY_RETURN_IF_ERROR(replace(spec::PruneModule::kAttention, genome.attention[block], tensors.output));
@@ -102,7 +113,9 @@ absl::StatusOr<LoadedModel> StitchDense(const LoadedModel& dense, const Database
                                         kernels::Stream& stream) {
   TY_ASSIGN_OR_RETURN(const std::vector<BlockRemoval> removals, database.Removals(genome));
   const DType dtype = dense.weights.embedding.dtype();
-  TY_ASSIGN_OR_RETURN(LoadedModel copy, AllocateModel(dense.config, dtype));
+  TY_ASSIGN_OR_RETURN(LoadedModel copy, AllocateModel(dense.config, dtype, stream.device()));
+  std::optional<kernels::Stream> own;
+  kernels::Stream& host = OnHost(stream, own);
   for (size_t i = 0; i < dense.weights.all.size(); ++i) {
     const TensorView& from = dense.weights.all[i];
     std::memcpy(copy.weights.all[i].data(), from.data(), static_cast<size_t>(from.bytes()));
@@ -115,7 +128,7 @@ absl::StatusOr<LoadedModel> StitchDense(const LoadedModel& dense, const Database
     const auto count = static_cast<int64_t>(kept.size());
     const auto element = static_cast<int64_t>(kernels::SizeOf(dtype));
     std::vector<char> compact(static_cast<size_t>(module.rows * count * element));
-    TY_RETURN_IF_ERROR(database.ReadWeights(module, level, {compact.data(), dtype, {module.rows, count}}, stream));
+    TY_RETURN_IF_ERROR(database.ReadWeights(module, level, {compact.data(), dtype, {module.rows, count}}, host));
     char* const out = static_cast<char*>(weights.data());
     for (int64_t row = 0; row < module.rows; ++row) {
       for (int64_t i = 0; i < count; ++i) {
@@ -131,7 +144,7 @@ absl::StatusOr<LoadedModel> StitchDense(const LoadedModel& dense, const Database
     TY_RETURN_IF_ERROR(scatter(index, spec::PruneModule::kAttention, genome.attention[block], tensors.output));
     TY_RETURN_IF_ERROR(scatter(index, spec::PruneModule::kMlp, genome.mlp[block], tensors.down));
   }
-  ZeroColumns(dense.config, removals, copy.weights, stream);
+  ZeroColumns(dense.config, removals, copy.weights, host);
   return copy;
 }
 
@@ -142,9 +155,9 @@ absl::StatusOr<std::optional<double>> FineTune(const FineTuneArgs& args, const s
   const DType dtype = model.weights.embedding.dtype();
   const bool is_pure_bf16 = args.options.master_dtype == spec::PruneFloat::kBf16;
   TY_CHECK(!is_pure_bf16 || dtype == DType::kBF16);
-  Arena counting = Arena::CountOnly();
+  Arena counting = Arena::CountOnly(stream.device());
   TuningState(model, is_pure_bf16, counting);
-  TY_ASSIGN_OR_RETURN(Arena arena, Arena::Reserve(counting.used_bytes()));
+  TY_ASSIGN_OR_RETURN(Arena arena, Arena::Reserve(counting));
   TuningState state(model, is_pure_bf16, arena);
   for (size_t i = 0; i < state.masters.all.size(); ++i) {
     Convert({.x = model.weights.all[i], .y = state.masters.all[i]}, stream);
@@ -164,6 +177,7 @@ absl::StatusOr<std::optional<double>> FineTune(const FineTuneArgs& args, const s
     if (loaded.positions == 0) continue;  // of cut documents one token may be left
     loaded.network->ForwardBackward({.loss_scale = static_cast<float>(1.0 / static_cast<double>(loaded.positions))},
                                     stream);
+    kernels::WaitForDevice(stream);
     loss = SumOf(loaded.network->losses()) / static_cast<double>(loaded.positions);
     if (!std::isfinite(*loss)) {
       return absl::FailedPreconditionError(absl::StrCat("fine-tuning step ", step + 1, ": the loss is not finite"));
@@ -188,6 +202,7 @@ absl::StatusOr<std::optional<double>> FineTune(const FineTuneArgs& args, const s
       if (!state.masters.all.empty()) ZeroColumns(model.config, *args.removals, state.masters, stream);
     }
   }
+  kernels::WaitForDevice(stream);
   return loss;
 }
 
@@ -198,15 +213,30 @@ DistanceMeter::DistanceMeter(const LoadedModel* dense, int64_t sequence_length, 
       stream_(stream),
       scheme_(linear::MakeFp32Scheme()),
       dense_networks_(dense->config, {.sequence_length = sequence_length, .dtype = dense->weights.embedding.dtype()},
-                      scheme_.get(), &dense->weights, nullptr, stream) {}
+                      scheme_.get(), &dense->weights, nullptr, stream),
+      arena_(Arena::CountOnly(stream->device())) {}
+
+absl::Status DistanceMeter::Allocate() {
+  if (!arena_.counts_only()) return absl::OkStatus();
+  const auto allocate = [&](Arena& arena) {
+    const DType dtype = dense_->weights.embedding.dtype();
+    for (TensorView* logits : {&dense_logits_, &logits_}) {
+      *logits = arena.Allocate("logits", dtype, {sequence_length_, dense_->config.vocab_size});
+    }
+    numbers_ = arena.AllocateShared("logits", DType::kF32, {3, sequence_length_});
+  };
+  Arena counting = Arena::CountOnly(stream_->device());
+  allocate(counting);
+  TY_ASSIGN_OR_RETURN(arena_, Arena::Reserve(counting));
+  allocate(arena_);
+  return absl::OkStatus();
+}
 
 absl::StatusOr<Distance> DistanceMeter::Measure(const LoadedModel& model, const std::vector<Document>& documents,
                                                 const std::function<bool()>& should_stop) {
-  const DType dtype = model.weights.embedding.dtype();
-  const int64_t vocab_size = model.config.vocab_size;
-  const auto element = static_cast<int64_t>(kernels::SizeOf(dtype));
-  BucketNetworks networks(model.config, {.sequence_length = sequence_length_, .dtype = dtype}, scheme_.get(),
-                          &model.weights, nullptr, stream_);
+  TY_RETURN_IF_ERROR(Allocate());
+  BucketNetworks networks(model.config, {.sequence_length = sequence_length_, .dtype = model.weights.embedding.dtype()},
+                          scheme_.get(), &model.weights, nullptr, stream_);
   Distance distance;
   double kl = 0, loss = 0, dense_loss = 0;
   for (const Document& document : documents) {
@@ -214,29 +244,28 @@ absl::StatusOr<Distance> DistanceMeter::Measure(const LoadedModel& model, const 
     if (document.size() < 2) continue;
     TY_ASSIGN_OR_RETURN(const BucketNetworks::Loaded dense, dense_networks_.Load({&document, 1}));
     TY_ASSIGN_OR_RETURN(const BucketNetworks::Loaded other, networks.Load({&document, 1}));
-    dense_logits_.resize(static_cast<size_t>(dense.rows * vocab_size * element));
-    logits_.resize(static_cast<size_t>(other.rows * vocab_size * element));
-    const TensorView dense_logits(dense_logits_.data(), dtype, {dense.rows, vocab_size});
-    const TensorView logits(logits_.data(), dtype, {other.rows, vocab_size});
-    dense.network->ForwardLogits(dense_logits, *stream_);
-    other.network->ForwardLogits(logits, *stream_);
-    divergences_.resize(static_cast<size_t>(dense.positions));
-    KlDivergence({.p_logits = dense_logits.Slice(0, dense.positions),
-                  .q_logits = logits.Slice(0, dense.positions),
-                  .divergences = {divergences_.data(), DType::kF32, {dense.positions}},
+    dense.network->ForwardLogits(dense_logits_.Slice(0, dense.rows), *stream_);
+    other.network->ForwardLogits(logits_.Slice(0, other.rows), *stream_);
+    const auto of_document = [&](int64_t row) { return numbers_.Slice(row, 1).Reshape({sequence_length_}); };
+    const TensorView divergences = of_document(0).Slice(0, dense.positions);
+    KlDivergence({.p_logits = dense_logits_.Slice(0, dense.positions),
+                  .q_logits = logits_.Slice(0, dense.positions),
+                  .divergences = divergences,
                   .top_k = top_k_},
                  *stream_);
-    for (float divergence : divergences_) kl += divergence;
-    const auto loss_of = [&](const TensorView& all, const BucketNetworks::Loaded& loaded) {
-      const TensorView losses(divergences_.data(), DType::kF32, {loaded.positions});
-      CrossEntropyForward({.logits = all.Slice(0, loaded.positions),
+    const auto losses_of = [&](const TensorView& logits, const BucketNetworks::Loaded& loaded, int64_t row) {
+      const TensorView losses = of_document(row).Slice(0, loaded.positions);
+      CrossEntropyForward({.logits = logits.Slice(0, loaded.positions),
                            .targets = loaded.network->targets().Reshape({loaded.rows}).Slice(0, loaded.positions),
                            .losses = losses},
                           *stream_);
-      return SumOf(losses);
+      return losses;
     };
-    dense_loss += loss_of(dense_logits, dense);
-    loss += loss_of(logits, other);
+    const TensorView dense_losses = losses_of(dense_logits_, dense, 1), losses = losses_of(logits_, other, 2);
+    kernels::WaitForDevice(*stream_);
+    kl += SumOf(divergences);
+    dense_loss += SumOf(dense_losses);
+    loss += SumOf(losses);
     distance.positions += dense.positions;
   }
   if (distance.positions == 0) {

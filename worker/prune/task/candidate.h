@@ -3,6 +3,9 @@
 //
 // Enforcement says what is trained: the small network itself (shrink), the large one with what was pruned set back to
 // zero after every step (mask), or the large one as it is (none, the authors' code: what was pruned grows again).
+//
+// Models lie in the memory of their stream's device, which every function here leaves idle. Stitching is the host's
+// work; so are the zeros of `mask`.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +38,8 @@ struct LoadedModel {
   std::unique_ptr<kernels::Arena> arena;
   model::NetworkTensors weights;
 };
-absl::StatusOr<LoadedModel> AllocateModel(const model::ModelConfig& config, kernels::DType dtype);
+absl::StatusOr<LoadedModel> AllocateModel(const model::ModelConfig& config, kernels::DType dtype,
+                                          kernels::Device device = kernels::Device::kCpu);
 // From a model folder; also InvalidArgument for a model that structured pruning has been at, whose levels would be of
 // blocks of different sizes.
 absl::StatusOr<LoadedModel> LoadDenseModel(const std::string& directory, kernels::DType dtype, kernels::Stream& stream);
@@ -72,24 +76,26 @@ struct Distance {
 // Measures models against one dense model.
 class DistanceMeter {
  public:
-  // Everything is borrowed. `top_k` 0: the whole vocabulary. Logits of one document are held at a time: 2 * tokens *
-  // vocabulary numbers.
+  // Everything is borrowed. `top_k` 0: the whole vocabulary. Logits of one document are held at a time, in memory for
+  // the longest: 2 * sequence length * vocabulary numbers.
   DistanceMeter(const LoadedModel* dense, int64_t sequence_length, int64_t top_k, kernels::Stream* stream);
 
-  // InvalidArgument if no document has a position; FailedPrecondition if the distance is not finite; Cancelled if
-  // stopped.
+  // InvalidArgument if no document has a position; FailedPrecondition if the distance is not finite; ResourceExhausted
+  // without memory; Cancelled if stopped.
   absl::StatusOr<Distance> Measure(const LoadedModel& model, const std::vector<Document>& documents,
                                    const std::function<bool()>& should_stop);
 
  private:
+  absl::Status Allocate();
+
   const LoadedModel* const dense_;
   const int64_t sequence_length_;
   const int64_t top_k_;
   kernels::Stream* const stream_;
   const std::unique_ptr<linear::LinearScheme> scheme_;
   BucketNetworks dense_networks_;
-  std::vector<char> dense_logits_, logits_;
-  std::vector<float> divergences_;
+  kernels::Arena arena_;                                 // of the next three
+  kernels::TensorView dense_logits_, logits_, numbers_;  // (sequence length, vocabulary) and (3, sequence length)
 };
 
 // The first `batches` batches of `rows` validation windows as documents; empty if the data set has none.

@@ -11,6 +11,8 @@
 #include "base/check.h"
 #include "base/file.h"
 #include "base/status_macros.h"
+#include "kernels/core/arena.h"
+#include "kernels/pointwise/elementwise.h"
 #include "kernels/prune/obs.h"
 #include "worker/linear/linear_scheme.h"
 #include "worker/model/safetensors.h"
@@ -30,9 +32,10 @@ struct Moments {
   struct Sum {
     int64_t block = 0;
     spec::PruneModule module = spec::PruneModule::kAttention;
-    int64_t columns = 0;
-    std::vector<float> values;
+    TensorView values = {};  // f32 (columns, columns), of the stream's device
+    int64_t columns() const { return values.dim(0); }
   };
+  kernels::Arena arena = kernels::Arena::CountOnly();  // of all values
   std::map<std::string, Sum> sums;
   int64_t rows = 0;  // of the current document: what is behind them is padding
 };
@@ -46,11 +49,7 @@ class RecordingScheme final : public linear::LinearScheme {
   void Forward(const linear::LinearCall& call, const kernels::LinearForwardArgs& args,
                kernels::Stream& stream) const override {
     if (const auto found = moments_->sums.find(call.site.name); found != moments_->sums.end()) {
-      Moments::Sum& sum = found->second;
-      AccumulateHessian({.x = args.x.Slice(0, moments_->rows),
-                         .hessian = {sum.values.data(), DType::kF32, {sum.columns, sum.columns}},
-                         .scale = 2.0f},
-                        stream);
+      AccumulateHessian({.x = args.x.Slice(0, moments_->rows), .hessian = found->second.values, .scale = 2.0f}, stream);
     }
     inner_->Forward(call, args, stream);
   }
@@ -84,12 +83,34 @@ absl::Status Forwards(const CalibrationArgs& args, BucketNetworks& networks, Mom
     moments.rows = static_cast<int64_t>((*args.documents)[index].size());
     loaded.network->Forward(stream);
   }
+  return stream.Synchronize();
+}
+
+// Zeros for the modules of blocks `first` to `last`, in place of what was there.
+absl::Status Allocate(const model::ModelConfig& config, int64_t first, int64_t last, kernels::Device device,
+                      Moments& moments) {
+  moments.sums.clear();
+  moments.arena = kernels::Arena::CountOnly(device);
+  const auto allocate = [&](kernels::Arena& arena) {
+    for (int64_t block = first; block < last; ++block) {
+      for (spec::PruneModule module : kModules) {
+        const int64_t columns = Columns(config, module);
+        const char* const site = module == spec::PruneModule::kAttention ? ".output" : ".down";
+        moments.sums[absl::StrCat("layers.", block, site)] = {
+            block, module, arena.Allocate("moments", DType::kF32, {columns, columns})};
+      }
+    }
+  };
+  kernels::Arena counting = kernels::Arena::CountOnly(device);
+  allocate(counting);
+  TY_ASSIGN_OR_RETURN(moments.arena, kernels::Arena::Reserve(counting));
+  allocate(moments.arena);
   return absl::OkStatus();
 }
 
 absl::StatusOr<int64_t> Write(const CalibrationArgs& args, const Moments::Sum& sum) {
-  for (float value : sum.values) {
-    if (!std::isfinite(value)) {
+  for (int64_t i = 0; i < sum.values.size(); ++i) {
+    if (!std::isfinite(sum.values.as<float>()[i])) {
       return absl::FailedPreconditionError(
           absl::StrCat("block ", sum.block, " ", Name(sum.module), ": the inputs are not finite"));
     }
@@ -99,7 +120,7 @@ absl::StatusOr<int64_t> Write(const CalibrationArgs& args, const Moments::Sum& s
   TY_ASSIGN_OR_RETURN(
       const model::SafetensorsFileInfo info,
       model::WriteSafetensors(HessianPath(args.directory, sum.block, sum.module),
-                              {{"hessian", DType::kF32, {sum.columns, sum.columns}}}, {sum.values.data()},
+                              {{"hessian", DType::kF32, {sum.columns(), sum.columns()}}}, {sum.values.data()},
                               {{"sequences", absl::StrCat(args.documents->size())}, {"tokens", absl::StrCat(tokens)}}));
   return static_cast<int64_t>(info.bytes);
 }
@@ -127,26 +148,18 @@ absl::StatusOr<int64_t> Calibrate(const CalibrationArgs& args, kernels::Stream& 
   BucketNetworks networks(config, {.sequence_length = args.sequence_length}, &scheme, args.weights, nullptr, &stream);
   int64_t bytes = 0;
   for (int64_t first = 0; first < config.layers; first += blocks_at_once) {
-    moments.sums.clear();
-    for (int64_t block = first; block < std::min(config.layers, first + blocks_at_once); ++block) {
-      for (spec::PruneModule module : kModules) {
-        const int64_t columns = Columns(config, module);
-        const char* const site = module == spec::PruneModule::kAttention ? ".output" : ".down";
-        moments.sums[absl::StrCat("layers.", block, site)] = {
-            block, module, columns, std::vector<float>(static_cast<size_t>(columns * columns))};
-      }
-    }
+    TY_RETURN_IF_ERROR(
+        Allocate(config, first, std::min(config.layers, first + blocks_at_once), stream.device(), moments));
     TY_RETURN_IF_ERROR(Forwards(args, networks, moments, stream));
     for (auto& [name, sum] : moments.sums) {
-      const TensorView view(sum.values.data(), DType::kF32, {sum.columns, sum.columns});
       const float scale = 1.0f / static_cast<float>(args.documents->size());
       if (args.communicator != nullptr && args.communicator->size() > 1) {
-        TY_RETURN_IF_ERROR(args.communicator->AllReduceSum(view, scale));
+        TY_RETURN_IF_ERROR(args.communicator->AllReduceSum(sum.values, scale));
       } else {
-        for (float& value : sum.values) value *= scale;
+        Scale({.x = sum.values, .y = sum.values, .scale = scale}, stream);
       }
       if (!writes) continue;
-      MirrorHessian(view, stream);
+      MirrorHessian(sum.values, stream);
       TY_ASSIGN_OR_RETURN(const int64_t written, Write(args, sum));
       bytes += written;
     }

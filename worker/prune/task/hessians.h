@@ -42,7 +42,8 @@ struct CalibrationArgs {
 };
 
 // Returns the bytes that were written (0 on ranks above 0). Cancelled if asked to stop. FailedPrecondition for sums
-// that are not finite.
+// that are not finite, ResourceExhausted if there is no memory for the moments of one block. The weights lie in the
+// memory of the stream's device.
 absl::StatusOr<int64_t> Calibrate(const CalibrationArgs& args, kernels::Stream& stream);
 
 // f32 (columns, columns).
