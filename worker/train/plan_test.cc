@@ -31,6 +31,13 @@ TEST(PlanTest, CountsParametersTokensAndOperations) {
   EXPECT_DOUBLE_EQ(plan.flops_per_step, plan.flops_per_token * 1440);
 }
 
+// Where there is no device, and even in a program that was built without any.
+TEST(PlanTest, OfARunOnADeviceIsMadeWithoutOne) {
+  TrainerOptions options = Options();
+  options.device = kernels::Device::kCuda;
+  EXPECT_EQ(PlanTraining(options, {}, 2)->memory, PlanTraining(Options(), {}, 2)->memory);
+}
+
 TEST(PlanTest, EachRankSendsTwiceItsShareOfTheOthersGradients) {
   for (const int ranks : {2, 3, 4}) {
     const TrainingPlan plan = *PlanTraining(Options(), {}, ranks);

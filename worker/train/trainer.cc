@@ -71,7 +71,9 @@ absl::Status CheckUpdated(const TrainerOptions& options) {
 Trainer::Trainer(const TrainerOptions& options, Arena arena)
     : options_(WithSchemeParameters(options)),
       arena_(std::move(arena)),
-      stream_(arena_.device(), arena_.counts_only() ? 1 : options.threads),
+      // A plan of a run on a device is made where there is none.
+      stream_(arena_.counts_only() ? kernels::Device::kCpu : arena_.device(),
+              arena_.counts_only() ? 1 : options.threads),
       parameters_(model::ListParameters(options_.config)) {
   Allocate();
 }
