@@ -18,13 +18,21 @@ def op_library(name, deps = [], hdrs = [], srcs = [], test_deps = [], bench = Tr
     """See the file's comment. `hdrs`, `srcs`: files beyond the naming rule; headers among them for <name>_cuda.cu too.
 
     `cuda_deps`: what the library needs of CUDA builds beside <name>_cuda.cu, a select()."""
-    all_deps = deps + ["//kernels/core"]
+    headers = [src for src in srcs if src.endswith(".h")]
+    native.cc_library(
+        name = name + "_headers",
+        hdrs = [name + ".h"] + hdrs + headers,
+        deps = deps + ["//kernels/core"],
+    )
+
+    # A library of its own: what does not know which backends there are is compiled once for all builds.
+    native.cc_library(
+        name = name + "_cpu",
+        srcs = [name + "_cpu.cc"] + [src for src in srcs if not src.endswith(".h")],
+        copts = KERNEL_COPTS,
+        deps = [":" + name + "_headers"],
+    )
     if cuda:
-        native.cc_library(
-            name = name + "_headers",
-            hdrs = [name + ".h"] + hdrs + [src for src in srcs if src.endswith(".h")],
-            deps = all_deps,
-        )
         cuda_twin(
             name = name + "_cuda",
             src = name + "_cuda.cu",
@@ -33,12 +41,12 @@ def op_library(name, deps = [], hdrs = [], srcs = [], test_deps = [], bench = Tr
         )
     native.cc_library(
         name = name,
-        srcs = [name + ".cc", name + "_cpu.cc"] + srcs,
+        srcs = [name + ".cc"] + headers,
         hdrs = [name + ".h"] + hdrs,
         copts = KERNEL_COPTS,
         local_defines = CUDA_DEFINES if cuda else [],
         visibility = ["//visibility:public"],
-        deps = all_deps + (cuda_twin_deps(name + "_cuda") if cuda else []) + cuda_deps,
+        deps = deps + [":" + name + "_cpu", "//kernels/core"] + (cuda_twin_deps(name + "_cuda") if cuda else []) + cuda_deps,
     )
     native.cc_test(
         name = name + "_test",
