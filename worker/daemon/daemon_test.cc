@@ -72,6 +72,24 @@ TEST(DaemonMetricsTest, WhatAnExchangeReportsHasBoundedSeries) {
   EXPECT_EQ(Scrape(metrics->port()).find("job=\"job\""), std::string::npos);
 }
 
+TEST(DaemonMetricsTest, UsesOfTheCacheAreTheWorkers) {
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Metrics> metrics, Metrics::Create("127.0.0.1:0"));
+  EXPECT_THAT(Scrape(metrics->port()), HasSubstr("trainyard_worker_cache_files_total{result=\"bypass\"} 0"));
+  v1::RankProgress progress;
+  (*progress.mutable_values())["cache_hit_files"] = 20;
+  (*progress.mutable_values())["cache_miss_files"] = 3;
+  (*progress.mutable_values())["cache_miss_bytes"] = 4096;
+  for (const char* job : {"one", "two"}) {
+    metrics->TaskBegan(job, {0});
+    metrics->Progress(job, 0, progress, absl::UnixEpoch());
+    metrics->TaskEnded(job);
+  }
+  const std::string page = Scrape(metrics->port());
+  EXPECT_THAT(page, HasSubstr("trainyard_worker_cache_files_total{result=\"hit\"} 40"));
+  EXPECT_THAT(page, HasSubstr("trainyard_worker_cache_files_total{result=\"miss\"} 6"));
+  EXPECT_THAT(page, HasSubstr("trainyard_worker_cache_bytes_total{result=\"miss\"} 8192"));
+}
+
 TEST(DaemonMetricsTest, ReadyMeansConnected) {
   ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Metrics> metrics, Metrics::Create("127.0.0.1:0"));
   EXPECT_THAT(Scrape(metrics->port(), "/livez"), HasSubstr(" 200 OK"));

@@ -39,6 +39,7 @@ struct Flags {
   int expected_gpus = 0;
   int64_t gpu_memory_tolerance_mb = 512;
   int64_t log_limit_bytes = int64_t{1} << 30;
+  int64_t artifact_cache_bytes = int64_t{8} << 30;
 };
 
 std::string Absolute(const std::string& path) {
@@ -141,6 +142,13 @@ int Run(const Flags& flags) {
                              "; give --runner PATH"));
   }
   options.runner = {runner};
+  const std::string cache_dir = JoinPath(options.state_dir, "cache");
+  if (flags.artifact_cache_bytes > 0) {
+    options.runner.push_back(absl::StrCat("--cache_dir=", cache_dir));
+    options.runner.push_back(absl::StrCat("--cache_bytes=", flags.artifact_cache_bytes));
+  } else if (const absl::Status removed = RemoveTree(cache_dir); !removed.ok()) {
+    LogWarning("--artifact_cache_bytes 0, but the old cache stays: ", removed.message());
+  }
   for (const std::string& label : flags.labels) {
     const std::pair<std::string, std::string> parts = absl::StrSplit(label, absl::MaxSplits('=', 1));
     if (parts.first.empty() || label.find('=') == std::string::npos) {
@@ -264,6 +272,11 @@ int main(int argc, char** argv) {
   app.add_option("--port_file", flags.port_file, "Write the chosen addresses to this file once serving");
   app.add_option("--log_limit_bytes", flags.log_limit_bytes, "Disk space for logs of runners")
       ->check(CLI::Range(int64_t{1} << 16, int64_t{1} << 50))
+      ->capture_default_str();
+  app.add_option("--artifact_cache_bytes", flags.artifact_cache_bytes,
+                 "Disk space below STATE_DIR for copies of other jobs' files that many jobs here read, such as the "
+                 "levels of a pruning search; 1 GiB of the disk stays free; 0: none are kept")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 50))
       ->capture_default_str();
   app.add_option("--log_level", flags.log_level, "debug, info, warning or error")->capture_default_str();
   CLI11_PARSE(app, argc, argv);

@@ -69,6 +69,9 @@ constexpr const char* kCategories[] = {"productive",         "init",          "d
                                        "checkpoint_restore", "lost_progress", "recovery",  "health_check",
                                        "trials_wait",        "other"};
 
+// What became of files that ranks asked the cache for (worker/cache).
+constexpr const char* kCacheResults[] = {"hit", "miss", "bypass"};
+
 class PrometheusMetrics final : public Metrics {
  public:
   PrometheusMetrics()
@@ -133,6 +136,19 @@ class PrometheusMetrics final : public Metrics {
                        .Help("Bytes of runner logs given up before the coordinator had them")
                        .Register(*registry_)
                        .Add({});
+    auto& cache_files =
+        BuildCounter()
+            .Name("trainyard_worker_cache_files_total")
+            .Help(
+                "Files that ranks asked the worker's cache for: copied before (hit), copied now (miss), "
+                "or read where they are (bypass)")
+            .Register(*registry_);
+    auto& cache_bytes =
+        BuildCounter().Name("trainyard_worker_cache_bytes_total").Help("The same in bytes").Register(*registry_);
+    for (const char* result : kCacheResults) {
+      cache_uses_[absl::StrCat("cache_", result, "_files")] = &cache_files.Add({{"result", result}});
+      cache_uses_[absl::StrCat("cache_", result, "_bytes")] = &cache_bytes.Add({{"result", result}});
+    }
     for (auto& [type, gauges] : {std::pair{"cpu", &cpu_}, std::pair{"gpu", &gpu_}, std::pair{"driver", &driver_}}) {
       gauges->free = &slots_.Add({{"type", type}, {"state", "free"}});
       gauges->busy = &slots_.Add({{"type", type}, {"state", "busy"}});
@@ -206,6 +222,8 @@ class PrometheusMetrics final : public Metrics {
         Add(series.comm_phase2, value);
       } else if (name == "checkpoint_step") {
         Made(series.checkpoint_step, checkpoint_step_, labels).Set(value);
+      } else if (const auto use = cache_uses_.find(name); use != cache_uses_.end()) {
+        Add(use->second, value);
       } else if (SetOfType(name, value, labels, &series)) {
         continue;
       } else {
@@ -365,6 +383,7 @@ class PrometheusMetrics final : public Metrics {
   std::map<std::pair<int, std::string>, GpuGauges> gpus_;
   Gauge *connected_, *spool_bytes_;
   Counter *sessions_, *spool_lost_;
+  std::map<std::string, Counter*> cache_uses_;  // by the value of a progress report
   Histogram* round_trip_;
   std::map<std::pair<std::string, int>, Rank> ranks_;
   std::atomic<bool> is_connected_ = false;

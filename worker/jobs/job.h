@@ -17,6 +17,9 @@
 #include "proto/v1/job.pb.h"
 #include "worker/jobs/trials.h"
 
+namespace trainyard::cache {
+class FileCache;
+}
 namespace trainyard::comm {
 class Communicator;
 }
@@ -63,6 +66,10 @@ class JobContext {
   // The way to ask for trials: on rank 0 of the kinds that do (spec::IsDriver), from the first RunUnit to the end of
   // Finish; null elsewhere.
   virtual Trials* trials() { return nullptr; }
+
+  // Copies on this host of files that others have made and whose digests are known; null: there is none. What a job
+  // gives may not depend on it.
+  virtual cache::FileCache* file_cache() { return nullptr; }
 
   // Names what the rank does now: "prepare", "train", "evaluate", "export", ... Wall time is booked to it, and users
   // and the watchdog see it. RunUnit starts in "train".

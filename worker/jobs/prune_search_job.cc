@@ -10,7 +10,6 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
-#include "base/digest.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/status_macros.h"
@@ -274,7 +273,7 @@ absl::Status PruneSearchJob::RunLayers() {
 absl::StatusOr<std::string> PruneSearchJob::WriteIndex(const std::vector<std::string>& folders) const {
   TY_ASSIGN_OR_RETURN(const std::string index, prune::Database::MakeIndex(folders));
   const std::string job_dir = std::filesystem::path(context_->place().attempt_dir).parent_path().string();
-  const std::string path = JoinPath(job_dir, absl::StrCat("database-", DigestOf(index), ".json"));
+  const std::string path = JoinPath(job_dir, prune::Database::FileName(index));
   TY_RETURN_IF_ERROR(WriteFileAtomic(path, index));
   return path;
 }

@@ -16,6 +16,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "worker/cache/file_cache.h"
 #include "worker/ckpt/checkpoint.h"
 #include "worker/ckpt/checkpointer.h"
 #include "worker/jobs/pretrain_job.h"
@@ -135,9 +136,13 @@ class Driver {
   std::unique_ptr<Job> job_;
 };
 
-LocalTrials TrialsIn(const std::string& folder, int parallel = 1, std::function<bool()> should_stop = nullptr) {
-  return LocalTrials(
-      {.base_dir = folder, .parallel = parallel, .make_job = MakeOwnJob, .should_stop = std::move(should_stop)});
+LocalTrials TrialsIn(const std::string& folder, int parallel = 1, std::function<bool()> should_stop = nullptr,
+                     cache::FileCache* file_cache = nullptr) {
+  return LocalTrials({.base_dir = folder,
+                      .parallel = parallel,
+                      .make_job = MakeOwnJob,
+                      .file_cache = file_cache,
+                      .should_stop = std::move(should_stop)});
 }
 
 // All that must be equal between two runs of one search.
@@ -429,6 +434,49 @@ TEST(PruneSearchJobTest, RefusesWhatCannotBeSearched) {
   for (const auto& [changes, text] : cases) {
     EXPECT_THAT(prepare(SpecOf(changes)), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(text))) << text;
   }
+}
+
+// Workers keep copies of the database: each of its files is read from its place once, and then not needed there.
+TEST(PruneSearchJobTest, CandidatesReadTheDatabaseFromTheCacheWithEqualResults) {
+  const v1::JobSpec spec = SpecOf({{"generations: 3", "generations: 1"}});
+  TempDir plain_dir, dir;
+  LocalTrials plain_trials = TrialsIn(plain_dir.Join("trials"));
+  ASSERT_OK_AND_ASSIGN(const v1::JobResult plain, Driver(spec, plain_dir.path(), 1, &plain_trials).Run());
+
+  cache::FileCache cache({.directory = dir.Join("cache"),
+                          .limit_bytes = int64_t{1} << 30,
+                          .min_free_bytes = 0,
+                          .copies_from_same_disk = true});
+  LocalTrials trials = TrialsIn(dir.Join("trials"), /*parallel=*/2, nullptr, &cache);
+  ASSERT_OK_AND_ASSIGN(const v1::JobResult cached, Driver(spec, dir.path(), 1, &trials).Run());
+  EXPECT_EQ(Essence(cached), Essence(plain));
+  const cache::FileCacheCounts search = cache.counts();
+  ASSERT_OK_AND_ASSIGN(std::vector<std::string> copies, ListDir(dir.Join("cache")));
+  EXPECT_EQ(search.misses, static_cast<int64_t>(copies.size()) - 1) << "the folder has a lock beside";
+  // The index and 8 modules are read by each of the candidates: 5 + 2 and the parent + the winner, at least.
+  EXPECT_GE(search.misses, 1 + 8);
+  EXPECT_GE(search.hits, (1 + 8) * 8);
+  EXPECT_EQ(search.bypasses, 0);
+  EXPECT_EQ(search.damaged, 0);
+
+  // A candidate again, with the database gone from its place.
+  ASSERT_OK_AND_ASSIGN(const std::string asked, ReadFile(dir.Join("trials/generation-3/generation.pb")));
+  ASSERT_OK_AND_ASSIGN(const std::string told, ReadFile(dir.Join("trials/generation-3/outcome-0.pb")));
+  v1::TrialGeneration generation;
+  v1::TrialOutcome first;
+  ASSERT_TRUE(generation.ParseFromString(asked) && first.ParseFromString(told));
+  generation.mutable_specs()->DeleteSubrange(1, generation.specs_size() - 1);
+  ASSERT_TRUE(generation.specs(0).prune_task().has_candidate());
+  ASSERT_OK(RemoveTree(generation.specs(0).prune_task().candidate().database()));
+  ASSERT_OK(RemoveTree(dir.Join("trials")));
+  LocalTrials again = TrialsIn(dir.Join("again"), 1, nullptr, &cache);
+  ASSERT_OK_AND_ASSIGN(const std::vector<v1::TrialOutcome> outcomes, again.Run(generation, nullptr));
+  EXPECT_EQ(outcomes[0].state(), v1::JOB_STATE_SUCCEEDED) << outcomes[0].exit().message();
+  EXPECT_EQ(outcomes[0].result().values().at("fitness"), first.result().values().at("fitness"));
+  EXPECT_EQ(cache.counts().misses, search.misses);
+  LocalTrials without = TrialsIn(dir.Join("without"));
+  ASSERT_OK_AND_ASSIGN(const std::vector<v1::TrialOutcome> failed, without.Run(generation, nullptr));
+  EXPECT_EQ(failed[0].state(), v1::JOB_STATE_FAILED);
 }
 
 }  // namespace

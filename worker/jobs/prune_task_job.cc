@@ -214,7 +214,7 @@ absl::Status PruneTaskJob::Run(const spec::PruneCandidateTask& task) {
   context_->EnterSection("load");
   const uint64_t seed = options_.seed.value_or(0);
   const int64_t sequence_length = options_.data.sequence_length;
-  TY_ASSIGN_OR_RETURN(const prune::Database database, prune::Database::Open(task.database));
+  TY_ASSIGN_OR_RETURN(const prune::Database database, prune::Database::Open(task.database, context_->file_cache()));
   TY_RETURN_IF_ERROR(database.CheckModel(config_));
   const prune::Genome genome{task.attention_levels, task.mlp_levels};
   TY_ASSIGN_OR_RETURN(const std::vector<prune::BlockRemoval> removals, database.Removals(genome));

@@ -4,6 +4,8 @@
 #include <atomic>
 #include <thread>
 
+#include "base/digest.h"
+#include "base/file.h"
 #include "base/testing/fake_clock.h"
 #include "base/testing/status_matchers.h"
 #include "base/testing/temp_dir.h"
@@ -312,6 +314,31 @@ TEST_F(LoopTest, NoSoundCheckpointIsDataLossAndNotAFreshStart) {
   SumJob job(&context, 20);
   EXPECT_THAT(RestoreNewest({.job_dir = dir.path(), .committed = {lost}, .rank = 0}, job),
               StatusIs(absl::StatusCode::kDataLoss, HasSubstr("1 committed")));
+}
+
+TEST(RankContextTest, TellsEachUseOfTheCacheWithTheUnitItWasIn) {
+  TempDir dir;
+  ASSERT_OK(WriteFileAtomic(dir.Join("file"), "content"));
+  cache::FileCache cache(
+      {.directory = dir.Join("cache"), .limit_bytes = 1000, .min_free_bytes = 0, .copies_from_same_disk = true});
+  StopFlag stop;
+  FakeClock clock;
+  std::vector<v1::RankProgress> told;
+  RankContext context(
+      {}, &stop, [&](const v1::RunnerReport& report) { told.push_back(report.progress()); }, &clock);
+  context.OfferCache(&cache);
+  ASSERT_EQ(context.file_cache(), &cache);
+  for (int uses : {1, 2, 0}) {
+    for (int i = 0; i < uses; ++i) ASSERT_OK(cache.Get(DigestOf("content"), dir.Join("file")));
+    context.ReportUnit({}, {});
+  }
+  ASSERT_EQ(told.size(), 3u);
+  EXPECT_EQ(told[0].values().at("cache_miss_files"), 1);
+  EXPECT_EQ(told[0].values().at("cache_miss_bytes"), 7);
+  EXPECT_EQ(told[0].values().count("cache_hit_files"), 0u);
+  EXPECT_EQ(told[1].values().at("cache_hit_files"), 2);
+  EXPECT_EQ(told[1].values().count("cache_miss_files"), 0u);
+  EXPECT_EQ(told[2].values().count("cache_hit_files"), 0u);
 }
 
 }  // namespace

@@ -97,6 +97,21 @@ void RankContext::SetStep(int64_t step, int64_t total_steps) {
   total_steps_ = total_steps;
 }
 
+void RankContext::AddCacheUse(std::map<std::string, double>* values) {
+  if (cache_ == nullptr) return;
+  const cache::FileCacheCounts now = cache_->counts();
+  const cache::FileCacheCounts told = std::exchange(cache_told_, now);
+  const auto add = [&](const char* name, int64_t value) {
+    if (value > 0) (*values)[name] = static_cast<double>(value);
+  };
+  add("cache_hit_files", now.hits - told.hits);
+  add("cache_hit_bytes", now.hit_bytes - told.hit_bytes);
+  add("cache_miss_files", now.misses - told.misses);
+  add("cache_miss_bytes", now.miss_bytes - told.miss_bytes);
+  add("cache_bypass_files", now.bypasses - told.bypasses);
+  add("cache_bypass_bytes", now.bypass_bytes - told.bypass_bytes);
+}
+
 void RankContext::ReportUnit(const jobs::UnitResult& unit, const std::map<std::string, double>& extra) {
   v1::RunnerReport report;
   {
@@ -108,6 +123,9 @@ void RankContext::ReportUnit(const jobs::UnitResult& unit, const std::map<std::s
     (*values)["step_seconds"] = absl::ToDoubleSeconds(std::exchange(unit_seconds_, absl::ZeroDuration()));
     for (const auto& [name, value] : unit.metrics) (*values)[name] = value;
     for (const auto& [name, value] : extra) (*values)[name] = value;
+    std::map<std::string, double> cache_use;
+    AddCacheUse(&cache_use);
+    for (const auto& [name, value] : cache_use) (*values)[name] = value;
   }
   report_(report);
 }

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/mutex.h"
 #include "proto/v1/link.pb.h"
+#include "worker/cache/file_cache.h"
 #include "worker/comm/communicator.h"
 #include "worker/jobs/job.h"
 #include "worker/runner/stop_flag.h"
@@ -25,12 +26,15 @@ class RankContext final : public jobs::JobContext {
   void Connected(comm::Communicator* data, comm::Communicator* control);
   // For rank 0 of a kind that asks for trials, once it is connected; borrowed.
   void OfferTrials(jobs::Trials* trials) { trials_ = trials; }
+  // Borrowed. How it is used is told with each unit: values cache_{hit,miss,bypass}_{files,bytes}.
+  void OfferCache(cache::FileCache* cache) { cache_ = cache; }
 
   const jobs::JobPlace& place() const override { return place_; }
   comm::Communicator* communicator() override { return data_; }
   bool ShouldStop() override;
   absl::StatusOr<bool> AgreeToStop() override;
   jobs::Trials* trials() override { return trials_; }
+  cache::FileCache* file_cache() override { return cache_; }
   void EnterSection(absl::string_view section) override;
   std::string section();
 
@@ -41,6 +45,8 @@ class RankContext final : public jobs::JobContext {
 
  private:
   v1::RunnerReport MakeReport() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What the cache has done since the last call.
+  void AddCacheUse(std::map<std::string, double>* values) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Books the time since the last call to the section.
   void Book() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -51,6 +57,7 @@ class RankContext final : public jobs::JobContext {
   comm::Communicator* data_ = nullptr;
   comm::Communicator* control_ = nullptr;
   jobs::Trials* trials_ = nullptr;
+  cache::FileCache* cache_ = nullptr;
 
   Mutex mutex_;
   std::string section_ ABSL_GUARDED_BY(mutex_) = "prepare";
@@ -60,6 +67,7 @@ class RankContext final : public jobs::JobContext {
   absl::Duration last_report_ ABSL_GUARDED_BY(mutex_);
   absl::Duration unit_seconds_ ABSL_GUARDED_BY(mutex_);  // in "train" since the last unit
   std::map<std::string, double> goodput_ ABSL_GUARDED_BY(mutex_);
+  cache::FileCacheCounts cache_told_ ABSL_GUARDED_BY(mutex_);
 };
 
 // Goodput category (CP-70) of a section.

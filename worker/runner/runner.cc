@@ -75,7 +75,12 @@ class StepPrinter {
 class Rank {
  public:
   // The objects outlive the rank's work and are never destroyed: other threads use them until _exit.
-  Rank(Link* link, Inbox* inbox, StopFlag* stop) : link_(link), inbox_(inbox), stop_(stop) {}
+  Rank(Link* link, Inbox* inbox, StopFlag* stop, const RankOptions& options) : link_(link), inbox_(inbox), stop_(stop) {
+    if (options.cache_bytes > 0) {
+      cache_ = std::make_unique<cache::FileCache>(
+          cache::FileCacheOptions{.directory = options.cache_dir, .limit_bytes = options.cache_bytes});
+    }
+  }
 
   // OK: done, or stopped as asked. `where_` then and otherwise says how far it came.
   absl::Status Run(const MakeJobFunction& make_job) {
@@ -142,6 +147,7 @@ class Rank {
     TY_RETURN_IF_ERROR(MakeDirs(place.attempt_dir));
     context_ = std::make_unique<RankContext>(
         std::move(place), stop_, [this](const v1::RunnerReport& report) { Report(report); }, RealClock());
+    context_->OfferCache(cache_.get());
     TY_RETURN_IF_ERROR(job_->Prepare(*context_));
 
     where_ = "restore";
@@ -272,6 +278,7 @@ class Rank {
   v1::Launch launch_;
   spec::JobOptions options_;
   RestoreOptions restore_;
+  std::unique_ptr<cache::FileCache> cache_;
   std::unique_ptr<RankContext> context_;
   std::unique_ptr<LinkTrials> trials_;
   std::unique_ptr<jobs::Job> job_;  // ends before the context
@@ -283,7 +290,7 @@ class Rank {
 
 }  // namespace
 
-int RunRank(UniqueFd link_fd, const MakeJobFunction& make_job) {
+int RunRank(UniqueFd link_fd, const RankOptions& options, const MakeJobFunction& make_job) {
   auto* stop = new StopFlag();
   const Terminator terminator(stop);
   auto* inbox = new Inbox(stop);
@@ -299,7 +306,7 @@ int RunRank(UniqueFd link_fd, const MakeJobFunction& make_job) {
                                                       _exit(kExitInfra);
                                                     }})
                    .release();
-  auto* rank = new Rank(link, inbox, stop);
+  auto* rank = new Rank(link, inbox, stop, options);
   const absl::Status status = rank->Run(make_job);
   if (status.ok() || rank->was_stopped(status)) return kExitDone;
   const Fault fault = FaultOf(status, rank->where());

@@ -122,6 +122,7 @@ absl::StatusOr<v1::TrialOutcome> LocalTrials::RunOne(const v1::TrialGeneration& 
     runner::RankContext context(
         std::move(mine), &stop, [](const v1::RunnerReport&) {}, RealClock());
     context.Connected(data[i].get(), control[i].get());
+    context.OfferCache(options_.file_cache);
     const std::unique_ptr<Job> job = options_.make_job(options);
     const absl::Status resolved = spec::CheckResolved(options);
     if (job == nullptr) {

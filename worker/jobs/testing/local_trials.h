@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "proto/spec/job_options.h"
+#include "worker/cache/file_cache.h"
 #include "worker/jobs/job.h"
 #include "worker/jobs/trials.h"
 
@@ -29,6 +30,8 @@ struct LocalTrialsOptions {
   uint64_t seed = 1;
   // MakeJob, or a test's own.
   std::function<std::unique_ptr<Job>(const spec::JobOptions&)> make_job = nullptr;
+  // Of the trials' contexts; borrowed.
+  cache::FileCache* file_cache = nullptr;
   // The parent's ShouldStop; empty: never. Once true, no further trial starts and Run returns Cancelled.
   std::function<bool()> should_stop = nullptr;
 };

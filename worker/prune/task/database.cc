@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/digest.h"
 #include "base/file.h"
+#include "base/mutex.h"
 #include "base/status_macros.h"
 #include "kernels/quant/cast.h"
 #include "nlohmann/json.hpp"
@@ -24,6 +25,8 @@ using kernels::TensorView;
 using Json = nlohmann::ordered_json;
 
 constexpr char kModuleIndex[] = "levels.json";
+constexpr char kIndexBefore[] = "database-", kIndexAfter[] = ".json";
+constexpr char kLevelAfter[] = ".safetensors";
 
 DType DTypeOf(spec::PruneFloat format) {
   switch (format) {
@@ -44,63 +47,14 @@ absl::StatusOr<spec::PruneModule> ModuleOf(const std::string& name, const std::s
   return absl::DataLossError(absl::StrCat(path, ": module '", name, "' is neither attention nor mlp"));
 }
 
-absl::StatusOr<std::string> LevelFile(const StoredModule& module, int32_t level) {
-  if (level < 0 || level >= static_cast<int32_t>(module.levels.size())) {
-    return absl::InvalidArgumentError(absl::StrCat("level ", level, " not in [0, ", module.levels.size(), ")"));
-  }
-  return JoinPath(module.folder, module.levels[static_cast<size_t>(level)].file);
+absl::Status CheckLevel(const StoredModule& module, int32_t level) {
+  if (level >= 0 && level < static_cast<int32_t>(module.levels.size())) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("level ", level, " not in [0, ", module.levels.size(), ")"));
 }
 
-}  // namespace
-
-absl::Status ModuleWriter::Add(const kernels::ObsLevel& level, kernels::Stream& stream) {
-  StoredLevel stored;
-  const auto kept = static_cast<int64_t>(level.kept.size());
-  stored.removed = static_cast<int32_t>(module_.columns - kept);
-  stored.error = level.error;
-  if (kept > 0 && kept < module_.columns) {
-    TY_RETURN_IF_ERROR(MakeDirs(module_.folder));
-    const DType dtype = DTypeOf(dtype_);
-    std::vector<char> narrow(level.weights.size() * kernels::SizeOf(dtype));
-    const auto size = static_cast<int64_t>(level.weights.size());
-    if (dtype == DType::kF32) {
-      std::memcpy(narrow.data(), level.weights.data(), narrow.size());
-    } else {
-      Narrow(
-          {.x = {const_cast<float*>(level.weights.data()), DType::kF32, {size}}, .y = {narrow.data(), dtype, {size}}},
-          stream);
-    }
-    const std::string path = JoinPath(module_.folder, "level.safetensors");
-    TY_ASSIGN_OR_RETURN(
-        const model::SafetensorsFileInfo info,
-        model::WriteSafetensors(path, {{"weight", dtype, {module_.rows, kept}}, {"columns", DType::kI32, {kept}}},
-                                {narrow.data(), level.kept.data()}));
-    stored.file = absl::StrCat(info.digest, ".safetensors");
-    if (std::rename(path.c_str(), JoinPath(module_.folder, stored.file).c_str()) != 0) {
-      return ErrnoStatus(errno, "rename", path);
-    }
-    bytes_ += static_cast<int64_t>(info.bytes);
-  }
-  module_.levels.push_back(std::move(stored));
-  return absl::OkStatus();
-}
-
-absl::Status ModuleWriter::Finish() {
-  Json levels = Json::array();
-  for (const StoredLevel& level : module_.levels) {
-    levels.push_back({{"removed", level.removed}, {"error", level.error}, {"file", level.file}});
-  }
-  const Json index = {{"block", module_.block},     {"module", Name(module_.module)}, {"rows", module_.rows},
-                      {"columns", module_.columns}, {"group", module_.group},         {"levels", levels}};
-  const std::string text = index.dump(1) + "\n";
-  bytes_ += static_cast<int64_t>(text.size());
-  TY_RETURN_IF_ERROR(MakeDirs(module_.folder));
-  return WriteFileAtomic(JoinPath(module_.folder, kModuleIndex), text);
-}
-
-absl::StatusOr<StoredModule> ReadModule(const std::string& folder) {
+// `text`: of levels.json of `folder`.
+absl::StatusOr<StoredModule> ParseModule(const std::string& folder, const std::string& text) {
   const std::string path = JoinPath(folder, kModuleIndex);
-  TY_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   StoredModule module;
   module.folder = folder;
   try {
@@ -132,19 +86,86 @@ absl::StatusOr<StoredModule> ReadModule(const std::string& folder) {
   return module;
 }
 
+}  // namespace
+
+// A copy of the cache stays there as long as it is mapped.
+struct Database::OpenFiles {
+  struct Level {
+    cache::CachedFile file;
+    model::SafetensorsReader reader;
+  };
+  cache::FileCache* cache = nullptr;
+  Mutex mutex;
+  std::map<std::string, Level> levels ABSL_GUARDED_BY(mutex);  // by the original's path
+};
+
+absl::Status ModuleWriter::Add(const kernels::ObsLevel& level, kernels::Stream& stream) {
+  StoredLevel stored;
+  const auto kept = static_cast<int64_t>(level.kept.size());
+  stored.removed = static_cast<int32_t>(module_.columns - kept);
+  stored.error = level.error;
+  if (kept > 0 && kept < module_.columns) {
+    TY_RETURN_IF_ERROR(MakeDirs(module_.folder));
+    const DType dtype = DTypeOf(dtype_);
+    std::vector<char> narrow(level.weights.size() * kernels::SizeOf(dtype));
+    const auto size = static_cast<int64_t>(level.weights.size());
+    if (dtype == DType::kF32) {
+      std::memcpy(narrow.data(), level.weights.data(), narrow.size());
+    } else {
+      Narrow(
+          {.x = {const_cast<float*>(level.weights.data()), DType::kF32, {size}}, .y = {narrow.data(), dtype, {size}}},
+          stream);
+    }
+    const std::string path = JoinPath(module_.folder, "level.safetensors");
+    TY_ASSIGN_OR_RETURN(
+        const model::SafetensorsFileInfo info,
+        model::WriteSafetensors(path, {{"weight", dtype, {module_.rows, kept}}, {"columns", DType::kI32, {kept}}},
+                                {narrow.data(), level.kept.data()}));
+    stored.file = absl::StrCat(info.digest, kLevelAfter);
+    if (std::rename(path.c_str(), JoinPath(module_.folder, stored.file).c_str()) != 0) {
+      return ErrnoStatus(errno, "rename", path);
+    }
+    bytes_ += static_cast<int64_t>(info.bytes);
+  }
+  module_.levels.push_back(std::move(stored));
+  return absl::OkStatus();
+}
+
+absl::Status ModuleWriter::Finish() {
+  Json levels = Json::array();
+  for (const StoredLevel& level : module_.levels) {
+    levels.push_back({{"removed", level.removed}, {"error", level.error}, {"file", level.file}});
+  }
+  const Json index = {{"block", module_.block},     {"module", Name(module_.module)}, {"rows", module_.rows},
+                      {"columns", module_.columns}, {"group", module_.group},         {"levels", levels}};
+  const std::string text = index.dump(1) + "\n";
+  bytes_ += static_cast<int64_t>(text.size());
+  TY_RETURN_IF_ERROR(MakeDirs(module_.folder));
+  return WriteFileAtomic(JoinPath(module_.folder, kModuleIndex), text);
+}
+
 absl::StatusOr<std::string> Database::MakeIndex(const std::vector<std::string>& folders) {
   Json modules = Json::array();
   for (const std::string& folder : folders) {
-    TY_ASSIGN_OR_RETURN(const StoredModule module, ReadModule(folder));
-    TY_ASSIGN_OR_RETURN(const std::string digest, DigestOfFile(JoinPath(folder, kModuleIndex)));
+    TY_ASSIGN_OR_RETURN(const std::string text, ReadFile(JoinPath(folder, kModuleIndex)));
+    TY_ASSIGN_OR_RETURN(const StoredModule module, ParseModule(folder, text));
     modules.push_back(
-        {{"block", module.block}, {"module", Name(module.module)}, {"folder", folder}, {"digest", digest}});
+        {{"block", module.block}, {"module", Name(module.module)}, {"folder", folder}, {"digest", DigestOf(text)}});
   }
   return Json{{"modules", modules}}.dump(1) + "\n";
 }
 
-absl::StatusOr<Database> Database::Open(const std::string& index_path) {
-  TY_ASSIGN_OR_RETURN(const std::string text, ReadFile(index_path));
+std::string Database::FileName(const std::string& index) {
+  return absl::StrCat(kIndexBefore, DigestOf(index), kIndexAfter);
+}
+
+absl::StatusOr<Database> Database::Open(const std::string& index_path, cache::FileCache* cache) {
+  const auto read = [cache](const std::string& digest, const std::string& path) -> absl::StatusOr<std::string> {
+    TY_ASSIGN_OR_RETURN(const cache::CachedFile file, cache::GetFile(cache, digest, path));
+    return ReadFile(file.path());
+  };
+  TY_ASSIGN_OR_RETURN(const std::string text,
+                      read(cache::DigestInName(index_path, kIndexBefore, kIndexAfter), index_path));
   std::vector<std::pair<std::string, std::string>> folders;  // and digests
   try {
     const Json root = Json::parse(text);
@@ -155,15 +176,18 @@ absl::StatusOr<Database> Database::Open(const std::string& index_path) {
     return absl::DataLossError(absl::StrCat(index_path, ": ", error.what()));
   }
   Database database;
+  database.files_ = std::make_shared<OpenFiles>();
+  database.files_->cache = cache;
   const size_t blocks = folders.size() / 2;
   database.attention_.resize(blocks);
   database.mlp_.resize(blocks);
   for (const auto& [folder, digest] : folders) {
-    TY_ASSIGN_OR_RETURN(StoredModule module, ReadModule(folder));
-    TY_ASSIGN_OR_RETURN(const std::string found, DigestOfFile(JoinPath(folder, kModuleIndex)));
-    if (found != digest) {
+    const absl::StatusOr<std::string> levels = read(digest, JoinPath(folder, kModuleIndex));
+    if (absl::IsDataLoss(levels.status()) || (levels.ok() && DigestOf(*levels) != digest)) {
       return absl::DataLossError(absl::StrCat(folder, ": levels.json is not the one that ", index_path, " names"));
     }
+    TY_RETURN_IF_ERROR(levels.status());
+    TY_ASSIGN_OR_RETURN(StoredModule module, ParseModule(folder, *levels));
     if (module.block >= static_cast<int64_t>(blocks)) {
       return absl::DataLossError(absl::StrCat(index_path, ": block ", module.block, " of ", blocks));
     }
@@ -231,18 +255,33 @@ absl::Status Database::CheckGenome(const Genome& genome) const {
   return check("mlp_levels", genome.mlp, mlp_);
 }
 
+absl::StatusOr<const model::SafetensorsReader*> Database::OpenLevel(const StoredModule& module, int32_t level) const {
+  const std::string& name = module.levels[static_cast<size_t>(level)].file;
+  const std::string path = JoinPath(module.folder, name);
+  MutexLock lock(&files_->mutex);
+  auto found = files_->levels.find(path);
+  if (found == files_->levels.end()) {
+    TY_ASSIGN_OR_RETURN(cache::CachedFile file,
+                        cache::GetFile(files_->cache, cache::DigestInName(name, "", kLevelAfter), path));
+    TY_ASSIGN_OR_RETURN(model::SafetensorsReader reader, model::SafetensorsReader::Open(file.path()));
+    found = files_->levels.emplace(path, OpenFiles::Level{std::move(file), std::move(reader)}).first;
+  }
+  return &found->second.reader;  // a map's elements stay where they are
+}
+
 absl::StatusOr<std::vector<int32_t>> Database::Kept(const StoredModule& module, int32_t level) const {
-  TY_ASSIGN_OR_RETURN(const std::string path, LevelFile(module, level));
+  TY_RETURN_IF_ERROR(CheckLevel(module, level));
   const StoredLevel& stored = module.levels[static_cast<size_t>(level)];
   std::vector<int32_t> kept(static_cast<size_t>(module.columns - stored.removed));
   if (stored.removed == 0) std::iota(kept.begin(), kept.end(), 0);
   if (stored.file.empty()) return kept;
-  TY_ASSIGN_OR_RETURN(const model::SafetensorsReader file, model::SafetensorsReader::Open(path));
-  TY_ASSIGN_OR_RETURN(const model::SafetensorsEntry* const entry, file.Find("columns"));
+  TY_ASSIGN_OR_RETURN(const model::SafetensorsReader* const file, OpenLevel(module, level));
+  const std::string& path = file->path();
+  TY_ASSIGN_OR_RETURN(const model::SafetensorsEntry* const entry, file->Find("columns"));
   if (entry->dtype != DType::kI32 || entry->size() != static_cast<int64_t>(kept.size())) {
     return absl::DataLossError(absl::StrCat(path, ": columns is not I32 (", kept.size(), ")"));
   }
-  std::memcpy(kept.data(), file.Data(*entry), entry->bytes());
+  std::memcpy(kept.data(), file->Data(*entry), entry->bytes());
   int32_t before = -1;
   for (int32_t column : kept) {
     if (column <= before || column >= module.columns) {
@@ -280,10 +319,10 @@ absl::StatusOr<std::vector<BlockRemoval>> Database::Removals(const Genome& genom
 
 absl::Status Database::ReadWeights(const StoredModule& module, int32_t level, const TensorView& compact,
                                    kernels::Stream& stream) const {
-  TY_ASSIGN_OR_RETURN(const std::string path, LevelFile(module, level));
+  TY_RETURN_IF_ERROR(CheckLevel(module, level));
   TY_CHECK(!module.levels[static_cast<size_t>(level)].file.empty());
-  TY_ASSIGN_OR_RETURN(const model::SafetensorsReader file, model::SafetensorsReader::Open(path));
-  return model::ImportTensor(file, "weight", compact, stream);
+  TY_ASSIGN_OR_RETURN(const model::SafetensorsReader* const file, OpenLevel(module, level));
+  return model::ImportTensor(*file, "weight", compact, stream);
 }
 
 absl::StatusOr<std::vector<float>> ReadModuleWeights(const std::string& model_directory,

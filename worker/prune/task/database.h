@@ -7,13 +7,16 @@
 //
 // and a file for each level but those that remove nothing or everything, <XXH3-128 of it>.safetensors with "weight"
 // (rows, kept) in the storage dtype and "columns" I32 (kept), ascending. Equal content has equal names. A database is
-// an index of such folders: {"modules": [{"block", "module", "folder", "digest" (of its levels.json)}]}.
+// an index of such folders: {"modules": [{"block", "module", "folder", "digest" (of its levels.json)}]}, in a file that
+// FileName names by its digest. So whoever has an index knows the digest of every file, and a worker may read copies
+// that it has kept (worker/cache).
 //
-// Readers map files: what a worker's candidates have in common is in memory once.
+// Readers map files, each once: what a worker's candidates have in common is in memory once.
 #pragma once
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -23,9 +26,14 @@
 #include "kernels/core/tensor.h"
 #include "kernels/prune/obs.h"
 #include "proto/spec/prune_search_options.h"
+#include "worker/cache/file_cache.h"
 #include "worker/model/config.h"
 #include "worker/prune/search/genome.h"
 #include "worker/prune/shrink.h"
+
+namespace trainyard::model {
+class SafetensorsReader;
+}
 
 namespace trainyard::prune {
 
@@ -59,15 +67,16 @@ class ModuleWriter {
   int64_t bytes_ = 0;
 };
 
-// DataLoss for a folder that is not complete or contradicts itself.
-absl::StatusOr<StoredModule> ReadModule(const std::string& folder);
-
 class Database {
  public:
   // The index of modules' folders, one each for attention and MLP of every block, in any order. Text is a function of
-  // the folders and their content.
+  // the folders and their content. DataLoss for a folder that is not complete or contradicts itself.
   static absl::StatusOr<std::string> MakeIndex(const std::vector<std::string>& folders);
-  static absl::StatusOr<Database> Open(const std::string& index_path);
+  // The name of an index with this text.
+  static std::string FileName(const std::string& index);
+  // Files are read through `cache`, if there is one; it outlives the database and its copies. DataLoss as above, and
+  // for files that are not those the index was made of.
+  static absl::StatusOr<Database> Open(const std::string& index_path, cache::FileCache* cache = nullptr);
 
   int64_t blocks() const { return static_cast<int64_t>(attention_.size()); }
   const StoredModule& module(int64_t block, spec::PruneModule module) const {
@@ -90,7 +99,12 @@ class Database {
   absl::StatusOr<std::vector<int32_t>> Kept(const StoredModule& module, int32_t level) const;
 
  private:
+  struct OpenFiles;
+  absl::StatusOr<const model::SafetensorsReader*> OpenLevel(const StoredModule& module, int32_t level) const;
+
   std::vector<StoredModule> attention_, mlp_;
+  // Levels that were read; copies of a database share them.
+  std::shared_ptr<OpenFiles> files_;
 };
 
 // The dense weights (rows, columns) f32 of a module's pruned matrix from a model folder. Reads no other tensor.
