@@ -21,6 +21,7 @@
 #include "worker/comm/nccl/data_transport.h"
 #include "worker/comm/rendezvous.h"
 #include "worker/runner/fault.h"
+#include "worker/runner/health.h"
 #include "worker/runner/inbox.h"
 #include "worker/runner/link.h"
 #include "worker/runner/link_trials.h"
@@ -145,6 +146,11 @@ class Rank {
     place.data_root = launch_.data_root();
     place.spec = launch_.spec();
     TY_RETURN_IF_ERROR(MakeDirs(place.attempt_dir));
+    attempt_dir_ = place.attempt_dir;
+    TY_RETURN_IF_ERROR(TryDisk(attempt_dir_));
+    if (options_.world.slot_type == spec::SlotType::kGpu && !spec::IsDriver(options_.kind)) {
+      TY_RETURN_IF_ERROR(TryDevice(kernels::Device::kCuda));
+    }
     context_ = std::make_unique<RankContext>(
         std::move(place), stop_, [this](const v1::RunnerReport& report) { Report(report); }, RealClock());
     context_->OfferCache(cache_.get());
@@ -227,8 +233,9 @@ class Rank {
                                                  Report(report);
                                                  return inbox_->WaitCommit(manifest.step(), kCommitTimeout);
                                                });
-    TY_RETURN_IF_ERROR(
-        checkpointer_->Reserve([this](ckpt::CheckpointWriter& writer) { return job_->Save(writer); }).status());
+    TY_ASSIGN_OR_RETURN(const int64_t snapshot_bytes,
+                        checkpointer_->Reserve([this](ckpt::CheckpointWriter& writer) { return job_->Save(writer); }));
+    TY_RETURN_IF_ERROR(CheckRoom(attempt_dir_, snapshot_bytes));
     LoopParts parts{.job = job_.get(),
                     .context = context_.get(),
                     .control = communicators_.control.get(),
@@ -274,6 +281,7 @@ class Rank {
   Link* const link_;
   Inbox* const inbox_;
   StopFlag* const stop_;
+  std::string attempt_dir_;
   std::string where_;
   v1::Launch launch_;
   spec::JobOptions options_;
