@@ -23,7 +23,7 @@ using kernels::DType;
 using kernels::TensorView;
 
 // Enough tiles for every multiprocessor of a large GPU; an emulated one would take minutes.
-constexpr int64_t kExtent = 4096;
+constexpr int64_t kExtent = 2048;
 constexpr int64_t kEmulatedExtent = 48;
 constexpr size_t kProbeBytes = size_t{1} << 20;
 
