@@ -7,9 +7,9 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "base/event_loop.h"
 #include "base/unique_fd.h"
 #include "proto/v1/link.pb.h"
-#include "worker/daemon/event_loop.h"
 #include "worker/runner/link.h"
 
 namespace trainyard::daemon {

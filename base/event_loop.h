@@ -11,7 +11,7 @@
 #include "base/mutex.h"
 #include "base/unique_fd.h"
 
-namespace trainyard::daemon {
+namespace trainyard {
 
 class EventLoop {
  public:
@@ -37,4 +37,4 @@ class EventLoop {
   std::vector<std::function<void()>> posted_ ABSL_GUARDED_BY(mutex_);
 };
 
-}  // namespace trainyard::daemon
+}  // namespace trainyard

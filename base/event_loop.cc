@@ -1,4 +1,4 @@
-#include "worker/daemon/event_loop.h"
+#include "base/event_loop.h"
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -7,7 +7,7 @@
 
 #include "base/check.h"
 
-namespace trainyard::daemon {
+namespace trainyard {
 
 EventLoop::EventLoop() : epoll_(epoll_create1(EPOLL_CLOEXEC)), wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   TY_CHECK(epoll_.valid() && wake_.valid());
@@ -62,4 +62,4 @@ void EventLoop::Post(std::function<void()> work) {
   eventfd_write(wake_.get(), 1);
 }
 
-}  // namespace trainyard::daemon
+}  // namespace trainyard
