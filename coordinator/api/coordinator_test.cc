@@ -446,16 +446,19 @@ TEST_F(CoordinatorTest, BatchIsOneCommitWithNamesOfItsOwn) {
 
   request.set_request_id("");
   for (v1::JobSpec& spec : *request.mutable_specs()) spec.set_name(spec.name() + "-2");
-  request.mutable_specs(0)->mutable_depends_on(0)->set_job("nobody");
+  request.mutable_specs(0)->mutable_depends_on(0)->set_job("prepare");
+  request.mutable_specs(0)->add_depends_on()->set_job("nobody");
   request.mutable_specs(1)->mutable_training()->set_steps(-1);
   request.mutable_specs(1)->add_depends_on()->set_job("train-2");
   const absl::Status bad = submit().status();
   ASSERT_EQ(GetFieldViolations(bad).size(), 1u);  // what is wrong in itself, before what it refers to
   EXPECT_THAT(GetFieldViolations(bad)[0].path, HasSubstr("jobs[1].training"));
   request.mutable_specs(1)->mutable_training()->set_steps(1);
-  EXPECT_EQ(GetFieldViolations(submit().status())[0].path, "jobs[0].depends_on");
-  request.mutable_specs(0)->mutable_depends_on(0)->set_job("prepare-2");
-  EXPECT_THAT(submit(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("train-2 -> prepare-2 -> train-2")));
+  EXPECT_EQ(GetFieldViolations(submit().status())[0].path, "jobs[0].depends_on[1].job");
+  request.mutable_specs(0)->mutable_depends_on(1)->set_job("prepare-2");
+  EXPECT_THAT(submit(), StatusIs(absl::StatusCode::kInvalidArgument,
+                                 HasSubstr("jobs[0].depends_on[1].job: jobs that wait for each other: train-2 -> "
+                                           "prepare-2 -> train-2")));
 }
 
 // CP-14: a generation of 1,000 trials, more than a common message holds, in one call over a real session.

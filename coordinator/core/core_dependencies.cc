@@ -12,14 +12,6 @@
 namespace trainyard::coordinator {
 namespace {
 
-// Where the spec names the job: its reference, else depends_on.
-std::string FieldOf(const spec::JobOptions& options, const std::string& name) {
-  for (const spec::ArtifactReference& reference : spec::ReferencesOf(options)) {
-    if (reference.job == name) return reference.field;
-  }
-  return "depends_on";
-}
-
 void CopyEnd(const v1::Job& ended, DependencyRecord* dependency) {
   dependency->set_end_state(ended.state());
   *dependency->mutable_artifacts() = ended.result().artifacts();
@@ -58,7 +50,7 @@ void Core::ResolveDependencies(JobEntry& entry, const Siblings& siblings, spec::
     }
     const absl::StatusOr<std::string> uid = Find(entry.job().namespace_(), wanted.job);
     if (!uid.ok()) {
-      errors.Add(FieldOf(entry.options, wanted.job),
+      errors.Add(spec::FieldOfDependency(entry.job().spec(), entry.options, wanted.job),
                  absl::StrCat("'", wanted.job, "' is neither the name nor the uid of a job in namespace ",
                               entry.job().namespace_()));
       continue;

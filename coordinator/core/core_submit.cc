@@ -11,6 +11,7 @@
 #include "coordinator/core/transitions.h"
 #include "proto/rpc/error_details.h"
 #include "proto/spec/field_errors.h"
+#include "proto/spec/references.h"
 
 namespace trainyard::coordinator {
 namespace {
@@ -36,9 +37,10 @@ std::string BatchDigest(const v1::SubmitBatchRequest& request) {
   return DigestOf(digests);
 }
 
-// "a -> b -> a", or empty if no job waits for itself. needs[i]: the jobs that job i waits for.
+// "a -> b -> a", or empty if no job waits for itself; `where` and `towards` are its first two. needs[i]: the jobs that
+// job i waits for.
 std::string FindCycle(const std::vector<std::vector<size_t>>& needs, const std::vector<std::string>& names,
-                      size_t* where) {
+                      size_t* where, std::string* towards) {
   enum { kNew, kOnPath, kDone };
   std::vector<int> marks(needs.size(), kNew);
   std::vector<std::pair<size_t, size_t>> path;  // (job, its next edge)
@@ -60,6 +62,7 @@ std::string FindCycle(const std::vector<std::vector<size_t>>& needs, const std::
         for (; it != path.end(); ++it) cycle.push_back(names[it->first]);
         cycle.push_back(names[next]);
         *where = next;
+        *towards = cycle[1];
         return absl::StrJoin(cycle, " -> ");
       }
       if (marks[next] != kNew) continue;
@@ -267,8 +270,12 @@ absl::StatusOr<SubmitBatchResult> Core::SubmitBatch(const v1::SubmitBatchRequest
     }
   }
   size_t where = 0;
-  if (const std::string cycle = FindCycle(needs, names, &where); !cycle.empty()) {
-    errors.Add(absl::StrCat("jobs[", where, "].depends_on"), absl::StrCat("jobs that wait for each other: ", cycle));
+  std::string towards;
+  if (const std::string cycle = FindCycle(needs, names, &where, &towards); !cycle.empty()) {
+    const JobEntry& first = *made[where];
+    errors.In(absl::StrCat("jobs[", where, "]"))
+        .Add(spec::FieldOfDependency(first.job().spec(), first.options, towards),
+             absl::StrCat("jobs that wait for each other: ", cycle));
   }
   TY_RETURN_IF_ERROR(errors.ToStatus());
 

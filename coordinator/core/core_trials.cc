@@ -15,6 +15,7 @@
 #include "coordinator/core/trial_names.h"
 #include "proto/rpc/error_details.h"
 #include "proto/spec/field_errors.h"
+#include "proto/spec/references.h"
 
 namespace trainyard::coordinator {
 namespace {
@@ -200,8 +201,9 @@ absl::StatusOr<std::vector<std::unique_ptr<Core::JobEntry>>> Core::MakeTrials(co
     trial->job().set_trial_index(i);
     ResolveDependencies(*trial, {}, problems);
     for (const DependencyRecord& dependency : trial->record.dependencies()) {
-      if (dependency.job_uid() == asker.uid())
-        problems.Add("depends_on", "the parent, which itself waits for the trial");
+      if (dependency.job_uid() != asker.uid()) continue;
+      problems.Add(spec::FieldOfDependency(trial->job().spec(), trial->options, dependency.name()),
+                   "the parent, which itself waits for the trial");
     }
     trials.push_back(std::move(trial));
   }

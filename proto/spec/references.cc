@@ -64,6 +64,16 @@ std::vector<DependencyOptions> ParseDependencies(const v1::JobSpec& spec, const 
   return dependencies;
 }
 
+std::string FieldOfDependency(const v1::JobSpec& spec, const JobOptions& options, absl::string_view job) {
+  for (int i = 0; i < spec.depends_on_size(); ++i) {
+    if (spec.depends_on(i).job() == job) return absl::StrCat("depends_on[", i, "].job");
+  }
+  for (const ArtifactReference& reference : ReferencesOf(options)) {
+    if (reference.job == job) return reference.field;
+  }
+  return "depends_on";
+}
+
 void ResolveReference(absl::string_view job, absl::string_view artifact, const std::string& path, JobOptions* options) {
   if (const auto* const model = std::get_if<ArtifactModel>(&options->model.source);
       model != nullptr && model->job == job && model->artifact == artifact) {

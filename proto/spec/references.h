@@ -27,6 +27,10 @@ std::vector<ArtifactReference> ReferencesOf(const JobOptions& options);
 std::vector<DependencyOptions> ParseDependencies(const v1::JobSpec& spec, const JobOptions& options,
                                                  FieldErrors& errors);
 
+// Where `spec`, parsed as `options`, names a job that it depends on: "depends_on[1].job", else the field of its first
+// reference to it, else "depends_on".
+std::string FieldOfDependency(const v1::JobSpec& spec, const JobOptions& options, absl::string_view job);
+
 // Puts a path in the place of the reference (job, artifact): model.artifact becomes a path, data.selection samples.
 void ResolveReference(absl::string_view job, absl::string_view artifact, const std::string& path, JobOptions* options);
 

@@ -16,8 +16,7 @@
 //   frechet_distance                gauges of the same name, of qoda_gan
 //   checkpoint_{blocking,write,commit}_seconds        checkpoint_seconds{phase}
 //   checkpoint_step                 checkpoint_committed_step
-//   cache_{hit,miss,bypass}_{files,bytes}             since the last unit; the worker's own worker_cache_files_total and
-//                                   worker_cache_bytes_total with result
+//   cache_{hit,miss,bypass}_{files,bytes}    of this unit: the worker's worker_cache_{files,bytes}_total with result
 // Other names only go to the job's history.
 #pragma once
 
