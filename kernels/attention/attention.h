@@ -44,6 +44,9 @@ struct AttentionForwardArgs {
   TensorView lse;        // f32 (B, Hq, T), kept for the backward
   float scale = 0.0f;    // of the scores; 0 means 1 / sqrt(head_dim)
   TensorView workspace;  // u8, at least AttentionForwardWorkspaceBytes
+  // Optional, f32 (1), overwritten with the largest magnitude of o: the bits of AbsMax (kernels/quant/abs_max.h)
+  // without its pass.
+  TensorView amax = {};
 };
 
 // Scratch for `stream.threads()` threads.

@@ -6,6 +6,7 @@
 #include "kernels/core/dispatch.h"
 #include "kernels/core/math.h"
 #include "kernels/gemm/sgemm.h"
+#include "kernels/quant/largest_magnitude.h"
 
 namespace trainyard::kernels {
 namespace internal {
@@ -85,7 +86,8 @@ TY_SIMD void ScaleRows(float* x, const float* factors, int64_t rows, int64_t col
 
 // One block of queries of one head.
 template <typename T>
-void ForwardBlock(const AttentionForwardArgs& args, int64_t b, int64_t head, int64_t q_begin, float* base) {
+void ForwardBlock(const AttentionForwardArgs& args, int64_t b, int64_t head, int64_t q_begin, float* base,
+                  LargestMagnitude& largest) {
   const AttentionShape& shape = args.shape;
   const ForwardScratch scratch(base, shape, DTypeOf<T>::value);
   const float scale = ScoreScale(args.scale, shape);
@@ -134,6 +136,10 @@ void ForwardBlock(const AttentionForwardArgs& args, int64_t b, int64_t head, int
     softmax.factor[r] = 1.0f / softmax.sum[r];
   }
   StoreRows(scratch.sums, softmax.factor, rows, width, OutputHead(args.o.as<T>(), shape, b, head).From(q_begin));
+  if (!args.amax) return;
+  for (int64_t r = 0; r < rows; ++r) {
+    largest.Add(args.o, ((b * shape.seq + q_begin + r) * shape.q_heads + head) * width, width);
+  }
 }
 
 }  // namespace
@@ -144,15 +150,17 @@ void AttentionForwardCpu(const AttentionForwardArgs& args, Stream& stream) {
   float* scratch = static_cast<float*>(args.workspace.data());
   const int64_t floats = ForwardScratch(scratch, shape, dtype).floats;
   const int64_t blocks = (shape.seq + kQueryBlock - 1) / kQueryBlock;
+  LargestMagnitude largest(args.amax);
   DispatchFloat(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     ForTasks(stream, shape.batch * shape.q_heads * blocks, scratch, floats, [&](int64_t task, float* base) {
       const int64_t head = task / blocks;
       // The later a block, the more keys it meets: those first, so that threads end together.
       const int64_t block = blocks - 1 - task % blocks;
-      ForwardBlock<T>(args, head / shape.q_heads, head % shape.q_heads, block * kQueryBlock, base);
+      ForwardBlock<T>(args, head / shape.q_heads, head % shape.q_heads, block * kQueryBlock, base, largest);
     });
   });
+  largest.Finish();
 }
 
 }  // namespace internal

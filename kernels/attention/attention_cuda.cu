@@ -12,7 +12,7 @@ namespace {
 
 template <typename T, int kCols>
 __global__ void __launch_bounds__(kTileThreads)
-    ForwardKernel(const HeadLayout heads, const T* qkv, T* o, float* lse, float scale) {
+    ForwardKernel(const HeadLayout heads, const T* qkv, T* o, float* lse, float scale, uint32_t* amax) {
   __shared__ float weights[kTileExtent][kTileExtent + 1];
   __shared__ float scratch[kTileScratch];
   constexpr float kNothing = -std::numeric_limits<float>::infinity();
@@ -75,30 +75,33 @@ __global__ void __launch_bounds__(kTileThreads)
       lse[(b * heads.q_heads + head) * heads.seq + query] = max[i] + logf(sum[i]);
     }
   }
-  StoreTile<kCols>(sums, factors, OutputTile(heads, o, b, head, q_begin), first_col, heads.head_dim);
+  const uint32_t largest =
+      StoreTile<kCols>(sums, factors, OutputTile(heads, o, b, head, q_begin), first_col, heads.head_dim);
+  RaiseAmax<kTileThreads>(largest, amax);
 }
 
 template <typename T, int kCols>
-void Forward(const AttentionForwardArgs& args, Stream& stream) {
+void Forward(const AttentionForwardArgs& args, uint32_t* amax, Stream& stream) {
   const AttentionShape& shape = args.shape;
   const int64_t q_tiles = (shape.seq + kTileExtent - 1) / kTileExtent;
   Grid grid = {.blocks = shape.batch * shape.q_heads * q_tiles, .threads = kTileThreads};
   grid.blocks_y = (shape.head_dim + kCols - 1) / kCols;
   Launch(stream, grid, ForwardKernel<T, kCols>, LayoutOf(shape), args.qkv.as<T>(), args.o.as<T>(), args.lse.as<float>(),
-         DeviceScoreScale(args.scale, shape));
+         DeviceScoreScale(args.scale, shape), amax);
 }
 
 }  // namespace
 
 void AttentionForwardCuda(const AttentionForwardArgs& args, Stream& stream) {
+  uint32_t* const amax = StartAmax(args.amax, stream);
   if (args.shape.batch == 0 || args.shape.seq == 0) return;
-  if (AttentionForwardMma(args, stream)) return;
+  if (AttentionForwardMma(args, amax, stream)) return;
   DispatchFloat(args.qkv.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     if (args.shape.head_dim <= 64) {
-      Forward<T, 64>(args, stream);
+      Forward<T, 64>(args, amax, stream);
     } else {
-      Forward<T, 128>(args, stream);
+      Forward<T, 128>(args, amax, stream);
     }
   });
 }

@@ -79,11 +79,13 @@ __device__ inline void AddWeighted(SumFragment (&sums)[kDim / 8], const SumFragm
   }
 }
 
-// Stores 16 rows of sums, rows g and g + 8 of this lane times their factors.
+// Stores 16 rows of sums, rows g and g + 8 of this lane times their factors. The largest magnitude that this lane has
+// stored, as bits of a float.
 template <int kDim>
-__device__ inline void StoreSums(const SumFragment (&sums)[kDim / 8], const float (&factors)[2],
-                                 const HeadTile<BFloat16>& rows, int first_row, int64_t width) {
+__device__ inline uint32_t StoreSums(const SumFragment (&sums)[kDim / 8], const float (&factors)[2],
+                                     const HeadTile<BFloat16>& rows, int first_row, int64_t width) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
+  uint32_t largest = 0;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int r = first_row + lane / 4 + 8 * half;
@@ -92,11 +94,14 @@ __device__ inline void StoreSums(const SumFragment (&sums)[kDim / 8], const floa
     for (int d = 0; d < kDim / 8; ++d) {
       const int c = 8 * d + lane % 4 * 2;
       if (c < width) {
-        *reinterpret_cast<uint32_t*>(rows.data + r * rows.stride + c) =
-            PackPair(sums[d][2 * half] * factors[half], sums[d][2 * half + 1] * factors[half]);
+        const uint32_t pair = PackPair(sums[d][2 * half] * factors[half], sums[d][2 * half + 1] * factors[half]);
+        *reinterpret_cast<uint32_t*>(rows.data + r * rows.stride + c) = pair;
+        largest = LargerMagnitude(BFloat16{static_cast<uint16_t>(pair)}, largest);
+        largest = LargerMagnitude(BFloat16{static_cast<uint16_t>(pair >> 16)}, largest);
       }
     }
   }
+  return largest;
 }
 
 // e^x, on a GPU by its unit for powers of two: within a few units in the last place of FastExp, which the emulated
@@ -119,7 +124,7 @@ __device__ inline float QuadReduce(float value, const Combine& combine) {
 }
 
 // In attention_mma_cuda.cu and attention_mma_backward_cuda.cu; false if the memory is not aligned for them.
-bool AttentionForwardMma(const AttentionForwardArgs& args, Stream& stream);
+bool AttentionForwardMma(const AttentionForwardArgs& args, uint32_t* amax, Stream& stream);
 bool AttentionBackwardMma(const AttentionBackwardArgs& args, const float* dots, Stream& stream);
 
 }  // namespace trainyard::kernels::internal

@@ -12,8 +12,8 @@ namespace {
 constexpr int kKeys = 64;
 
 template <int kDim>
-__global__ void __launch_bounds__(kMmaThreads)
-    MmaForwardKernel(const HeadLayout heads, const BFloat16* qkv, BFloat16* o, float* lse, float scale) {
+__global__ void __launch_bounds__(kMmaThreads) MmaForwardKernel(const HeadLayout heads, const BFloat16* qkv,
+                                                                BFloat16* o, float* lse, float scale, uint32_t* amax) {
   alignas(16) __shared__ BFloat16 k_tile[kKeys * kMmaStride<kDim>];
   alignas(16) __shared__ BFloat16 v_tile[kKeys * kMmaStride<kDim>];
   constexpr float kNothing = -std::numeric_limits<float>::infinity();
@@ -96,27 +96,28 @@ __global__ void __launch_bounds__(kMmaThreads)
       lse[(b * heads.q_heads + head) * heads.seq + query] = max[half] + logf(total);
     }
   }
-  StoreSums<kDim>(sums, factors, OutputTile(heads, o, b, head, q_begin), first_row, width);
+  const uint32_t largest = StoreSums<kDim>(sums, factors, OutputTile(heads, o, b, head, q_begin), first_row, width);
+  RaiseAmax<kMmaThreads>(largest, amax);
 }
 
 template <int kDim>
-void Forward(const AttentionForwardArgs& args, Stream& stream) {
+void Forward(const AttentionForwardArgs& args, uint32_t* amax, Stream& stream) {
   const AttentionShape& shape = args.shape;
   const int64_t q_tiles = (shape.seq + kMmaRows - 1) / kMmaRows;
   Launch(stream, {.blocks = shape.batch * shape.q_heads * q_tiles, .threads = kMmaThreads}, MmaForwardKernel<kDim>,
          LayoutOf(shape), args.qkv.as<BFloat16>(), args.o.as<BFloat16>(), args.lse.as<float>(),
-         DeviceScoreScale(args.scale, shape));
+         DeviceScoreScale(args.scale, shape), amax);
 }
 
 }  // namespace
 
-bool AttentionForwardMma(const AttentionForwardArgs& args, Stream& stream) {
+bool AttentionForwardMma(const AttentionForwardArgs& args, uint32_t* amax, Stream& stream) {
   if (!FitsTensorCores(args.shape, args.qkv.dtype())) return false;
   if (!IsAlignedTo16(args.qkv.data()) || !IsAlignedTo16(args.o.data())) return false;
   if (args.shape.head_dim <= 64) {
-    Forward<64>(args, stream);
+    Forward<64>(args, amax, stream);
   } else {
-    Forward<128>(args, stream);
+    Forward<128>(args, amax, stream);
   }
   return true;
 }

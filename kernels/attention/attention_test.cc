@@ -9,6 +9,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/attention/attention_reference.h"
+#include "kernels/quant/abs_max.h"
 #include "kernels/testing/all_near.h"
 #include "kernels/testing/finite_difference.h"
 #include "kernels/testing/host_tensor.h"
@@ -100,6 +101,18 @@ TEST_P(AttentionTest, BackwardMatchesDoubleReference) {
   // The gradient of a key sums over its later queries, in every head of the group.
   const Tolerance tolerance = ToleranceForSum(dtype_, shape_.seq * shape_.group());
   EXPECT_THAT(x.dqkv.ToDoubles(), AllNear(expected, WithRoundedWeights(tolerance, dtype_, expected)));
+}
+
+TEST_P(AttentionTest, AmaxIsThatOfTheOutputAndChangesNoBit) {
+  Tensors x(shape_, dtype_), plain(shape_, dtype_);
+  plain.Forward(stream_);
+  const HostTensor amax = HostTensor::Filled(DType::kF32, {1}, 1e9), expected(DType::kF32, {1});
+  const HostTensor workspace(DType::kU8, {AttentionForwardWorkspaceBytes(shape_, dtype_, stream_.threads())});
+  AttentionForward({.shape = shape_, .qkv = x.qkv, .o = x.o, .lse = x.lse, .workspace = workspace, .amax = amax},
+                   stream_);
+  EXPECT_EQ(x.o.Bytes(), plain.o.Bytes());
+  AbsMax({.x = x.o, .y = expected}, stream_);
+  EXPECT_EQ(amax.Bytes(), expected.Bytes());
 }
 
 TEST_P(AttentionTest, ThreadCountShowsInNoBit) {

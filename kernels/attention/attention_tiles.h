@@ -7,6 +7,7 @@
 #include "kernels/attention/attention_internal.h"
 #include "kernels/core/launch.h"
 #include "kernels/gemm/gemm_tile.h"
+#include "kernels/quant/largest_magnitude_device.h"
 
 namespace trainyard::kernels::internal {
 
@@ -122,10 +123,12 @@ __device__ inline void AddWeightedRows(const float (*weights)[kTileExtent + 1], 
   }
 }
 
-// Row down + 16 i times factors[i], rounded to the storage.
+// Row down + 16 i times factors[i], rounded to the storage. The largest magnitude that this thread has stored, as bits
+// of a float (largest_magnitude_device.h).
 template <int kCols, typename T>
-__device__ inline void StoreTile(const float (&sums)[4][kCols / 16], const float (&factors)[4], const HeadTile<T>& rows,
-                                 int64_t first_col, int64_t width) {
+__device__ inline uint32_t StoreTile(const float (&sums)[4][kCols / 16], const float (&factors)[4],
+                                     const HeadTile<T>& rows, int64_t first_col, int64_t width) {
+  uint32_t largest = 0;
   const int across = static_cast<int>(threadIdx.x) % 16;
   const int down = static_cast<int>(threadIdx.x) / 16;
 #pragma unroll
@@ -134,9 +137,13 @@ __device__ inline void StoreTile(const float (&sums)[4][kCols / 16], const float
     for (int c = 0; c < kCols / 16; ++c) {
       const int r = down + 16 * i;
       const int64_t col = first_col + across + 16 * c;
-      if (r < rows.rows && col < width) rows.data[r * rows.stride + col] = FromFloat<T>(sums[i][c] * factors[i]);
+      if (r >= rows.rows || col >= width) continue;
+      const T stored = FromFloat<T>(sums[i][c] * factors[i]);
+      rows.data[r * rows.stride + col] = stored;
+      largest = LargerMagnitude(stored, largest);
     }
   }
+  return largest;
 }
 
 // Of the 16 threads of a row; each gets it.

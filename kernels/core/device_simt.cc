@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/core/device.h"
 #include "kernels/core/simt/guard.h"
+#include "kernels/core/simt/waits.h"
 
 namespace trainyard::kernels {
 
@@ -30,6 +31,7 @@ void DestroyCudaStream(void* stream) {
   delete static_cast<char*>(stream);
 }
 absl::Status SynchronizeCudaStream(void*) {
+  simt::CountWait();
   simt::OpenGuardedMemory();
   return absl::OkStatus();
 }

@@ -17,8 +17,16 @@ namespace trainyard::kernels::internal {
 namespace {
 
 constexpr int64_t kWorkspaceBytes = 32 << 20;
+constexpr int64_t kAlphaBetaBytes = 256;  // behind it
 constexpr int kMeasuredPlans = 8;
 constexpr int kTimedRuns = 3;
+
+__global__ void AlphaBetaKernel(float alpha, float beta, const float* a_factor, const float* b_factor, float* out) {
+  const float a = a_factor == nullptr ? 1.0f : *a_factor;
+  const float b = b_factor == nullptr ? 1.0f : *b_factor;
+  out[0] = alpha * (a * b);
+  out[1] = beta;
+}
 
 // For calls that fail only if the context is lost or this file is wrong.
 void Must(cublasStatus_t status, const char* call) {
@@ -86,7 +94,7 @@ bool Describe(const LtProduct& p, Description& d) {
     Set(d.operation, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, p.b_scale);
     Set(d.operation, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, p.a_scale);
   }
-  if (p.device_alpha_beta != nullptr) {
+  if (p.HasFactors()) {
     Set(d.operation, CUBLASLT_MATMUL_DESC_POINTER_MODE, static_cast<int32_t>(CUBLASLT_POINTER_MODE_DEVICE));
   }
   const auto layout = [](cublasLtMatrixLayoutOpaque_t& to, cudaDataType type, int64_t rows, int64_t cols) {
@@ -106,7 +114,7 @@ PlanKey KeyOf(const LtProduct& p, int device, GemmTuning tuning) {
   const uint32_t types =
       bits(p.a_type) | bits(p.b_type) << 4 | bits(p.c_type) << 8 | bits(p.bias_type) << 12 | bits(p.scaling) << 16;
   const uint32_t flags = bits(p.transpose_a) | bits(p.transpose_b) << 1 | bits(p.bias != nullptr) << 2 |
-                         bits(p.beta != 0) << 3 | bits(p.device_alpha_beta != nullptr) << 4 | bits(tuning) << 5;
+                         bits(p.beta != 0) << 3 | bits(p.HasFactors()) << 4 | bits(tuning) << 5;
   return {device, p.m, p.n, p.k, types, flags, AlignmentOf(p.a), AlignmentOf(p.b), AlignmentOf(p.c)};
 }
 
@@ -141,7 +149,7 @@ void* WorkspaceOf(Library& library, int device, Stream& stream) {
     // Allowed while a graph is captured, too: the memory belongs to the program, not to the graph.
     cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
     Must(cudaThreadExchangeStreamCaptureMode(&mode), "cudaThreadExchangeStreamCaptureMode");
-    Must(cudaMalloc(&workspace, kWorkspaceBytes), "cudaMalloc of a cuBLASLt workspace");
+    Must(cudaMalloc(&workspace, kWorkspaceBytes + kAlphaBetaBytes), "cudaMalloc of a cuBLASLt workspace");
     Must(cudaThreadExchangeStreamCaptureMode(&mode), "cudaThreadExchangeStreamCaptureMode");
   }
   return workspace;
@@ -181,9 +189,9 @@ class Call {
   }
 
   cublasStatus_t Run(const cublasLtMatmulAlgo_t& algorithm, void* to) {
-    const float* device = product_.device_alpha_beta;
-    const void* alpha = device == nullptr ? &product_.alpha : device;
-    const void* beta = device == nullptr ? &product_.beta : device + 1;
+    const float* const device = AlphaBeta();
+    const void* alpha = product_.HasFactors() ? device : &product_.alpha;
+    const void* beta = product_.HasFactors() ? device + 1 : &product_.beta;
     return cublasLtMatmul(handle_, &description_.operation, alpha, product_.b, &description_.left, product_.a,
                           &description_.right, beta, product_.c, &description_.out, to, &description_.out, &algorithm,
                           workspace_, static_cast<size_t>(kWorkspaceBytes), stream_);
@@ -228,7 +236,17 @@ class Call {
 
   bool IsCaptured() const { return internal::IsCaptured(stream_); }
 
+  // Makes alpha and beta of the factors, for the runs that follow on the stream. What ran before has read the last
+  // pair.
+  void MakeAlphaBeta() {
+    AlphaBetaKernel<<<1, 1, 0, stream_>>>(product_.alpha, product_.beta, product_.a_factor, product_.b_factor,
+                                          AlphaBeta());
+    Must(cudaPeekAtLastError(), "AlphaBetaKernel");
+  }
+
  private:
+  float* AlphaBeta() const { return reinterpret_cast<float*>(static_cast<char*>(workspace_) + kWorkspaceBytes); }
+
   const LtProduct& product_;
   Description& description_;  // which the library takes as not const
   const cublasLtHandle_t handle_;
@@ -254,6 +272,8 @@ bool RunCublasLt(const LtProduct& product, Stream& stream) {
   Description description;
   if (!Describe(product, description)) return false;
   Call call(product, description, HandleOf(library, device), WorkspaceOf(library, device, stream), stream);
+
+  if (product.HasFactors()) call.MakeAlphaBeta();
 
   // A graph's capture must not be disturbed by measurements.
   GemmTuning tuning = CurrentGemmTuning();

@@ -3,9 +3,10 @@
 //
 // What the library runs for a shape (a plan) is chosen once and kept: the first of its heuristics, which depends on the
 // shape, the alignment of the operands, the GPU and the library's version alone, or, with GemmTuning::kMeasured, the
-// fastest of its first eight. A split of k is summed in f32 outside the output. Each stream has a workspace of 32 MiB,
-// each GPU a handle; both live as long as the program. Any thread may call. Nothing here waits for the GPU but a
-// measurement, which does not take place while a graph is captured.
+// fastest of its first eight. A split of k is summed in f32 outside the output. Each stream has a workspace of 32 MiB
+// and behind it a place for the alpha and beta that a kernel makes of factors on the device, each GPU a handle; they
+// live as long as the program. Any thread may call. Nothing here waits for the GPU but a measurement, which does not
+// take place while a graph is captured.
 #pragma once
 
 #include "kernels/core/stream.h"
@@ -34,11 +35,15 @@ struct LtProduct {
   LtScaling scaling = LtScaling::kNone;
   const void* a_scale = nullptr;  // on the device
   const void* b_scale = nullptr;
-  const float* device_alpha_beta = nullptr;  // two numbers on the device instead of alpha and beta
+  // One f32 on the device each, or null: factors of alpha, for operands of any type.
+  const float* a_factor = nullptr;
+  const float* b_factor = nullptr;
+
+  bool HasFactors() const { return a_factor != nullptr || b_factor != nullptr; }
 };
 
-// False, with nothing enqueued, if the library has no kernel for such a product on this GPU: an empty one, a bias of
-// another dtype than it takes, a format the GPU lacks.
+// False, with nothing enqueued that matters, if the library has no kernel for such a product on this GPU: an empty one,
+// a bias of another dtype than it takes, a format the GPU lacks.
 bool RunCublasLt(const LtProduct& product, Stream& stream);
 
 // The compute capability of the current GPU, 90 for 9.0; 0 in a program without the library.

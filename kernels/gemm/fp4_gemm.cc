@@ -40,8 +40,14 @@ void Fp4Gemm(const Fp4GemmArgs& args, Stream& stream) {
   CheckMatrix(args.a, scale_type, m, k);
   CheckMatrix(args.b, scale_type, n, k);
   if (args.bias) TY_CHECK_EQ(args.bias.size(), n);
-  TY_CHECK_GE(args.workspace ? args.workspace.bytes() : 0, Fp4GemmWorkspaceBytes(m, n, k));
+  const bool on_device = stream.device() == Device::kCuda;
+  TY_CHECK_GE(args.workspace ? args.workspace.bytes() : 0,
+              on_device ? Fp4GemmDeviceWorkspaceBytes(m, n, k) : Fp4GemmWorkspaceBytes(m, n, k));
   TY_SELECT(stream, Fp4Gemm)(args, stream);
+}
+
+bool HasFp4Products(int64_t n, int64_t k, Stream& stream) {
+  return TY_SELECT(stream, HasFp4Products)(n, k, stream);
 }
 
 }  // namespace trainyard::kernels

@@ -33,10 +33,16 @@ struct Fp4GemmArgs {
   float alpha = 1;
   float beta = 0;
   TensorView bias = {};  // optional
-  TensorView workspace;  // any dtype; at least Fp4GemmWorkspaceBytes(m, n, k), aligned to 256
+  TensorView workspace;  // any dtype, aligned to 64; at least Fp4GemmWorkspaceBytes(m, n, k), or on a CUDA stream
+                         // Fp4GemmDeviceWorkspaceBytes
 };
 void Fp4Gemm(const Fp4GemmArgs& args, Stream& stream);
 
 int64_t Fp4GemmWorkspaceBytes(int64_t m, int64_t n, int64_t k);
+int64_t Fp4GemmDeviceWorkspaceBytes(int64_t m, int64_t n, int64_t k);
+
+// Whether products of NVFP4 of this shape run on tensor cores of the stream's device. The emulated device, where all
+// products cost the same, says so of all shapes; the CPU never.
+bool HasFp4Products(int64_t n, int64_t k, Stream& stream);
 
 }  // namespace trainyard::kernels

@@ -8,8 +8,6 @@ namespace trainyard::kernels {
 namespace internal {
 namespace {
 
-constexpr int64_t kAlphaBytes = 256;  // of the CUDA path
-
 int64_t ValueBytes(int64_t elements) {
   return (2 * elements + 63) / 64 * 64;
 }
@@ -29,6 +27,10 @@ void TileScalesCpu(const TensorView& scales, uint8_t* tiles, Stream& /*stream*/)
       tiles[ScaleTileOffset(row, group, groups)] = from[row * groups + group];
     }
   }
+}
+
+bool HasFp4ProductsCpu(int64_t /*n*/, int64_t /*k*/, Stream& /*stream*/) {
+  return false;
 }
 
 void Fp4GemmCpu(const Fp4GemmArgs& args, Stream& stream) {
@@ -57,9 +59,13 @@ void Fp4GemmCpu(const Fp4GemmArgs& args, Stream& stream) {
 int64_t Fp4GemmWorkspaceBytes(int64_t m, int64_t n, int64_t k) {
   const int64_t emulation =
       internal::ValueBytes(m * k) + internal::ValueBytes(n * k) + GemmWorkspaceBytes(DType::kBF16, m, n, k);
+  return std::max(emulation, Fp4GemmDeviceWorkspaceBytes(m, n, k));
+}
+
+int64_t Fp4GemmDeviceWorkspaceBytes(int64_t m, int64_t n, int64_t k) {
   const int64_t groups = (k + kNvGroup - 1) / kNvGroup;
-  const int64_t tiles = internal::ScaleTileBytes(m, groups) + internal::ScaleTileBytes(n, groups);
-  return std::max(emulation, internal::kAlphaBytes + tiles);
+  constexpr int64_t kAlignment = 256;
+  return kAlignment + internal::ScaleTileBytes(m, groups) + internal::ScaleTileBytes(n, groups);
 }
 
 }  // namespace trainyard::kernels

@@ -46,11 +46,8 @@ __global__ void TileScalesKernel(const uint8_t* scales, uint8_t* tiles, int64_t 
   }
 }
 
-__global__ void AlphaKernel(float alpha, float beta, const float* a_scale, const float* b_scale, float* out) {
-  const float a = a_scale == nullptr ? 1.0f : *a_scale;
-  const float b = b_scale == nullptr ? 1.0f : *b_scale;
-  out[0] = alpha * (a * b);
-  out[1] = beta;
+uint8_t* AlignedTo256(void* memory) {
+  return reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(memory) + 255) / 256 * 256);
 }
 
 bool RunBlockScaled(const Fp4GemmArgs& args, Stream& stream) {
@@ -64,13 +61,10 @@ bool RunBlockScaled(const Fp4GemmArgs& args, Stream& stream) {
     return false;
   }
   if (args.bias && args.bias.dtype() != args.c.dtype()) return false;
-  float* alpha_beta = static_cast<float*>(args.workspace.data());
-  uint8_t* a_tiles = static_cast<uint8_t*>(args.workspace.data()) + 256;
+  uint8_t* a_tiles = AlignedTo256(args.workspace.data());
   uint8_t* b_tiles = a_tiles + ScaleTileBytes(m, args.a.scales.dim(1));
   TileScalesCuda(args.a.scales, a_tiles, stream);
   TileScalesCuda(args.b.scales, b_tiles, stream);
-  Launch(stream, {.threads = 1}, AlphaKernel, args.alpha, args.beta, TensorScale(args.a), TensorScale(args.b),
-         alpha_beta);
   LtProduct product = {.a = args.a.packed.data(),
                        .b = args.b.packed.data(),
                        .c = args.c.data(),
@@ -81,11 +75,13 @@ bool RunBlockScaled(const Fp4GemmArgs& args, Stream& stream) {
                        .m = m,
                        .n = n,
                        .k = k,
+                       .alpha = args.alpha,
                        .beta = args.beta,
                        .scaling = LtScaling::kNv,
                        .a_scale = a_tiles,
                        .b_scale = b_tiles,
-                       .device_alpha_beta = alpha_beta};
+                       .a_factor = TensorScale(args.a),
+                       .b_factor = TensorScale(args.b)};
   if (args.bias) {
     product.bias = args.bias.data();
     product.bias_type = args.bias.dtype();
@@ -124,6 +120,11 @@ void Fp4GemmTiled(const Fp4GemmArgs& args, Stream& stream) {
       launch(E8M0Scale{});
     }
   });
+}
+
+bool HasFp4ProductsCuda(int64_t n, int64_t k, Stream& /*stream*/) {
+  const int capability = CublasLtCapability();
+  return capability == 0 || (capability >= 100 && n % 8 == 0 && k % 32 == 0);
 }
 
 void Fp4GemmCuda(const Fp4GemmArgs& args, Stream& stream) {

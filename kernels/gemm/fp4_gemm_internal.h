@@ -19,6 +19,8 @@ inline int64_t ScaleTileBytes(int64_t rows, int64_t groups) {
 void Fp4GemmCpu(const Fp4GemmArgs& args, Stream& stream);
 // cuBLASLt where the program and the GPU have it, else Fp4GemmTiled.
 void Fp4GemmCuda(const Fp4GemmArgs& args, Stream& stream);
+bool HasFp4ProductsCpu(int64_t n, int64_t k, Stream& stream);
+bool HasFp4ProductsCuda(int64_t n, int64_t k, Stream& stream);
 // The kernel of gemm_tile.h, on any CUDA stream.
 void Fp4GemmTiled(const Fp4GemmArgs& args, Stream& stream);
 // scales (rows, groups), one byte each, to their places in `tiles`; what no scale has is 0.

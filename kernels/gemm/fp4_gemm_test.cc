@@ -4,6 +4,7 @@
 
 #include "gtest/gtest.h"
 #include "kernels/gemm/fp4_gemm_internal.h"
+#include "kernels/gemm/gemm_tuning.h"
 #include "kernels/quant/abs_max.h"
 #include "kernels/quant/mxfp4.h"
 #include "kernels/quant/nvfp4.h"
@@ -13,6 +14,13 @@
 #include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
+namespace internal {
+
+// Only programs with CUDA kernels have it.
+__attribute__((weak)) void Fp4GemmTiled(const Fp4GemmArgs& args, Stream& stream);
+
+}  // namespace internal
+
 namespace {
 
 using testing::AllNear;
@@ -57,12 +65,14 @@ struct Operand {
 
 class Fp4GemmTest : public ::testing::TestWithParam<Fp4Case> {
  protected:
-  HostTensor Run(DType c_type, float alpha, float beta, const TensorView& bias, Stream& stream) const {
+  HostTensor Run(DType c_type, float alpha, float beta, const TensorView& bias, Stream& stream,
+                 void (*gemm)(const Fp4GemmArgs&, Stream&) = Fp4Gemm) const {
     HostTensor c = HostTensor::Normal(c_type, {case_.m, case_.n}, 3);
-    const HostTensor workspace(DType::kU8, {Fp4GemmWorkspaceBytes(case_.m, case_.n, case_.k)});
-    Fp4Gemm(
-        {.a = a_.view(), .b = b_.view(), .c = c, .alpha = alpha, .beta = beta, .bias = bias, .workspace = workspace},
-        stream);
+    const bool on_cpu = stream.device() == Device::kCpu;
+    const HostTensor workspace(DType::kU8, {on_cpu ? Fp4GemmWorkspaceBytes(case_.m, case_.n, case_.k)
+                                                   : Fp4GemmDeviceWorkspaceBytes(case_.m, case_.n, case_.k)});
+    gemm({.a = a_.view(), .b = b_.view(), .c = c, .alpha = alpha, .beta = beta, .bias = bias, .workspace = workspace},
+         stream);
     return c;
   }
 
@@ -99,6 +109,25 @@ TEST_P(Fp4GemmTest, MatchesDoubleReference) {
     EXPECT_THAT(Run(c_type, 0.5f, 1, bias, stream).ToDoubles(),
                 AllNear(Reference(c_type, 0.5, 1, bias.ToDoubles()), tolerance));
   }
+}
+
+// As gemm_test.cc has it for Gemm.
+TEST_P(Fp4GemmTest, EveryBackendAndTuningAgreesWithTheCpusLibrary) {
+  testing::TestStream stream(1);
+  Stream cpu(1);
+  const GemmTuning before = CurrentGemmTuning();
+  for (const DType c_type : {DType::kF32, DType::kBF16}) {
+    const HostTensor bias = HostTensor::Normal(c_type, {case_.n}, 4);
+    const testing::Tolerance tolerance = testing::ToleranceForSum(c_type, case_.k);
+    const std::vector<double> library = Run(c_type, 0.5f, 1, bias, cpu).ToDoubles();
+    for (const GemmTuning tuning : {GemmTuning::kFirst, GemmTuning::kMeasured}) {
+      SetGemmTuning(tuning);
+      EXPECT_THAT(Run(c_type, 0.5f, 1, bias, stream).ToDoubles(), AllNear(library, tolerance));
+    }
+    if (stream.device() == Device::kCpu) continue;
+    EXPECT_THAT(Run(c_type, 0.5f, 1, bias, stream, internal::Fp4GemmTiled).ToDoubles(), AllNear(library, tolerance));
+  }
+  SetGemmTuning(before);
 }
 
 TEST_P(Fp4GemmTest, SameBitsForAnyThreadCount) {

@@ -28,7 +28,11 @@ void Fp8Gemm(const Fp8GemmArgs& args, Stream& stream) {
   TY_CHECK(args.widened == DType::kBF16 || args.widened == DType::kF32);
   TY_CHECK(args.c.dtype() == args.widened || args.c.dtype() == DType::kF32);
   if (args.bias) TY_CHECK_EQ(args.bias.size(), n);
-  TY_CHECK_GE(args.workspace ? args.workspace.bytes() : 0, Fp8GemmWorkspaceBytes(args.widened, m, n, k));
+  const int64_t needed_bytes = stream.device() == Device::kCuda
+                                   ? internal::Fp8TransposedBytes(args.transpose_a ? m * k : 0) +
+                                         internal::Fp8TransposedBytes(args.transpose_b ? 0 : n * k)
+                                   : Fp8GemmWorkspaceBytes(args.widened, m, n, k);
+  TY_CHECK_GE(args.workspace ? args.workspace.bytes() : 0, needed_bytes);
   TY_SELECT(stream, Fp8Gemm)(args, stream);
 }
 

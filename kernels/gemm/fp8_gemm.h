@@ -29,10 +29,12 @@ struct Fp8GemmArgs {
   float beta = 0;
   TensorView bias = {};          // optional
   DType widened = DType::kBF16;  // of the CPU's operands: bf16 or f32; c is f32 or that
-  TensorView workspace;          // any dtype; at least Fp8GemmWorkspaceBytes(widened, m, n, k), aligned to 64
+  TensorView workspace = {};     // any dtype, aligned to 64; see Fp8GemmWorkspaceBytes
 };
 void Fp8Gemm(const Fp8GemmArgs& args, Stream& stream);
 
+// On the CPU. A CUDA stream needs a byte for each element of an operand that does not lie along k, each operand's
+// rounded up to 64, and nothing of the others.
 int64_t Fp8GemmWorkspaceBytes(DType widened, int64_t m, int64_t n, int64_t k);
 
 }  // namespace trainyard::kernels

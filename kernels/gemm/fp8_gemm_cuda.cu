@@ -74,7 +74,7 @@ bool RunOnLibrary(const Fp8GemmArgs& args, Stream& stream) {
     a = args.workspace.data();
   }
   if (!args.transpose_b) {
-    uint8_t* to = static_cast<uint8_t*>(args.workspace.data()) + (m * k + 63) / 64 * 64;
+    uint8_t* to = static_cast<uint8_t*>(args.workspace.data()) + Fp8TransposedBytes(args.transpose_a ? m * k : 0);
     Fp8TransposeBytes(args.b, to, stream);
     b = to;
   }

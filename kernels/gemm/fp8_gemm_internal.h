@@ -4,6 +4,11 @@
 
 namespace trainyard::kernels::internal {
 
+// What an operand takes of the workspace of a CUDA stream that puts it along k.
+inline int64_t Fp8TransposedBytes(int64_t elements) {
+  return (elements + 63) / 64 * 64;
+}
+
 void Fp8GemmCpu(const Fp8GemmArgs& args, Stream& stream);
 // cuBLASLt where the program and the GPU have it, else Fp8GemmTiled.
 void Fp8GemmCuda(const Fp8GemmArgs& args, Stream& stream);

@@ -5,6 +5,7 @@
 #include "gtest/gtest.h"
 #include "kernels/gemm/fp8_gemm_internal.h"
 #include "kernels/gemm/gemm.h"
+#include "kernels/gemm/gemm_tuning.h"
 #include "kernels/quant/abs_max.h"
 #include "kernels/quant/fp8_quantize.h"
 #include "kernels/testing/all_near.h"
@@ -15,7 +16,8 @@
 namespace trainyard::kernels {
 namespace internal {
 
-// Only programs with CUDA kernels have it.
+// Only programs with CUDA kernels have them.
+__attribute__((weak)) void Fp8GemmTiled(const Fp8GemmArgs& args, Stream& stream);
 __attribute__((weak)) void Fp8TransposeBytes(const TensorView& x, void* y, Stream& stream);
 
 }  // namespace internal
@@ -60,23 +62,24 @@ class Fp8GemmTest : public ::testing::TestWithParam<Fp8Case> {
     float alpha = 1, beta = 0;
     TensorView bias = {};
   };
-  HostTensor Run(const Layout& layout, DType c_type, const Factors& factors, Stream& stream) const {
+  HostTensor Run(const Layout& layout, DType c_type, const Factors& factors, Stream& stream,
+                 void (*gemm)(const Fp8GemmArgs&, Stream&) = Fp8Gemm) const {
     const Operand a = A(layout);
     const Operand b = B(layout);
     HostTensor c = HostTensor::Normal(c_type, {case_.m, case_.n}, 3);
     const HostTensor workspace(DType::kU8, {Fp8GemmWorkspaceBytes(DType::kBF16, case_.m, case_.n, case_.k)});
-    Fp8Gemm({.a = a.codes,
-             .b = b.codes,
-             .a_inverse = a.inverse,
-             .b_inverse = b.inverse,
-             .c = c,
-             .transpose_a = layout.transpose_a,
-             .transpose_b = layout.transpose_b,
-             .alpha = factors.alpha,
-             .beta = factors.beta,
-             .bias = factors.bias,
-             .workspace = workspace},
-            stream);
+    gemm({.a = a.codes,
+          .b = b.codes,
+          .a_inverse = a.inverse,
+          .b_inverse = b.inverse,
+          .c = c,
+          .transpose_a = layout.transpose_a,
+          .transpose_b = layout.transpose_b,
+          .alpha = factors.alpha,
+          .beta = factors.beta,
+          .bias = factors.bias,
+          .workspace = workspace},
+         stream);
     TY_CHECK_OK(stream.Synchronize());
     return c;
   }
@@ -121,6 +124,40 @@ TEST_P(Fp8GemmTest, MatchesDoubleReference) {
     EXPECT_THAT(Run({}, c_type, {.alpha = -1, .bias = f32_bias}, stream).ToDoubles(),
                 AllNear(Reference({}, c_type, -1, 0, f32_bias.ToDoubles()), tolerance));
   }
+}
+
+// As gemm_test.cc has it for Gemm.
+TEST_P(Fp8GemmTest, EveryBackendAndTuningAgreesWithTheCpusLibrary) {
+  testing::TestStream stream(1);
+  Stream cpu(1);
+  const HostTensor bias = HostTensor::Normal(DType::kBF16, {case_.n}, 4);
+  const Factors factors{.alpha = 0.5f, .beta = 1, .bias = bias};
+  const GemmTuning before = CurrentGemmTuning();
+  for (const DType c_type : {DType::kF32, DType::kBF16}) {
+    const testing::Tolerance tolerance = testing::ToleranceForSum(c_type, case_.k);
+    for (const Layout& layout : {Layout{}, Layout{true, false}}) {
+      const std::vector<double> library = Run(layout, c_type, factors, cpu).ToDoubles();
+      for (const GemmTuning tuning : {GemmTuning::kFirst, GemmTuning::kMeasured}) {
+        SetGemmTuning(tuning);
+        EXPECT_THAT(Run(layout, c_type, factors, stream).ToDoubles(), AllNear(library, tolerance));
+      }
+      if (stream.device() == Device::kCpu) continue;
+      EXPECT_THAT(Run(layout, c_type, factors, stream, internal::Fp8GemmTiled).ToDoubles(),
+                  AllNear(library, tolerance));
+    }
+  }
+  SetGemmTuning(before);
+}
+
+// On a CUDA stream operands that lie along k need no workspace.
+TEST_P(Fp8GemmTest, NeedsNoWorkspaceForCodesAlongK) {
+  testing::TestStream stream(1);
+  if (stream.device() == Device::kCpu) GTEST_SKIP() << "the CPU widens the codes";
+  const Operand a = A({}), b = B({});
+  const HostTensor c(DType::kF32, {case_.m, case_.n});
+  Fp8Gemm({.a = a.codes, .b = b.codes, .a_inverse = a.inverse, .b_inverse = b.inverse, .c = c, .transpose_b = true},
+          stream);
+  EXPECT_EQ(c.Bytes(), Run({}, DType::kF32, {}, stream).Bytes());
 }
 
 // What the training recipe computes with Gemm on the codes' values.

@@ -4,6 +4,15 @@
 #include "kernels/gemm/gemm_internal.h"
 
 namespace trainyard::kernels {
+namespace {
+
+void CheckScale(const TensorView& scale) {
+  if (!scale) return;
+  TY_CHECK(scale.dtype() == DType::kF32);
+  TY_CHECK_EQ(scale.size(), 1);
+}
+
+}  // namespace
 
 void Gemm(const GemmArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.a.rank(), 2);
@@ -17,6 +26,8 @@ void Gemm(const GemmArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.b.dim(args.transpose_b ? 0 : 1), n);
   TY_CHECK(args.a.dtype() == args.b.dtype());
   TY_CHECK(args.c.dtype() == args.a.dtype() || args.c.dtype() == DType::kF32);
+  CheckScale(args.a_scale);
+  CheckScale(args.b_scale);
   if (args.bias) TY_CHECK_EQ(args.bias.size(), n);
   const int64_t needed_bytes = GemmWorkspaceBytes(args.a.dtype(), m, n, k);
   if (needed_bytes > 0) TY_CHECK_GE(args.workspace ? args.workspace.bytes() : 0, needed_bytes);

@@ -1,9 +1,10 @@
 // General matrix product.
 //
-//   c = alpha * op(a) * op(b) + beta * c + bias     (bias added to every row)
+//   c = alpha * a_scale * b_scale * op(a) * op(b) + beta * c + bias     (bias added to every row)
 //
 // op(a): (m, k), stored (k, m) if transpose_a; op(b): (k, n), stored (n, k) if transpose_b; c: (m, n); bias: (n),
-// optional. a and b share a dtype, f32 or bf16; c has that dtype or is f32; bias is f32 or bf16.
+// optional. a and b share a dtype, f32 or bf16; c has that dtype or is f32; bias is f32 or bf16. a_scale and b_scale,
+// one f32 each, are for factors that an op has made: they are read when the product runs, so nobody waits for them.
 // Sums are f32 and rounded once at the end. With beta 0, c is not read. c aliases nothing.
 // On the CPU f32 goes to the BLAS library and bf16 operands are widened to f32 panel by panel in `workspace`; work is
 // cut at places that depend on the shape alone: the bits are the same for any number of threads.
@@ -24,6 +25,8 @@ struct GemmArgs {
   bool transpose_b = false;
   float alpha = 1;
   float beta = 0;
+  TensorView a_scale = {};  // f32 (1), optional, as b_scale
+  TensorView b_scale = {};
   TensorView bias = {};       // optional
   TensorView workspace = {};  // any dtype; at least GemmWorkspaceBytes(a.dtype(), m, n, k), aligned to 64
 };

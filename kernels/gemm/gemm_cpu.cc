@@ -153,6 +153,10 @@ void GemmBF16(const GemmArgs& args, const SgemmArgs& whole, Stream& stream) {
   }
 }
 
+float ScaleOf(const TensorView& scale) {
+  return scale ? scale.as<float>()[0] : 1.0f;
+}
+
 }  // namespace
 
 void GemmCpu(const GemmArgs& args, Stream& stream) {
@@ -162,7 +166,7 @@ void GemmCpu(const GemmArgs& args, Stream& stream) {
   whole.m = args.c.dim(0);
   whole.n = args.c.dim(1);
   whole.k = args.a.dim(args.transpose_a ? 0 : 1);
-  whole.alpha = args.alpha;
+  whole.alpha = args.alpha * (ScaleOf(args.a_scale) * ScaleOf(args.b_scale));
   whole.lda = args.a.dim(1);
   whole.ldb = args.b.dim(1);
   whole.beta = args.beta;

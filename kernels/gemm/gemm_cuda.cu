@@ -4,6 +4,13 @@
 #include "kernels/gemm/gemm_tile.h"
 
 namespace trainyard::kernels::internal {
+namespace {
+
+const float* ScaleOf(const TensorView& scale) {
+  return scale ? scale.as<float>() : nullptr;
+}
+
+}  // namespace
 
 void GemmTiled(const GemmArgs& args, Stream& stream) {
   const int64_t m = args.c.dim(0);
@@ -16,6 +23,8 @@ void GemmTiled(const GemmArgs& args, Stream& stream) {
     const auto launch = [&](auto c_tag) {
       using C = typename decltype(c_tag)::type;
       TileOutput<C> out = {.c = args.c.as<C>(), .rows = m, .cols = n, .alpha = args.alpha, .beta = args.beta};
+      out.scale_a = ScaleOf(args.a_scale);
+      out.scale_b = ScaleOf(args.b_scale);
       out.SetBias(args.bias);
       LaunchTiledProduct(a, b, out, k, stream);
     };
@@ -40,7 +49,9 @@ void GemmCuda(const GemmArgs& args, Stream& stream) {
                        .n = args.c.dim(1),
                        .k = args.a.dim(args.transpose_a ? 0 : 1),
                        .alpha = args.alpha,
-                       .beta = args.beta};
+                       .beta = args.beta,
+                       .a_factor = ScaleOf(args.a_scale),
+                       .b_factor = ScaleOf(args.b_scale)};
   if (args.bias) {
     product.bias = args.bias.data();
     product.bias_type = args.bias.dtype();

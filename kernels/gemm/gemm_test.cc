@@ -3,12 +3,21 @@
 #include <cmath>
 
 #include "gtest/gtest.h"
+#include "kernels/gemm/gemm_internal.h"
+#include "kernels/gemm/gemm_tuning.h"
 #include "kernels/testing/all_near.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
 #include "kernels/testing/test_stream.h"
 
 namespace trainyard::kernels {
+namespace internal {
+
+// Only programs with CUDA kernels have it.
+__attribute__((weak)) void GemmTiled(const GemmArgs& args, Stream& stream);
+
+}  // namespace internal
+
 namespace {
 
 using testing::AllNear;
@@ -23,6 +32,7 @@ struct Problem {
   float beta = 0;
   bool with_bias = false;
   bool c_is_f32 = false;
+  bool with_scales = false;  // 0.75 and -0.5, on the device
 };
 
 class GemmRun {
@@ -36,6 +46,8 @@ class GemmRun {
         b_(HostTensor::Normal(op_case.dtype, Stored(problem.transpose_b, k_, n_), 2)),
         c_(HostTensor::Normal(problem.c_is_f32 ? DType::kF32 : op_case.dtype, {m_, n_}, 3)),
         bias_(HostTensor::Normal(op_case.dtype, {n_}, 4)),
+        a_scale_(HostTensor::Filled(DType::kF32, {1}, 0.75)),
+        b_scale_(HostTensor::Filled(DType::kF32, {1}, -0.5)),
         workspace_(DType::kU8, {GemmWorkspaceBytes(op_case.dtype, m_, n_, k_)}) {}
 
   std::vector<double> Reference() const {
@@ -51,22 +63,26 @@ class GemmRun {
                  b[static_cast<size_t>(problem_.transpose_b ? j * k_ + p : p * n_ + j)];
         }
         double& out = c[static_cast<size_t>(i * n_ + j)];
-        out = problem_.alpha * sum + (problem_.beta == 0 ? 0 : problem_.beta * out);
+        out = problem_.alpha * (problem_.with_scales ? -0.375 : 1.0) * sum +
+              (problem_.beta == 0 ? 0 : problem_.beta * out);
         if (problem_.with_bias) out += bias[static_cast<size_t>(j)];
       }
     }
     return c;
   }
 
-  HostTensor Run(Stream& stream) const {
+  // By `gemm`: Gemm, or one of its backends.
+  HostTensor Run(Stream& stream, void (*gemm)(const GemmArgs&, Stream&) = Gemm) const {
     HostTensor c = c_.Copy();
-    Gemm({.a = a_,
+    gemm({.a = a_,
           .b = b_,
           .c = c,
           .transpose_a = problem_.transpose_a,
           .transpose_b = problem_.transpose_b,
           .alpha = problem_.alpha,
           .beta = problem_.beta,
+          .a_scale = problem_.with_scales ? a_scale_.view() : TensorView(),
+          .b_scale = problem_.with_scales ? b_scale_.view() : TensorView(),
           .bias = problem_.with_bias ? bias_.view() : TensorView(),
           .workspace = workspace_},
          stream);
@@ -80,25 +96,64 @@ class GemmRun {
 
   Problem problem_;
   int64_t m_, n_, k_;
-  HostTensor a_, b_, c_, bias_, workspace_;
+  HostTensor a_, b_, c_, bias_, a_scale_, b_scale_, workspace_;
 };
+
+std::vector<Problem> Problems() {
+  return {Problem{},
+          Problem{.transpose_a = true},
+          Problem{.transpose_b = true, .with_bias = true},
+          Problem{.transpose_a = true, .transpose_b = true, .alpha = 0.5f, .beta = 1},
+          Problem{.beta = -2, .with_bias = true},
+          Problem{.transpose_a = true, .beta = 1, .c_is_f32 = true},
+          Problem{.with_bias = true, .c_is_f32 = true},
+          Problem{.transpose_b = true, .alpha = 0.5f, .with_scales = true},
+          Problem{.transpose_a = true, .beta = 1, .with_bias = true, .c_is_f32 = true, .with_scales = true}};
+}
+
+::testing::Message Describe(const Problem& problem) {
+  return ::testing::Message() << "transposes " << problem.transpose_a << problem.transpose_b << " alpha "
+                              << problem.alpha << " beta " << problem.beta << " bias " << problem.with_bias << " f32 c "
+                              << problem.c_is_f32 << " scales " << problem.with_scales;
+}
 
 class GemmTest : public ::testing::TestWithParam<OpCase> {};
 
 TEST_P(GemmTest, MatchesDoubleReference) {
   testing::TestStream stream(2);
-  for (const Problem& problem :
-       {Problem{}, Problem{.transpose_a = true}, Problem{.transpose_b = true, .with_bias = true},
-        Problem{.transpose_a = true, .transpose_b = true, .alpha = 0.5f, .beta = 1},
-        Problem{.beta = -2, .with_bias = true}, Problem{.transpose_a = true, .beta = 1, .c_is_f32 = true},
-        Problem{.with_bias = true, .c_is_f32 = true}}) {
-    SCOPED_TRACE(::testing::Message() << "transposes " << problem.transpose_a << problem.transpose_b << " alpha "
-                                      << problem.alpha << " beta " << problem.beta << " bias " << problem.with_bias
-                                      << " f32 c " << problem.c_is_f32);
+  for (const Problem& problem : Problems()) {
+    SCOPED_TRACE(Describe(problem));
     const GemmRun run(GetParam(), problem);
     const HostTensor c = run.Run(stream);
     EXPECT_THAT(c.ToDoubles(), AllNear(run.Reference(), testing::ToleranceForSum(c.view().dtype(), GetParam().dim(2))));
   }
+}
+
+// Whatever computes a product: the CPU's BLAS library, on a device the kernel of our own and cuBLASLt under both rules
+// of choice (on the emulated device Gemm is that kernel).
+TEST_P(GemmTest, EveryBackendAndTuningAgreesWithTheCpusLibrary) {
+  testing::TestStream stream(1);
+  Stream cpu(1);
+  const GemmTuning before = CurrentGemmTuning();
+  for (const Problem& problem : Problems()) {
+    SCOPED_TRACE(Describe(problem));
+    const GemmRun run(GetParam(), problem);
+    const HostTensor library = run.Run(cpu);
+    const testing::Tolerance tolerance = testing::ToleranceForSum(library.view().dtype(), GetParam().dim(2));
+    for (const GemmTuning tuning : {GemmTuning::kFirst, GemmTuning::kMeasured}) {
+      SetGemmTuning(tuning);
+      const HostTensor c = run.Run(stream);
+      EXPECT_THAT(c.ToDoubles(), AllNear(library.ToDoubles(), tolerance));
+      if (stream.device() == Device::kCpu) {
+        EXPECT_EQ(c.Bytes(), library.Bytes());
+      }
+      // A plan is kept: the second call has the bits of the first.
+      EXPECT_EQ(run.Run(stream).Bytes(), c.Bytes());
+    }
+    if (stream.device() == Device::kCpu) continue;
+    EXPECT_THAT(run.Run(stream, internal::GemmTiled).ToDoubles(), AllNear(library.ToDoubles(), tolerance));
+  }
+  SetGemmTuning(before);
 }
 
 TEST_P(GemmTest, SameBitsForAnyThreadCount) {

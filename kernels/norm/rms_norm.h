@@ -8,6 +8,9 @@
 // x, residual, sum, y, dy, dresidual, dx: (rows, cols), f32 or bf16, one dtype a call; w: (cols), that dtype;
 // inv_rms: (rows) f32. The norm is of the stored (rounded) sum, so the backward sees what the forward saw.
 // Sums are f32 in a fixed order: the same bits for any number of threads and any vector width.
+//
+// amax, of both directions: optional, f32 (1), overwritten with the largest magnitude of y (of dx), the bits of AbsMax
+// (kernels/quant/abs_max.h) without its pass.
 #pragma once
 
 #include "kernels/core/stream.h"
@@ -23,6 +26,7 @@ struct RmsNormForwardArgs {
   TensorView y;        // may alias x if residual is not given
   TensorView inv_rms;  // kept for the backward
   float eps = 1e-5f;
+  TensorView amax = {};  // optional
 };
 void RmsNormForward(const RmsNormForwardArgs& args, Stream& stream);
 
@@ -38,6 +42,7 @@ struct RmsNormBackwardArgs {
   TensorView dx;              // overwritten; may alias dresidual or dy
   TensorView dw;
   TensorView workspace;  // RmsNormBackwardWorkspaceBytes(rows, cols), any dtype, aligned to 64
+  TensorView amax = {};  // optional
 };
 void RmsNormBackward(const RmsNormBackwardArgs& args, Stream& stream);
 

@@ -4,6 +4,7 @@
 #include "kernels/core/dispatch.h"
 #include "kernels/core/simd.h"
 #include "kernels/norm/rms_norm_internal.h"
+#include "kernels/quant/largest_magnitude.h"
 
 namespace trainyard::kernels::internal {
 namespace {
@@ -134,6 +135,7 @@ TY_SIMD void SumPartials(float* partials, int64_t count, int64_t cols, int64_t b
 }  // namespace
 
 void RmsNormForwardCpu(const RmsNormForwardArgs& args, Stream& stream) {
+  LargestMagnitude largest(args.amax);
   DispatchFloat(args.x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     const ForwardRows<T> rows = {args.x.as<T>(),
@@ -150,14 +152,17 @@ void RmsNormForwardCpu(const RmsNormForwardArgs& args, Stream& stream) {
       } else {
         ForwardRangeBF16(rows, begin, end);
       }
+      largest.Add(args.y, begin * rows.cols, (end - begin) * rows.cols);
     });
   });
+  largest.Finish();
 }
 
 void RmsNormBackwardCpu(const RmsNormBackwardArgs& args, Stream& stream) {
   const int64_t row_count = args.x.dim(0);
   const int64_t cols = args.x.dim(1);
-  if (row_count == 0 || cols == 0) return;
+  LargestMagnitude largest(args.amax);
+  if (row_count == 0 || cols == 0) return largest.Finish();
   const int64_t share = RmsNormRowsPerPartial(row_count);
   const int64_t partial_count = RmsNormPartialCount(row_count);
   float* partials = static_cast<float*>(args.workspace.data());
@@ -178,9 +183,11 @@ void RmsNormBackwardCpu(const RmsNormBackwardArgs& args, Stream& stream) {
         } else {
           BackwardRangeBF16(rows, p * share, last, partials + p * cols);
         }
+        largest.Add(args.dx, p * share * cols, (last - p * share) * cols);
       }
     });
   });
+  largest.Finish();
   stream.pool().ParallelFor(cols, 256, [&](int64_t begin, int64_t end) {
     SumPartials(partials, partial_count, cols, begin, end);
     DispatchFloat(args.dw.dtype(), [&](auto tag) {

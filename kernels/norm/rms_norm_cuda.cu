@@ -2,6 +2,7 @@
 #include "kernels/core/dispatch.h"
 #include "kernels/core/vec.h"
 #include "kernels/norm/rms_norm_internal.h"
+#include "kernels/quant/largest_magnitude_device.h"
 
 namespace trainyard::kernels::internal {
 namespace {
@@ -18,6 +19,7 @@ struct Forward {
   float* inv_rms;
   int64_t rows, cols;
   float eps;
+  uint32_t* amax;  // of y, or null
 };
 
 template <typename T>
@@ -33,6 +35,7 @@ __global__ void __launch_bounds__(kThreads) ForwardHeldKernel(Forward<T> args) {
   constexpr int kRows = kThreads / kRowThreads;
   const int lane = static_cast<int>(threadIdx.x) % kRowThreads;
   const int vectors = static_cast<int>(args.cols / kWidth);
+  uint32_t largest = 0;
   for (int64_t r = int64_t{blockIdx.x} * kRows + threadIdx.x / kRowThreads; r < args.rows;
        r += int64_t{gridDim.x} * kRows) {
     Vec<T, kWidth> held[kVecs] = {};
@@ -82,15 +85,19 @@ __global__ void __launch_bounds__(kThreads) ForwardHeldKernel(Forward<T> args) {
       const Vec<float, kWidth> w = Widen(LoadVec<kWidth>(args.w + v * kWidth));
       TY_UNROLL
       for (int e = 0; e < kWidth; ++e) value[e] = value[e] * inv * w[e];
-      StoreVec(args.y + r * args.cols + v * kWidth, Narrow<T>(value));
+      const Vec<T, kWidth> y = Narrow<T>(value);
+      StoreVec(args.y + r * args.cols + v * kWidth, y);
+      largest = LargerMagnitude(y, largest);
     }
   }
+  RaiseAmax<kThreads>(largest, args.amax);
 }
 
 // Any other row: a block reads it twice, an element at a time.
 template <typename T>
 __global__ void ForwardAnyKernel(Forward<T> args) {
   const int64_t cols = args.cols;
+  uint32_t largest = 0;
   for (int64_t r = blockIdx.x; r < args.rows; r += gridDim.x) {
     const T* in = args.x + r * cols;
     float squares = 0;
@@ -107,9 +114,12 @@ __global__ void ForwardAnyKernel(Forward<T> args) {
     if (threadIdx.x == 0) args.inv_rms[r] = inv;
     const T* normed = args.residual != nullptr ? args.sum + r * cols : in;
     for (int64_t c = threadIdx.x; c < cols; c += kThreads) {
-      args.y[r * cols + c] = FromFloat<T>(ToFloat(normed[c]) * inv * ToFloat(args.w[c]));
+      const T y = FromFloat<T>(ToFloat(normed[c]) * inv * ToFloat(args.w[c]));
+      args.y[r * cols + c] = y;
+      largest = LargerMagnitude(y, largest);
     }
   }
+  RaiseAmax<kThreads>(largest, args.amax);
 }
 
 template <typename T>
@@ -122,6 +132,7 @@ struct Backward {
   T* dx;
   float* partials;  // of dw, one row a block
   int64_t rows, cols, rows_a_partial;
+  uint32_t* amax;  // of dx, or null
 };
 
 // One block for each partial sum of dw: dx of its rows, and what they add to dw, which its threads hold. Rows of at
@@ -134,6 +145,7 @@ __global__ void __launch_bounds__(kRowThreads) BackwardHeldKernel(Backward<T> ar
   const int vectors = static_cast<int>(args.cols / kWidth);
   V w[kVecs] = {};
   Vec<float, kWidth> dw[kVecs] = {};
+  uint32_t largest = 0;
   TY_UNROLL
   for (int i = 0; i < kVecs; ++i) {
     const int v = lane + i * kRowThreads;
@@ -174,9 +186,12 @@ __global__ void __launch_bounds__(kRowThreads) BackwardHeldKernel(Backward<T> ar
         dw[i][e] += upstream[e] * normed;
         dx[e] = inv * (upstream[e] * weight[e] - normed * mean) + other[e];
       }
-      StoreVec(args.dx + row + v * kWidth, Narrow<T>(dx));
+      const V stored = Narrow<T>(dx);
+      StoreVec(args.dx + row + v * kWidth, stored);
+      largest = LargerMagnitude(stored, largest);
     }
   }
+  RaiseAmax<kRowThreads>(largest, args.amax);
   TY_UNROLL
   for (int i = 0; i < kVecs; ++i) {
     const int v = lane + i * kRowThreads;
@@ -188,6 +203,7 @@ template <typename T>
 __global__ void BackwardAnyKernel(Backward<T> args) {
   const int64_t cols = args.cols;
   float* partial = args.partials + blockIdx.x * cols;
+  uint32_t largest = 0;
   for (int64_t c = threadIdx.x; c < cols; c += kThreads) partial[c] = 0;
   const int64_t begin = blockIdx.x * args.rows_a_partial;
   const int64_t end = begin + args.rows_a_partial < args.rows ? begin + args.rows_a_partial : args.rows;
@@ -204,9 +220,12 @@ __global__ void BackwardAnyKernel(Backward<T> args) {
       const float upstream = ToFloat(args.dy[at]);
       partial[c] += upstream * normed;
       const float gradient = inv * (upstream * ToFloat(args.w[c]) - normed * mean);
-      args.dx[at] = FromFloat<T>(args.dresidual == nullptr ? gradient : gradient + ToFloat(args.dresidual[at]));
+      const T dx = FromFloat<T>(args.dresidual == nullptr ? gradient : gradient + ToFloat(args.dresidual[at]));
+      args.dx[at] = dx;
+      largest = LargerMagnitude(dx, largest);
     }
   }
+  RaiseAmax<kThreads>(largest, args.amax);
 }
 
 // dw += the sum of all partials, 32 columns a block; each warp adds every kAddWarps-th partial.
@@ -237,6 +256,7 @@ __global__ void __launch_bounds__(kAddWarps * 32)
 void RmsNormForwardCuda(const RmsNormForwardArgs& args, Stream& stream) {
   const int64_t rows = args.x.dim(0);
   const int64_t cols = args.x.dim(1);
+  uint32_t* const amax = StartAmax(args.amax, stream);
   if (rows == 0) return;
   DispatchFloat(args.x.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
@@ -248,7 +268,8 @@ void RmsNormForwardCuda(const RmsNormForwardArgs& args, Stream& stream) {
                                 .inv_rms = args.inv_rms.as<float>(),
                                 .rows = rows,
                                 .cols = cols,
-                                .eps = args.eps};
+                                .eps = args.eps,
+                                .amax = amax};
     const bool aligned =
         cols % kVecWidth<T> == 0 && AllVecAligned(forward.x, forward.residual, forward.sum, forward.w, forward.y);
     const int64_t vectors = cols / kVecWidth<T>;
@@ -269,6 +290,7 @@ void RmsNormForwardCuda(const RmsNormForwardArgs& args, Stream& stream) {
 void RmsNormBackwardCuda(const RmsNormBackwardArgs& args, Stream& stream) {
   const int64_t rows = args.x.dim(0);
   const int64_t cols = args.x.dim(1);
+  uint32_t* const amax = StartAmax(args.amax, stream);
   if (rows == 0 || cols == 0) return;
   const int64_t partials = RmsNormDevicePartialCount(rows);
   float* workspace = static_cast<float*>(args.workspace.data());
@@ -283,7 +305,8 @@ void RmsNormBackwardCuda(const RmsNormBackwardArgs& args, Stream& stream) {
                                   .partials = workspace,
                                   .rows = rows,
                                   .cols = cols,
-                                  .rows_a_partial = RmsNormDeviceRowsPerPartial(rows)};
+                                  .rows_a_partial = RmsNormDeviceRowsPerPartial(rows),
+                                  .amax = amax};
     const bool aligned = cols % kVecWidth<T> == 0 && AllVecAligned(backward.x, backward.w, backward.dy,
                                                                    backward.dresidual, backward.dx, backward.partials);
     const int64_t vectors = cols / kVecWidth<T>;

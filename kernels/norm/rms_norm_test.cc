@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "gtest/gtest.h"
+#include "kernels/quant/abs_max.h"
 #include "kernels/testing/all_near.h"
 #include "kernels/testing/finite_difference.h"
 #include "kernels/testing/host_tensor.h"
@@ -29,6 +30,13 @@ Values Forward(const Values& x, const Values& w) {
     for (size_t c = 0; c < cols; ++c) y[r * cols + c] = x[r * cols + c] * inv * w[c];
   }
   return y;
+}
+
+// What the pass that `amax` saves finds.
+std::vector<uint8_t> AmaxBytes(const HostTensor& x, Stream& stream) {
+  const HostTensor amax(DType::kF32, {1});
+  AbsMax({.x = x, .y = amax}, stream);
+  return amax.Bytes();
 }
 
 class RmsNormTest : public ::testing::TestWithParam<OpCase> {
@@ -105,6 +113,44 @@ TEST_P(RmsNormTest, BackwardMatchesFiniteDifferences) {
     EXPECT_THAT(dx.ToDoubles(), AllNear(expected_dx, dx_tolerance));
     testing::Tolerance dw_tolerance = testing::ToleranceForSum(dw.view().dtype(), 16 * rows_);
     EXPECT_THAT(dw.ToDoubles(), AllNear(expected_dw, dw_tolerance));
+  }
+}
+
+TEST_P(RmsNormTest, AmaxIsThatOfTheOutputAndChangesNoBit) {
+  for (const bool with_residual : {false, true}) {
+    const TensorView none;
+    const HostTensor sum(dtype_, {rows_, cols_}), y(dtype_, {rows_, cols_}), plain(dtype_, {rows_, cols_});
+    const HostTensor inv_rms(DType::kF32, {rows_}), amax = HostTensor::Filled(DType::kF32, {1}, 1e9);
+    RmsNormForwardArgs args{.x = x_,
+                            .residual = with_residual ? residual_.view() : none,
+                            .sum = with_residual ? sum.view() : none,
+                            .w = w_,
+                            .y = plain,
+                            .inv_rms = inv_rms,
+                            .eps = kEps};
+    RmsNormForward(args, stream_);
+    args.y = y;
+    args.amax = amax;
+    RmsNormForward(args, stream_);
+    EXPECT_EQ(y.Bytes(), plain.Bytes());
+    EXPECT_EQ(amax.Bytes(), AmaxBytes(y, stream_));
+
+    const HostTensor dx(dtype_, {rows_, cols_}), plain_dx(dtype_, {rows_, cols_}), dw(DType::kF32, {cols_});
+    const HostTensor workspace = Workspace();
+    RmsNormBackwardArgs back{.x = x_,
+                             .w = w_,
+                             .inv_rms = inv_rms,
+                             .dy = dy_,
+                             .dresidual = with_residual ? residual_.view() : none,
+                             .dx = plain_dx,
+                             .dw = dw,
+                             .workspace = workspace};
+    RmsNormBackward(back, stream_);
+    back.dx = dx;
+    back.amax = amax;
+    RmsNormBackward(back, stream_);
+    EXPECT_EQ(dx.Bytes(), plain_dx.Bytes());
+    EXPECT_EQ(amax.Bytes(), AmaxBytes(dx, stream_));
   }
 }
 

@@ -32,6 +32,7 @@ void RopeTable(const RopeTableArgs& args, Stream& stream) {
 
 void RopeForward(const RopeArgs& args, Stream& stream) {
   CheckArgs(args);
+  TY_CHECK(!args.amax);
   TY_SELECT(stream, RopeForward)(args, stream);
 }
 

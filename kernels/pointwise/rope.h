@@ -41,10 +41,13 @@ struct RopeArgs {
   int64_t q_heads = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
+  TensorView amax = {};         // optional, of the backward only
   int64_t position_offset = 0;  // position of the first token of every sequence; offset + seq <= positions of the table
 };
 void RopeForward(const RopeArgs& args, Stream& stream);
 // The transpose, which is the inverse rotation: turns the gradient of the output into that of the input.
+// amax: optional, f32 (1), overwritten with the largest magnitude of all of the result, v heads too: the bits of AbsMax
+// (kernels/quant/abs_max.h) without its pass.
 void RopeBackward(const RopeArgs& args, Stream& stream);
 
 }  // namespace trainyard::kernels

@@ -4,6 +4,7 @@
 #include "kernels/core/dispatch.h"
 #include "kernels/core/simd.h"
 #include "kernels/pointwise/rope_internal.h"
+#include "kernels/quant/largest_magnitude.h"
 
 namespace trainyard::kernels::internal {
 namespace {
@@ -63,7 +64,8 @@ TY_SIMD void RotateTokensBF16(const Rotation<BFloat16>& rotation, int64_t begin,
 void Rotate(const RopeArgs& args, float direction, Stream& stream) {
   const int64_t width = (args.q_heads + 2 * args.kv_heads) * args.head_dim;
   const int64_t tokens = args.qkv.size() / width;
-  if (tokens == 0) return;
+  LargestMagnitude largest(args.amax);
+  if (tokens == 0) return largest.Finish();
   DispatchFloat(args.qkv.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     const Rotation<T> rotation = {args.qkv.as<T>(),
@@ -79,8 +81,10 @@ void Rotate(const RopeArgs& args, float direction, Stream& stream) {
       } else {
         RotateTokensBF16(rotation, begin, end);
       }
+      largest.Add(args.qkv, begin * width, (end - begin) * width);
     });
   });
+  largest.Finish();
 }
 
 }  // namespace

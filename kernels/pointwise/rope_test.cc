@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "gtest/gtest.h"
+#include "kernels/quant/abs_max.h"
 #include "kernels/testing/all_near.h"
 #include "kernels/testing/finite_difference.h"
 #include "kernels/testing/host_tensor.h"
@@ -19,6 +20,13 @@ using Values = std::vector<double>;
 
 constexpr double kTheta = 10000;
 constexpr int64_t kOffset = 3;
+
+// What the pass that `amax` saves finds.
+std::vector<uint8_t> AmaxBytes(const HostTensor& x, Stream& stream) {
+  const HostTensor amax(DType::kF32, {1});
+  AbsMax({.x = x, .y = amax}, stream);
+  return amax.Bytes();
+}
 
 // Shape: batch, seq, q heads, kv heads, head_dim.
 class RopeTest : public ::testing::TestWithParam<OpCase> {
@@ -78,6 +86,29 @@ TEST_P(RopeTest, BackwardMatchesFiniteDifferences) {
   const Values dy = qkv_.ToDoubles();
   const Values expected = testing::FiniteDifferences(x, [&] { return testing::Dot(dy, Forward(x)); });
   EXPECT_THAT(gradient.ToDoubles(), AllNear(expected, testing::ToleranceFor(dtype_)));
+}
+
+// Once as it is, and once with the largest element among the v heads, which are not turned.
+TEST_P(RopeTest, AmaxIsThatOfTheWholeGradientAndChangesNoBit) {
+  for (const bool of_v_head : {false, true}) {
+    const HostTensor plain = qkv_.Copy();
+    if (of_v_head) {
+      const int64_t last = plain.view().size() - 1;
+      if (dtype_ == DType::kF32) plain.as<float>()[last] = -100;
+      if (dtype_ == DType::kBF16) plain.as<BFloat16>()[last] = FromFloat<BFloat16>(-100);
+    }
+    const HostTensor gradient = plain.Copy();
+    const HostTensor amax = HostTensor::Filled(DType::kF32, {1}, 1e9);
+    RopeBackward(Args(plain), stream_);
+    RopeArgs args = Args(gradient);
+    args.amax = amax;
+    RopeBackward(args, stream_);
+    EXPECT_EQ(gradient.Bytes(), plain.Bytes());
+    EXPECT_EQ(amax.Bytes(), AmaxBytes(gradient, stream_));
+    if (of_v_head) {
+      EXPECT_EQ(amax.ToDoubles()[0], 100);
+    }
+  }
 }
 
 TEST_P(RopeTest, SameBitsForAnyThreadCount) {

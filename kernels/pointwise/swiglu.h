@@ -4,6 +4,9 @@
 //
 // gate_up: (rows, 2 D), a row is D gates, then D ups: the output of one linear layer with both weights stacked.
 // y, dy: (rows, D). All f32 or bf16, one dtype a call; arithmetic is f32.
+//
+// amax, of both directions: optional, f32 (1), overwritten with the largest magnitude of y (of dgate_up), the bits of
+// AbsMax (kernels/quant/abs_max.h) without its pass.
 #pragma once
 
 #include "kernels/core/stream.h"
@@ -13,6 +16,7 @@ namespace trainyard::kernels {
 
 struct SwigluForwardArgs {
   TensorView gate_up, y;
+  TensorView amax = {};  // optional
 };
 void SwigluForward(const SwigluForwardArgs& args, Stream& stream);
 
@@ -20,6 +24,7 @@ void SwigluForward(const SwigluForwardArgs& args, Stream& stream);
 // alias gate_up.
 struct SwigluBackwardArgs {
   TensorView gate_up, dy, dgate_up;
+  TensorView amax = {};  // optional
 };
 void SwigluBackward(const SwigluBackwardArgs& args, Stream& stream);
 

@@ -5,6 +5,7 @@
 #include "kernels/core/math.h"
 #include "kernels/core/simd.h"
 #include "kernels/pointwise/swiglu_internal.h"
+#include "kernels/quant/largest_magnitude.h"
 
 namespace trainyard::kernels::internal {
 namespace {
@@ -69,6 +70,7 @@ int64_t RowGrain(int64_t width) {
 
 void SwigluForwardCpu(const SwigluForwardArgs& args, Stream& stream) {
   const int64_t width = args.y.dim(1);
+  LargestMagnitude largest(args.amax);
   DispatchFloat(args.y.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     stream.pool().ParallelFor(args.y.dim(0), RowGrain(width), [&](int64_t begin, int64_t end) {
@@ -77,12 +79,15 @@ void SwigluForwardCpu(const SwigluForwardArgs& args, Stream& stream) {
       } else {
         ForwardRangeBF16(args.gate_up.as<T>(), args.y.as<T>(), width, begin, end);
       }
+      largest.Add(args.y, begin * width, (end - begin) * width);
     });
   });
+  largest.Finish();
 }
 
 void SwigluBackwardCpu(const SwigluBackwardArgs& args, Stream& stream) {
   const int64_t width = args.dy.dim(1);
+  LargestMagnitude largest(args.amax);
   DispatchFloat(args.dy.dtype(), [&](auto tag) {
     using T = typename decltype(tag)::type;
     stream.pool().ParallelFor(args.dy.dim(0), RowGrain(width), [&](int64_t begin, int64_t end) {
@@ -91,8 +96,10 @@ void SwigluBackwardCpu(const SwigluBackwardArgs& args, Stream& stream) {
       } else {
         BackwardRangeBF16(args.gate_up.as<T>(), args.dy.as<T>(), args.dgate_up.as<T>(), width, begin, end);
       }
+      largest.Add(args.dgate_up, 2 * begin * width, 2 * (end - begin) * width);
     });
   });
+  largest.Finish();
 }
 
 }  // namespace trainyard::kernels::internal

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "gtest/gtest.h"
+#include "kernels/quant/abs_max.h"
 #include "kernels/testing/all_near.h"
 #include "kernels/testing/finite_difference.h"
 #include "kernels/testing/host_tensor.h"
@@ -24,6 +25,13 @@ Values Forward(const Values& gate_up, size_t width) {
     y[i] = gate_up[at + width] * gate_up[at] / (1 + std::exp(-gate_up[at]));
   }
   return y;
+}
+
+// What the pass that `amax` saves finds.
+std::vector<uint8_t> AmaxBytes(const HostTensor& x, Stream& stream) {
+  const HostTensor amax(DType::kF32, {1});
+  AbsMax({.x = x, .y = amax}, stream);
+  return amax.Bytes();
 }
 
 class SwigluTest : public ::testing::TestWithParam<OpCase> {
@@ -51,6 +59,21 @@ TEST_P(SwigluTest, BackwardMatchesFiniteDifferences) {
   const Values expected = testing::FiniteDifferences(
       gate_up, [&] { return testing::Dot(dy, Forward(gate_up, static_cast<size_t>(width_))); });
   EXPECT_THAT(in_place.ToDoubles(), AllNear(expected, tolerance_));
+}
+
+TEST_P(SwigluTest, AmaxIsThatOfTheOutputAndChangesNoBit) {
+  const HostTensor y(dtype_, {rows_, width_}), plain(dtype_, {rows_, width_});
+  const HostTensor amax = HostTensor::Filled(DType::kF32, {1}, 1e9);
+  SwigluForward({.gate_up = gate_up_, .y = plain}, stream_);
+  SwigluForward({.gate_up = gate_up_, .y = y, .amax = amax}, stream_);
+  EXPECT_EQ(y.Bytes(), plain.Bytes());
+  EXPECT_EQ(amax.Bytes(), AmaxBytes(y, stream_));
+
+  const HostTensor in_place = gate_up_.Copy(), plain_gradient(dtype_, {rows_, 2 * width_});
+  SwigluBackward({.gate_up = gate_up_, .dy = dy_, .dgate_up = plain_gradient}, stream_);
+  SwigluBackward({.gate_up = in_place, .dy = dy_, .dgate_up = in_place, .amax = amax}, stream_);
+  EXPECT_EQ(in_place.Bytes(), plain_gradient.Bytes());
+  EXPECT_EQ(amax.Bytes(), AmaxBytes(in_place, stream_));
 }
 
 TEST_P(SwigluTest, SameBitsForAnyThreadCount) {

@@ -1,6 +1,7 @@
 #include "kernels/core/block_reduce.h"
 #include "kernels/quant/abs_max_internal.h"
 #include "kernels/quant/chunk.h"
+#include "kernels/quant/largest_magnitude_device.h"
 
 namespace trainyard::kernels::internal {
 namespace {
@@ -33,10 +34,6 @@ __device__ inline int64_t ChunkOf(const Floats& x) {
   return x.is_bf16 ? 8 : 4;
 }
 
-__global__ void ZeroKernel(uint32_t* y) {
-  *y = 0;
-}
-
 // A maximum of integers: the order in which blocks come does not show.
 __global__ void AllKernel(Floats x, int64_t size, uint32_t* y) {
   uint32_t largest = 0;
@@ -44,8 +41,7 @@ __global__ void AllKernel(Floats x, int64_t size, uint32_t* y) {
   for (int64_t first = GlobalThread() * chunk; first < size; first += GlobalThreads() * chunk) {
     largest = LargestOf(x, first, size - first, largest);
   }
-  largest = BlockReduce<kThreads>(largest, Max());
-  if (threadIdx.x == 0) atomicMax(y, largest);
+  RaiseAmax<kThreads>(largest, y);
 }
 
 // kRowThreads for each row: a warp, or the block.
@@ -75,7 +71,7 @@ void AbsMaxCuda(const AbsMaxArgs& args, Stream& stream) {
   auto* const y = reinterpret_cast<uint32_t*>(args.y.as<float>());
   const int64_t size = args.x.size();
   if (args.y.size() == 1) {
-    Launch(stream, {.threads = 1}, ZeroKernel, y);
+    StartAmax(args.y, stream);
     if (size == 0) return;
     const int64_t chunk = args.x.dtype() == DType::kBF16 ? 8 : 4;
     Launch(stream, ElementwiseGrid(size, chunk), AllKernel, Floats(args.x), size, y);

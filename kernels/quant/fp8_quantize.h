@@ -7,6 +7,9 @@
 // it, exact in bf16. With an amax of the data itself nothing clips: |x * scale| <= target to rounding, which saturates.
 // An amax that is NaN or infinite makes what its scale stands for NaN throughout. Element by element: the same bits for
 // any number of threads.
+//
+// `transposed` has the same codes with rows and columns exchanged, from the same pass: products of 8-bit floats want
+// both operands along what they contract, so a gradient is wanted both ways.
 #pragma once
 
 #include "kernels/quant/cast.h"
@@ -23,10 +26,11 @@ struct Fp8QuantizeArgs {
   float target = kFp8Target;
   Rounding rounding = Rounding::kNearestEven;
   PhiloxKey random = {};  // stochastic: element i of x uses RandomWord(random, i)
-  // Results, each overwritten.
-  TensorView codes;        // f8_e4m3 or f8_e5m2, as many as x
-  TensorView inverse;      // f32, as many as amax; may be amax
-  TensorView values = {};  // f32 or bf16, as many as x; may be x. May be absent
+  // Results, each overwritten. `codes` or `transposed` may be absent.
+  TensorView codes = {};       // f8_e4m3 or f8_e5m2, as many as x
+  TensorView inverse;          // f32, as many as amax; may be amax
+  TensorView values = {};      // f32 or bf16, as many as x; may be x. May be absent
+  TensorView transposed = {};  // the dtype of codes (cols, rows), of an x (rows, cols)
 };
 void Fp8Quantize(const Fp8QuantizeArgs& args, Stream& stream);
 
@@ -37,5 +41,15 @@ struct Fp8DequantizeArgs {
   TensorView y;        // f32 or bf16, overwritten
 };
 void Fp8Dequantize(const Fp8DequantizeArgs& args, Stream& stream);
+
+// y[r] = inverse * sum_c codes[r,c] (+ y[r] if accumulate): a bias gradient, of the transposed codes of dy. Sums are
+// f32 in an order that follows from the shape, the factor comes behind them.
+struct Fp8RowSumsArgs {
+  TensorView codes;    // f8_e4m3 or f8_e5m2 (rows, cols)
+  TensorView inverse;  // f32 (1)
+  TensorView y;        // f32 (rows)
+  bool accumulate = false;
+};
+void Fp8RowSums(const Fp8RowSumsArgs& args, Stream& stream);
 
 }  // namespace trainyard::kernels

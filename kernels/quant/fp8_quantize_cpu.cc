@@ -60,27 +60,83 @@ void ForBlocks(int64_t size, int64_t scales, Stream& stream, const Body& body) {
   });
 }
 
+// Codes of elements first .. first + count - 1, at most kFloatBlock, which have one amax; and their values.
+template <typename Y>
+void QuantizeRun(const Fp8QuantizeArgs& args, int64_t first, int64_t count, float amax, Y* codes) {
+  float loaded[kFloatBlock];
+  float scaled[kFloatBlock];
+  Scale(LoadFloats(args.x, first, count, loaded), args.target / Fp8UsedAmax(amax), count, scaled);
+  if (args.rounding == Rounding::kNearestEven) {
+    Nearest(scaled, count, codes);
+  } else {
+    uint32_t words[RandomBufferWords(kFloatBlock)];
+    Stochastic(scaled, RandomWords(args.random, static_cast<uint64_t>(first), count, words), count, Overflow::kSaturate,
+               codes);
+  }
+  if (args.values) {
+    float* values = FloatsOf(args.values, first, scaled);
+    WidenScaled(codes, 1.0f, count, values);
+    StoreFloats(values, args.values, first, count);
+  }
+}
+
+// In squares, which are turned in the cache.
+template <typename Y>
+void QuantizeAndTranspose(const Fp8QuantizeArgs& args, Stream& stream) {
+  constexpr int64_t kSquare = 64;
+  const int64_t rows = args.x.dim(0);
+  const int64_t cols = args.x.dim(1);
+  const float* amax = args.amax.as<float>();
+  const int64_t across = (cols + kSquare - 1) / kSquare;
+  stream.pool().ParallelFor((rows + kSquare - 1) / kSquare * across, 4, [&](int64_t begin, int64_t end) {
+    Y square[kSquare][kSquare];
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = i / across * kSquare;
+      const int64_t col = i % across * kSquare;
+      const int64_t height = std::min(kSquare, rows - row);
+      const int64_t width = std::min(kSquare, cols - col);
+      for (int64_t r = 0; r < height; ++r) {
+        const int64_t first = (row + r) * cols + col;
+        QuantizeRun(args, first, width, amax[args.amax.size() == 1 ? 0 : row + r], square[r]);
+        if (args.codes) std::copy_n(square[r], width, args.codes.as<Y>() + first);
+      }
+      for (int64_t c = 0; c < width; ++c) {
+        Y* to = args.transposed.as<Y>() + (col + c) * rows + row;
+        for (int64_t r = 0; r < height; ++r) to[r] = square[r][c];
+      }
+    }
+  });
+}
+
 template <typename Y>
 void Quantize(const Fp8QuantizeArgs& args, Stream& stream) {
+  if (args.transposed) return QuantizeAndTranspose<Y>(args, stream);
   const float* amax = args.amax.as<float>();
   Y* codes = args.codes.as<Y>();
   ForBlocks(args.x.size(), args.amax.size(), stream, [&](int64_t first, int64_t count, int64_t scale) {
-    float loaded[kFloatBlock];
-    float scaled[kFloatBlock];
-    Scale(LoadFloats(args.x, first, count, loaded), args.target / Fp8UsedAmax(amax[scale]), count, scaled);
-    if (args.rounding == Rounding::kNearestEven) {
-      Nearest(scaled, count, codes + first);
-    } else {
-      uint32_t words[RandomBufferWords(kFloatBlock)];
-      Stochastic(scaled, RandomWords(args.random, static_cast<uint64_t>(first), count, words), count,
-                 Overflow::kSaturate, codes + first);
-    }
-    if (args.values) {
-      float* values = FloatsOf(args.values, first, scaled);
-      WidenScaled(codes + first, 1.0f, count, values);
-      StoreFloats(values, args.values, first, count);
-    }
+    QuantizeRun(args, first, count, amax[scale], codes + first);
   });
+}
+
+// In lanes, added in a fixed tree.
+template <typename X>
+TY_INLINE float SumOf(const X* x, int64_t count) {
+  float lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] += WidenToFloat(x[i + lane]);
+  }
+  for (int lane = 0; i < count; ++i, ++lane) lanes[lane] += WidenToFloat(x[i]);
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
+  }
+  return lanes[0];
+}
+TY_SIMD float SumCodes(const Float8E4M3* x, int64_t count) {
+  return SumOf(x, count);
+}
+TY_SIMD float SumCodes(const Float8E5M2* x, int64_t count) {
+  return SumOf(x, count);
 }
 
 template <typename X>
@@ -98,7 +154,7 @@ void Dequantize(const Fp8DequantizeArgs& args, Stream& stream) {
 }  // namespace
 
 void Fp8QuantizeCpu(const Fp8QuantizeArgs& args, Stream& stream) {
-  const bool is_e4m3 = args.codes.dtype() == DType::kF8E4M3;
+  const bool is_e4m3 = Fp8CodeType(args) == DType::kF8E4M3;
   (is_e4m3 ? Quantize<Float8E4M3> : Quantize<Float8E5M2>)(args, stream);
   const float* amax = args.amax.as<float>();  // read to the end before: `inverse` may be the same memory
   float* inverse = args.inverse.as<float>();
@@ -108,6 +164,20 @@ void Fp8QuantizeCpu(const Fp8QuantizeArgs& args, Stream& stream) {
 void Fp8DequantizeCpu(const Fp8DequantizeArgs& args, Stream& stream) {
   const bool is_e4m3 = args.codes.dtype() == DType::kF8E4M3;
   (is_e4m3 ? Dequantize<Float8E4M3> : Dequantize<Float8E5M2>)(args, stream);
+}
+
+void Fp8RowSumsCpu(const Fp8RowSumsArgs& args, Stream& stream) {
+  const bool is_e4m3 = args.codes.dtype() == DType::kF8E4M3;
+  const int64_t cols = args.codes.dim(1);
+  const float inverse = args.inverse.as<float>()[0];
+  float* y = args.y.as<float>();
+  stream.pool().ParallelFor(args.codes.dim(0), 8, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const float sum = is_e4m3 ? SumCodes(args.codes.as<Float8E4M3>() + r * cols, cols)
+                                : SumCodes(args.codes.as<Float8E5M2>() + r * cols, cols);
+      y[r] = args.accumulate ? y[r] + inverse * sum : inverse * sum;
+    }
+  });
 }
 
 }  // namespace trainyard::kernels::internal

@@ -1,3 +1,4 @@
+#include "kernels/core/block_reduce.h"
 #include "kernels/core/launch.h"
 #include "kernels/quant/chunk.h"
 #include "kernels/quant/fp8_quantize_internal.h"
@@ -19,6 +20,19 @@ struct QuantizePlan {
 };
 
 template <typename Y>
+__device__ inline void Round(const QuantizePlan& plan, const float* values, int64_t first, Y* rounded) {
+  if (plan.rounding == Rounding::kNearestEven) {
+    TY_UNROLL
+    for (int i = 0; i < kChunk; ++i) rounded[i] = RoundNearest<Y>(values[i], Overflow::kSaturate);
+    return;
+  }
+  uint32_t words[kChunk];
+  FourWords(plan.random, first, words);
+  TY_UNROLL
+  for (int i = 0; i < kChunk; ++i) rounded[i] = RoundStochastic<Y>(values[i], words[i], Overflow::kSaturate);
+}
+
+template <typename Y>
 __global__ void QuantizeKernel(QuantizePlan plan, Y* codes) {
   for (int64_t row = blockIdx.y; row < plan.scales; row += gridDim.y) {
     const float amax = Fp8UsedAmax(plan.amax[row]);
@@ -36,15 +50,7 @@ __global__ void QuantizeKernel(QuantizePlan plan, Y* codes) {
       Load<kChunk>(plan.x, first, count, values);
       TY_UNROLL
       for (int i = 0; i < kChunk; ++i) values[i] *= scale;
-      if (plan.rounding == Rounding::kNearestEven) {
-        TY_UNROLL
-        for (int i = 0; i < kChunk; ++i) rounded[i] = RoundNearest<Y>(values[i], Overflow::kSaturate);
-      } else {
-        uint32_t words[kChunk];
-        FourWords(plan.random, first, words);
-        TY_UNROLL
-        for (int i = 0; i < kChunk; ++i) rounded[i] = RoundStochastic<Y>(values[i], words[i], Overflow::kSaturate);
-      }
+      Round(plan, values, first, rounded);
       StoreChunk<kChunk>(rounded, count, codes + first);
       if (plan.values.data != nullptr) {
         TY_UNROLL
@@ -52,6 +58,88 @@ __global__ void QuantizeKernel(QuantizePlan plan, Y* codes) {
         Store<kChunk>(values, plan.values, first, count);
       }
     }
+  }
+}
+
+// Squares of 64 x 64, turned in shared memory, whose rows lie 17 words apart: neighbouring threads write neighbouring
+// codes both ways. A thread has four codes of a row, then four of a column.
+constexpr int kSquare = 64;
+constexpr int kSquareThreads = 256;
+constexpr int kSquareSteps = kSquare * kSquare / kChunk / kSquareThreads;
+
+template <typename Y>
+__global__ void __launch_bounds__(kSquareThreads)
+    QuantizeAndTransposeKernel(QuantizePlan plan, Y* codes, Y* transposed, int64_t rows, int64_t cols) {
+  __shared__ Y square[kSquare][kSquare + 4];
+  constexpr int kAcross = kSquare / kChunk;
+  const int64_t across = (cols + kSquare - 1) / kSquare;
+  const int64_t squares = (rows + kSquare - 1) / kSquare * across;
+  for (int64_t s = blockIdx.x; s < squares; s += gridDim.x) {
+    const int64_t top = s / across * kSquare;
+    const int64_t left = s % across * kSquare;
+    __syncthreads();  // the last square has been read
+    TY_UNROLL
+    for (int step = 0; step < kSquareSteps; ++step) {
+      const int item = step * kSquareThreads + static_cast<int>(threadIdx.x);
+      const int r = item / kAcross;
+      const int c = item % kAcross * kChunk;
+      const int64_t row = top + r;
+      const int64_t count = cols - left - c;
+      if (row >= rows || count <= 0) continue;
+      const int64_t scale_of_row = plan.scales == 1 ? 0 : row;
+      const float amax = Fp8UsedAmax(plan.amax[scale_of_row]);
+      const float scale = plan.target / amax;
+      const bool is_first = plan.scales == 1 ? row == 0 : true;
+      if (plan.inverse != nullptr && is_first && left + c == 0) plan.inverse[scale_of_row] = amax / plan.target;
+      const int64_t first = row * cols + left + c;
+      float values[kChunk];
+      Y rounded[kChunk];
+      Load<kChunk>(plan.x, first, count, values);
+      TY_UNROLL
+      for (int i = 0; i < kChunk; ++i) values[i] *= scale;
+      Round(plan, values, first, rounded);
+      TY_UNROLL
+      for (int i = 0; i < kChunk; ++i) square[r][c + i] = rounded[i];
+      if (codes != nullptr) StoreChunk<kChunk>(rounded, count, codes + first);
+      if (plan.values.data != nullptr) {
+        TY_UNROLL
+        for (int i = 0; i < kChunk; ++i) values[i] = WidenToFloat(rounded[i]);
+        Store<kChunk>(values, plan.values, first, count);
+      }
+    }
+    __syncthreads();
+    TY_UNROLL
+    for (int step = 0; step < kSquareSteps; ++step) {
+      const int item = step * kSquareThreads + static_cast<int>(threadIdx.x);
+      const int c = item / kAcross;
+      const int r = item % kAcross * kChunk;
+      const int64_t count = rows - top - r;
+      if (left + c >= cols || count <= 0) continue;
+      Y column[kChunk];
+      TY_UNROLL
+      for (int i = 0; i < kChunk; ++i) column[i] = i < count ? square[r + i][c] : Y{};
+      StoreChunk<kChunk>(column, count, transposed + (left + c) * rows + top + r);
+    }
+  }
+}
+
+// A block a row.
+constexpr int kSumThreads = 256;
+
+template <typename X>
+__global__ void __launch_bounds__(kSumThreads)
+    RowSumsKernel(const X* codes, const float* inverse, float* y, int64_t rows, int64_t cols, bool accumulate) {
+  constexpr int kCodes = 16;  // one load
+  for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
+    float sum = 0;
+    for (int64_t c = int64_t{threadIdx.x} * kCodes; c < cols; c += int64_t{kSumThreads} * kCodes) {
+      X loaded[kCodes];
+      LoadChunk<kCodes>(codes + row * cols + c, cols - c, loaded);
+      TY_UNROLL
+      for (int i = 0; i < kCodes; ++i) sum += WidenToFloat(loaded[i]);  // zeros behind the row
+    }
+    sum = BlockReduce<kSumThreads>(sum, Sum());
+    if (threadIdx.x == 0) y[row] = accumulate ? y[row] + *inverse * sum : *inverse * sum;
   }
 }
 
@@ -89,8 +177,9 @@ void Fp8QuantizeCuda(const Fp8QuantizeArgs& args, Stream& stream) {
   const Grid grid = RowChunkGrid(scales, (span + kChunk - 1) / kChunk);
   const float* const amax = args.amax.as<float>();
   float* const inverse = args.inverse.as<float>();
+  const bool turns = static_cast<bool>(args.transposed);
   // The blocks of one row all read its amax; only where there is one of them may it write over it.
-  const bool is_inverse_apart = amax == inverse && grid.blocks > 1;
+  const bool is_inverse_apart = turns ? amax == inverse || span == 0 : amax == inverse && grid.blocks > 1;
   const QuantizePlan plan = {.x = args.x,
                              .amax = amax,
                              .target = args.target,
@@ -100,13 +189,32 @@ void Fp8QuantizeCuda(const Fp8QuantizeArgs& args, Stream& stream) {
                              .values = args.values,
                              .scales = scales,
                              .span = span};
-  DispatchFp8(args.codes.dtype(), [&](auto* type) {
+  DispatchFp8(Fp8CodeType(args), [&](auto* type) {
     using Y = std::remove_pointer_t<decltype(type)>;
+    if (turns) {
+      const int64_t rows = args.x.dim(0);
+      const int64_t cols = args.x.dim(1);
+      const int64_t squares = (rows + kSquare - 1) / kSquare * ((cols + kSquare - 1) / kSquare);
+      if (squares == 0) return;
+      Launch(stream, RowGrid(squares, kSquareThreads), QuantizeAndTransposeKernel<Y>, plan,
+             args.codes ? args.codes.as<Y>() : nullptr, args.transposed.as<Y>(), rows, cols);
+      return;
+    }
     Launch(stream, grid, QuantizeKernel<Y>, plan, args.codes.as<Y>());
   });
   if (is_inverse_apart) {
     Launch(stream, ElementwiseGrid(scales), InverseKernel, amax, scales, args.target, inverse);
   }
+}
+
+void Fp8RowSumsCuda(const Fp8RowSumsArgs& args, Stream& stream) {
+  const int64_t rows = args.codes.dim(0);
+  if (rows == 0) return;
+  DispatchFp8(args.codes.dtype(), [&](auto* type) {
+    using X = std::remove_pointer_t<decltype(type)>;
+    Launch(stream, RowGrid(rows, kSumThreads), RowSumsKernel<X>, args.codes.as<X>(), args.inverse.as<float>(),
+           args.y.as<float>(), rows, args.codes.dim(1), args.accumulate);
+  });
 }
 
 void Fp8DequantizeCuda(const Fp8DequantizeArgs& args, Stream& stream) {

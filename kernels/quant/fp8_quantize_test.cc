@@ -6,6 +6,7 @@
 
 #include "gtest/gtest.h"
 #include "kernels/quant/abs_max.h"
+#include "kernels/testing/all_near.h"
 #include "kernels/testing/host_tensor.h"
 #include "kernels/testing/op_case.h"
 #include "kernels/testing/test_stream.h"
@@ -70,9 +71,10 @@ std::vector<Setting> AllSettings() {
 }
 
 class Fp8QuantizeTest : public ::testing::TestWithParam<OpCase> {};
-INSTANTIATE_TEST_SUITE_P(All, Fp8QuantizeTest,
-                         ::testing::ValuesIn(testing::OpCases({{1, 1}, {3, 7}, {5, 1025}, {64, 96}, {2, 0}})),
-                         testing::OpCaseName);
+INSTANTIATE_TEST_SUITE_P(
+    All, Fp8QuantizeTest,
+    ::testing::ValuesIn(testing::OpCases({{1, 1}, {3, 7}, {5, 1025}, {64, 96}, {130, 67}, {2, 0}})),
+    testing::OpCaseName);
 
 // The largest magnitude lands on the target and comes back; everything else is within half a step of its code.
 TEST_P(Fp8QuantizeTest, MatchesTheFormula) {
@@ -137,6 +139,66 @@ TEST_P(Fp8QuantizeTest, SameBitsAsOnCpu) {
       bytes.push_back(1);  // so that empty shapes compare something
       return bytes;
     });
+  }
+}
+
+// Both ways at once, only turned, and with amax becoming inverse: always the codes of the plain call.
+TEST_P(Fp8QuantizeTest, TransposedHasTheSameCodes) {
+  const int64_t rows = GetParam().dim(0);
+  const int64_t cols = GetParam().dim(1);
+  const HostTensor x = HostTensor::Normal(GetParam().dtype, {rows, cols}, 8);
+  for (const Setting& setting : AllSettings()) {
+    testing::ExpectSameBitsForAnyThreadCount([&](Stream& stream) {
+      const Quantized q(x, setting, stream);
+      const std::vector<uint8_t> codes = q.codes.Bytes();
+      std::vector<uint8_t> expected(codes.size());
+      for (size_t i = 0; i < codes.size(); ++i) {
+        const auto r = static_cast<int64_t>(i) / cols, c = static_cast<int64_t>(i) % cols;
+        expected[static_cast<size_t>(c * rows + r)] = codes[i];
+      }
+      for (const bool only_turned : {false, true}) {
+        const HostTensor both(setting.format, {rows, cols}), turned(setting.format, {cols, rows});
+        const HostTensor scales = q.amax.Copy(), inverse(DType::kF32, {q.amax.view().size()});
+        const HostTensor values = HostTensor::Filled(x.view().dtype(), {rows, cols}, 99);
+        Fp8Quantize({.x = x,
+                     .amax = scales,
+                     .target = setting.target,
+                     .rounding = setting.rounding,
+                     .random = {.seed = 3, .purpose = kRandomTest},
+                     .codes = only_turned ? TensorView() : both.view(),
+                     .inverse = only_turned ? scales.view() : inverse.view(),
+                     .values = only_turned ? TensorView() : values.view(),
+                     .transposed = turned},
+                    stream);
+        EXPECT_EQ(turned.Bytes(), expected);
+        EXPECT_EQ((only_turned ? scales : inverse).Bytes(), q.inverse.Bytes());
+        if (only_turned) continue;
+        EXPECT_EQ(both.Bytes(), codes);
+        EXPECT_EQ(values.Bytes(), q.values.Bytes());
+      }
+      return q.Bytes();
+    });
+  }
+}
+
+TEST_P(Fp8QuantizeTest, RowSumsOfCodes) {
+  testing::TestStream stream(2);
+  const int64_t rows = GetParam().dim(0);
+  const int64_t cols = GetParam().dim(1);
+  const HostTensor x = HostTensor::Normal(GetParam().dtype, {rows, cols}, 8);
+  for (const DType format : {DType::kF8E4M3, DType::kF8E5M2}) {
+    const Quantized q(x, {.format = format}, stream);
+    std::vector<double> expected(static_cast<size_t>(rows), 0);
+    const std::vector<double> values = q.values.ToDoubles();
+    const double inverse = q.inverse.ToDoubles()[0];
+    for (size_t i = 0; i < values.size(); ++i) expected[i / static_cast<size_t>(cols)] += inverse * values[i];
+    const HostTensor y = HostTensor::Filled(DType::kF32, {rows}, 99);
+    const testing::Tolerance tolerance = testing::ToleranceForSum(DType::kF32, cols);
+    Fp8RowSums({.codes = q.codes, .inverse = q.inverse, .y = y}, stream);
+    EXPECT_THAT(y.ToDoubles(), testing::AllNear(expected, tolerance));
+    for (double& sum : expected) sum *= 2;
+    Fp8RowSums({.codes = q.codes, .inverse = q.inverse, .y = y, .accumulate = true}, stream);
+    EXPECT_THAT(y.ToDoubles(), testing::AllNear(expected, tolerance));
   }
 }
 

@@ -13,6 +13,7 @@ void NvQuantize(const NvQuantizeArgs& args, Stream& stream) {
   TY_CHECK_EQ(args.x.dim(1) % kNvGroup, 0);
   TY_CHECK_EQ(args.amax.size(), 1);
   TY_CHECK_EQ(args.tensor_scale.size(), 1);
+  if (args.x_scale) TY_CHECK_EQ(args.x_scale.size(), 1);
   if (format.block == NvBlock::k16x16) {
     TY_CHECK_EQ(args.x.dim(0) % 16, 0);
     TY_CHECK(format.method == NvMethod::kNearest || format.method == NvMethod::kFourOverSix);

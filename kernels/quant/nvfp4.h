@@ -46,12 +46,14 @@ struct NvFormat {
 struct NvQuantizeArgs {
   TensorView x;     // f32 or bf16 (rows, cols); cols a multiple of 16, of eden_group; rows of 16 with k16x16
   TensorView amax;  // f32 (1): max |x| (AbsMax), or that of the step before
+  // f32 (1), optional: x are the values of an operand that stands for x * x_scale; then so does the result.
+  TensorView x_scale = {};
   NvFormat format;
   // kStochastic: element i of x uses RandomWord(random, i), for a second scale i + x.size(); kMsEden: group i of 16
   // does.
   PhiloxKey random = {};
   // Results, each overwritten; all but tensor_scale may be absent.
-  TensorView tensor_scale;  // f32 (1): s32
+  TensorView tensor_scale;  // f32 (1): s32, times x_scale
   TensorView packed = {};   // u8 (rows, cols / 2): the code of an even column in the low half of its byte
   TensorView scales = {};   // f8_e4m3 (rows, cols / 16)
   TensorView values = {};   // f32 or bf16 (rows, cols); may be x

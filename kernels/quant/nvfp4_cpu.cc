@@ -253,7 +253,7 @@ void QuantizeSquares(const NvQuantizeArgs& args, const NvPlan& plan, Stream& str
 
 void NvQuantizeCpu(const NvQuantizeArgs& args, Stream& stream) {
   const NvPlan plan = MakeNvPlan(args.format, args.amax.as<float>()[0]);
-  args.tensor_scale.as<float>()[0] = plan.tensor_scale;
+  args.tensor_scale.as<float>()[0] = plan.tensor_scale * (args.x_scale ? args.x_scale.as<float>()[0] : 1.0f);
   (args.format.block == NvBlock::k16x16 ? QuantizeSquares : QuantizeRuns)(args, plan, stream);
 }
 

@@ -11,6 +11,7 @@ constexpr int kTileSquares = kTileGroups / kSquareRows;
 struct Job {
   Floats x;
   const float* amax;
+  const float* x_scale;
   NvFormat format;
   PhiloxKey random;
   int64_t size, cols;
@@ -19,6 +20,10 @@ struct Job {
   Float8E4M3* scales;
   Floats values;
 };
+
+__device__ inline void StoreTensorScale(const Job& job, const NvPlan& plan) {
+  *job.tensor_scale = plan.tensor_scale * (job.x_scale == nullptr ? 1.0f : *job.x_scale);
+}
 
 __device__ inline void Emit(const Job& job, const NvGroup& group, int64_t first, float* row) {
   if (job.packed != nullptr) NvStorePacked(group.levels, job.packed + first / 2);
@@ -112,7 +117,7 @@ template <NvMethod kMethod>
 __global__ void RunsKernel(Job job) {
   __shared__ float tile[kTileFloats<kNvGroup>];
   const NvPlan plan = MakeNvPlan(job.format, *job.amax);
-  if (blockIdx.x == 0 && threadIdx.x == 0) *job.tensor_scale = plan.tensor_scale;
+  if (blockIdx.x == 0 && threadIdx.x == 0) StoreTensorScale(job, plan);
   constexpr int64_t kTileElements = kTileGroups * kNvGroup;
   for (int64_t begin = blockIdx.x * kTileElements; begin < job.size; begin += gridDim.x * kTileElements) {
     const auto place = [&](int group) {
@@ -138,7 +143,7 @@ __global__ void SquaresKernel(Job job) {
   __shared__ float tile[kTileFloats<kNvGroup>];
   __shared__ float of_rows[2][kTileGroups];
   const NvPlan plan = MakeNvPlan(job.format, *job.amax);
-  if (blockIdx.x == 0 && threadIdx.x == 0) *job.tensor_scale = plan.tensor_scale;
+  if (blockIdx.x == 0 && threadIdx.x == 0) StoreTensorScale(job, plan);
   const int64_t squares = job.cols / kNvGroup;  // of a stripe
   const int64_t stripe_tiles = (squares + kTileSquares - 1) / kTileSquares;
   const int64_t tiles = job.size / (kSquareRows * job.cols) * stripe_tiles;
@@ -213,6 +218,7 @@ void NvQuantizeCuda(const NvQuantizeArgs& args, Stream& stream) {
   const int64_t cols = args.x.dim(1);
   const Job job = {.x = args.x,
                    .amax = args.amax.as<float>(),
+                   .x_scale = args.x_scale ? args.x_scale.as<float>() : nullptr,
                    .format = args.format,
                    .random = args.random,
                    .size = size,

@@ -401,6 +401,26 @@ TEST_P(NvCaseTest, SameBitsForAnyThreadsPackedAndInPlace) {
   }
 }
 
+// An operand that has a scale already: codes and values as without it, the scale behind them its product.
+TEST_P(NvCaseTest, AScaleOfTheInputGoesIntoThatOfTheTensor) {
+  const HostTensor x = HostTensor::Normal(GetParam().dtype, GetParam().shape, 8);
+  const HostTensor x_scale = HostTensor::Filled(DType::kF32, {1}, 0.3);
+  for (const NvFormat& format : {kNearest, kMsEden, kSquareFourOverSix}) {
+    const Quantized q(x, format);
+    const HostTensor values(GetParam().dtype, GetParam().shape), scale(DType::kF32, {1});
+    NvQuantize({.x = x,
+                .amax = q.amax,
+                .x_scale = x_scale,
+                .format = format,
+                .random = {.purpose = kRandomTest},
+                .tensor_scale = scale,
+                .values = values},
+               Quantized::kOneThread());
+    EXPECT_EQ(values.Bytes(), q.values.Bytes());
+    EXPECT_EQ(scale.as<float>()[0], q.tensor_scale.as<float>()[0] * 0.3f);
+  }
+}
+
 TEST_P(NvCaseTest, SameBitsAsOnCpu) {
   const HostTensor x = HostTensor::Normal(GetParam().dtype, GetParam().shape, 9, 0.3);
   for (int64_t i = 0; i < 32; ++i) {  // two groups of zeros

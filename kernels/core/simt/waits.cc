@@ -1,0 +1,20 @@
+#include "kernels/core/simt/waits.h"
+
+#include <atomic>
+
+namespace trainyard::simt {
+namespace {
+
+std::atomic<int64_t> waits{0};
+
+}  // namespace
+
+int64_t WaitCount() {
+  return waits.load(std::memory_order_relaxed);
+}
+
+void CountWait() {
+  waits.fetch_add(1, std::memory_order_relaxed);
+}
+
+}  // namespace trainyard::simt
