@@ -34,7 +34,7 @@ esac
 programs() {
   bazel query --noshow_progress \
     'attr(tags, "cuda_device", kind(cc_test, //kernels/... + //worker/...)) union
-     kind(cc_test, deps(attr(tags, "cuda_device", kind(sh_test, //kernels/...)), 1))' 2>/dev/null
+     kind(cc_test, deps(attr(tags, "cuda_device", kind(sh_test, //kernels/... + //worker/...)), 1))' 2>/dev/null
 }
 
 if [ "$mode" != from ]; then

@@ -18,6 +18,7 @@ class CodedWeightsScheme final : public LinearScheme {
 
   absl::string_view name() const override { return scheme_->name(); }
   int64_t ParameterCount() const override { return scheme_->ParameterCount(); }
+  bool UsesAmax(const LinearSite& site) const override { return scheme_->UsesAmax(site); }
 
   int64_t WorkspaceBytes(const LinearSite& site) const override {
     const int64_t decoded = IsCoded(site) ? Scratch::Bytes(site.storage, site.in * site.out) : 0;

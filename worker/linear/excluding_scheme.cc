@@ -14,6 +14,7 @@ class ExcludingScheme final : public LinearScheme {
 
   absl::string_view name() const override { return scheme_->name(); }
   int64_t ParameterCount() const override { return scheme_->ParameterCount(); }
+  bool UsesAmax(const LinearSite& site) const override { return Of(site).UsesAmax(site); }
   int64_t WorkspaceBytes(const LinearSite& site) const override { return Of(site).WorkspaceBytes(site); }
   void Forward(const LinearCall& call, const kernels::LinearForwardArgs& args, kernels::Stream& stream) const override {
     Of(call.site).Forward(call, args, stream);

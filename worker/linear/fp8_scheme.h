@@ -4,8 +4,10 @@
 //   q(v) = v as code * inverse, code = FP8(v * 448 / amax(v))       inputs and weights E4M3, dy E4M3 or E5M2
 //   y = q(x) q(w)^T + bias      dx = q(dy) q(w)      dw = q(dy)^T q(x)      db = sum of q(dy)
 //
-// The products are emulated: codes as numbers of the storage dtype, which holds them exactly, sums in f32, the scales
-// behind the product. Any sizes.
+// On the CPU the products are emulated: codes as numbers of the storage dtype, which holds them exactly, sums in f32,
+// the scales behind the product. On a device they are products of the codes (kernels/gemm/fp8_gemm.h), which want both
+// operands along what they contract: the backward quantizes dy both ways in one pass, x and w transposed. The scales
+// stay on the device. The same products of the same numbers, up to the order of sums. Any sizes.
 #pragma once
 
 #include <memory>

@@ -39,6 +39,10 @@ struct LinearCall {
   LinearRandom random = {};
   kernels::TensorView parameters = {};  // what the scheme learns at the site: storage dtype (ParameterCount), or absent
   bool calibrates = false;              // a forward that first sets `parameters` from its operands
+  // f32 (1): the largest magnitude of the call's x (dy), the bits of AbsMax, left by the op that made the tensor, for a
+  // scheme that asks for it (UsesAmax). Absent: not known. Others need not look.
+  kernels::TensorView x_amax = {};
+  kernels::TensorView dy_amax = {};
 
   // The stream of one of a site's kLinearRoles uses of random numbers. Micro-batches 65,536 apart share it.
   kernels::PhiloxKey Key(uint16_t purpose, uint32_t role) const {
@@ -63,7 +67,8 @@ struct LinearBackwardArgs {
 };
 
 // Immutable and without state: a backward makes what it needs of the forward (codes, masks) from x and w again, which
-// costs a pass over the operands and no memory. The same bits for any number of threads.
+// costs a pass over the operands and no memory. The same bits for any number of threads. On a device a call enqueues
+// and does not wait: nothing that lies there is read on the host.
 class LinearScheme {
  public:
   virtual ~LinearScheme() = default;
@@ -71,6 +76,10 @@ class LinearScheme {
 
   // Numbers that the scheme learns at each layer, beside the weights.
   virtual int64_t ParameterCount() const { return 0; }
+
+  // Whether the scheme makes scales of the largest magnitudes of x and dy at the site, so that whoever makes these
+  // tensors should give LinearCall their amax.
+  virtual bool UsesAmax(const LinearSite& /*site*/) const { return false; }
 
   // Scratch that is enough for each of the two calls.
   virtual int64_t WorkspaceBytes(const LinearSite& site) const = 0;

@@ -20,6 +20,7 @@ class CountingScheme final : public MaskCountingScheme {
 
   absl::string_view name() const override { return scheme_->name(); }
   int64_t ParameterCount() const override { return scheme_->ParameterCount(); }
+  bool UsesAmax(const LinearSite& site) const override { return scheme_->UsesAmax(site); }
   int64_t WorkspaceBytes(const LinearSite& site) const override {
     const int64_t bytes = scheme_->WorkspaceBytes(site);
     return HasMasks(site) ? std::max(bytes, probe_->ProbeBytes(site)) : bytes;

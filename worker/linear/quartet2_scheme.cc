@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
-#include "kernels/core/dispatch.h"
+#include "kernels/gemm/fp4_gemm.h"
 #include "kernels/gemm/gemm.h"
 #include "kernels/pointwise/elementwise.h"
 #include "kernels/quant/abs_max.h"
@@ -94,14 +94,23 @@ class Quartet2Scheme final : public LinearScheme {
     const int64_t y = OperandBytes(site.storage, site.rows * site.out);
     const int64_t scales = 4 * 2 * Scratch::Bytes(DType::kF32, 1);
     const int64_t signs = RotationBytes(std::max(is_.group_for_input, is_.group_for_weight));
-    return x + w + y + std::max(x, w) + scales + signs +
-           kernels::LinearWorkspaceBytes(site.storage, site.rows, site.in, site.out);
+    // Codes instead of values, on devices that take them.
+    const int64_t codes =
+        CodeBytes(site.rows * site.out) + std::max(CodeBytes(site.rows * site.in), CodeBytes(site.out * site.in));
+    const int64_t tiles = std::max({kernels::Fp4GemmDeviceWorkspaceBytes(site.rows, site.out, site.in),
+                                    kernels::Fp4GemmDeviceWorkspaceBytes(site.rows, site.in, site.out),
+                                    kernels::Fp4GemmDeviceWorkspaceBytes(site.out, site.in, site.rows)});
+    return x + w + y + std::max(x, w) + scales + signs + codes +
+           std::max(tiles, kernels::LinearWorkspaceBytes(site.storage, site.rows, site.in, site.out));
   }
+
+  bool UsesAmax(const LinearSite& /*site*/) const override { return is_.quantizes_forward && quantizes_; }
 
   void Forward(const LinearCall& call, const kernels::LinearForwardArgs& args, Stream& stream) const override {
     Scratch scratch(args.workspace);
-    const Operand x = ForwardOperand(call, kForwardInput, args.x, scratch, stream);
-    const Operand w = ForwardOperand(call, kForwardWeight, args.w, scratch, stream);
+    const bool as_codes = is_.quantizes_forward && quantizes_ && HasFp4Products(args.w.dim(0), args.w.dim(1), stream);
+    const Operand x = ForwardOperand(call, kForwardInput, args.x, as_codes, scratch, stream);
+    const Operand w = ForwardOperand(call, kForwardWeight, args.w, as_codes, scratch, stream);
     ForwardProduct(x, w, args, scratch, stream);
   }
 
@@ -113,64 +122,94 @@ class Quartet2Scheme final : public LinearScheme {
   }
 
  private:
-  Operand Quantized(const LinearCall& call, OperandRole role, const NvFormat& format, const TensorView& v,
+  // What an operand is made of and for.
+  struct Source {
+    TensorView v;
+    TensorView amax = {};   // of v, if somebody has it
+    TensorView scale = {};  // v are the values of an operand that has it
+    bool as_codes = false;  // else values
+  };
+
+  static int64_t CodeBytes(int64_t elements) {
+    return Scratch::Bytes(DType::kU8, elements / 2) + Scratch::Bytes(DType::kF8E4M3, elements / kernels::kNvGroup);
+  }
+
+  // `values`: where they go, unless it is codes.
+  Operand Quantized(const LinearCall& call, OperandRole role, const NvFormat& format, const Source& source,
                     const TensorView& values, Scratch& scratch, Stream& stream) const {
-    const TensorView amax = scratch.Take(DType::kF32, {1});
-    const TensorView tensor_scale = scratch.Take(DType::kF32, {1});
-    AbsMax({.x = v, .y = amax}, stream);
+    const TensorView& v = source.v;
+    TensorView amax = source.amax;
+    if (!amax) {
+      amax = scratch.Take(DType::kF32, {1});
+      AbsMax({.x = v, .y = amax}, stream);
+    }
+    Operand operand;
+    operand.scale = scratch.Take(DType::kF32, {1});
+    if (source.as_codes) {
+      operand.packed = scratch.Take(DType::kU8, {v.dim(0), v.dim(1) / 2});
+      operand.group_scales = scratch.Take(DType::kF8E4M3, {v.dim(0), v.dim(1) / kernels::kNvGroup});
+    } else {
+      operand.values = values;
+    }
     NvQuantize({.x = v,
                 .amax = amax,
+                .x_scale = source.scale,
                 .format = format,
                 .random = call.Key(kernels::kRandomQuantize, role),
-                .tensor_scale = tensor_scale,
-                .values = values},
+                .tensor_scale = operand.scale,
+                .packed = operand.packed,
+                .scales = operand.group_scales,
+                .values = operand.values},
                stream);
-    kernels::WaitForDevice(stream);
-    return {values, tensor_scale.as<float>()[0]};
+    return operand;
   }
 
   // x_q or w_q.
-  Operand ForwardOperand(const LinearCall& call, OperandRole role, const TensorView& x, Scratch& scratch,
+  Operand ForwardOperand(const LinearCall& call, OperandRole role, const TensorView& x, bool as_codes, Scratch& scratch,
                          Stream& stream) const {
     if (!is_.quantizes_forward || !quantizes_) return {x};
-    const TensorView values = scratch.Take(x.dtype(), {x.dim(0), x.dim(1)});
-    return Quantized(call, role, role == kForwardWeight ? is_.weight : is_.input, x, values, scratch, stream);
+    const bool is_weight = role == kForwardWeight;
+    const TensorView values = as_codes ? TensorView() : scratch.Take(x.dtype(), {x.dim(0), x.dim(1)});
+    return Quantized(call, role, is_weight ? is_.weight : is_.input,
+                     {.v = x, .amax = is_weight ? TensorView() : call.x_amax, .as_codes = as_codes}, values, scratch,
+                     stream);
   }
 
-  // An operand of a backward product; x.factor stays in it.
+  // An operand of a backward product; x.scale stays in it. `amax`: of x.
   Operand BackwardOperand(const LinearCall& call, OperandRole role, const NvFormat& format, const Operand& x,
-                          Axis contracted, const Rotation& rotation, Scratch& scratch, Stream& stream) const {
+                          const TensorView& amax, Axis contracted, const Rotation& rotation, bool as_codes,
+                          Scratch& scratch, Stream& stream) const {
     const TensorView v = Rotated(x.values, contracted, rotation, scratch, stream);
-    if (!quantizes_) return {v, x.factor};
-    const TensorView values = ValuesOf(v, x.values, x.values.dtype(), scratch);
-    Operand operand = Quantized(call, role, format, v, values, scratch, stream);
-    operand.factor *= x.factor;
-    return operand;
+    if (!quantizes_) return {.values = v, .scale = x.scale};
+    const bool is_x = v.data() == x.values.data();
+    return Quantized(call, role, format,
+                     {.v = v, .amax = is_x ? amax : TensorView(), .scale = x.scale, .as_codes = as_codes},
+                     as_codes ? TensorView() : ValuesOf(v, x.values, x.values.dtype(), scratch), scratch, stream);
   }
 
   // Scratch by value: what a product takes is free after it.
   void MakeInputGradient(const LinearCall& call, const LinearBackwardArgs& args, Scratch scratch,
                          Stream& stream) const {
-    const Operand w = ForwardOperand(call, kForwardWeight, args.w, scratch, stream);
-    Operand dy{args.dy};
-    if (!is_.quantizes_backward) return MultiplyByWeight(dy, w, args, scratch, stream);
+    const Operand w = ForwardOperand(call, kForwardWeight, args.w, /*as_codes=*/false, scratch, stream);
+    if (!is_.quantizes_backward) return MultiplyByWeight({args.dy}, w, args, scratch, stream);
     const Rotation rotation = DrawRotation(call, kInputGradient, is_.group_for_input, scratch, stream);
-    dy = BackwardOperand(call, kDyForInput, is_.gradient, dy, Axis::kColumns, rotation, scratch, stream);
+    const bool as_codes = is_.requantizes_weight && quantizes_ && HasFp4Products(args.w.dim(1), args.w.dim(0), stream);
+    const Operand dy = BackwardOperand(call, kDyForInput, is_.gradient, {args.dy}, call.dy_amax, Axis::kColumns,
+                                       rotation, as_codes, scratch, stream);
     if (!is_.requantizes_weight) return MultiplyByWeight(dy, w, args, scratch, stream);
-    const Operand again =
-        BackwardOperand(call, kWeightForInput, is_.weight_again, w, Axis::kRows, rotation, scratch, stream);
-    Gemm({.a = dy.values,
-          .b = again.values,
-          .c = args.dx,
-          .transpose_b = true,
-          .alpha = dy.factor * again.factor,
-          .workspace = scratch.Rest()},
-         stream);
+    const Operand again = BackwardOperand(call, kWeightForInput, is_.weight_again, w, {}, Axis::kRows, rotation,
+                                          as_codes, scratch, stream);
+    MultiplyRows(dy, again, {.c = args.dx}, scratch, stream);
   }
 
   static void MultiplyByWeight(const Operand& dy, const Operand& w, const LinearBackwardArgs& args,
                                const Scratch& scratch, Stream& stream) {
-    Gemm({.a = dy.values, .b = w.values, .c = args.dx, .alpha = dy.factor * w.factor, .workspace = scratch.Rest()},
+    Gemm({.a = dy.values,
+          .b = w.values,
+          .c = args.dx,
+          .a_scale = dy.scale,
+          .b_scale = w.scale,
+          .workspace = scratch.Rest()},
          stream);
   }
 
@@ -178,30 +217,27 @@ class Quartet2Scheme final : public LinearScheme {
                           Stream& stream) const {
     const float beta = args.accumulate ? 1.0f : 0.0f;
     Operand x{args.x};
-    if (is_.rounds_input_twice) x = ForwardOperand(call, kForwardInput, args.x, scratch, stream);
+    if (is_.rounds_input_twice) {
+      x = ForwardOperand(call, kForwardInput, args.x, /*as_codes=*/false, scratch, stream);
+    }
     if (!is_.quantizes_backward) {
       Gemm({.a = args.dy,
             .b = x.values,
             .c = args.dw,
             .transpose_a = true,
-            .alpha = x.factor,
             .beta = beta,
+            .b_scale = x.scale,
             .workspace = scratch.Rest()},
            stream);
       return;
     }
     const Rotation rotation = DrawRotation(call, kWeightGradient, is_.group_for_weight, scratch, stream);
-    const Operand dy =
-        BackwardOperand(call, kDyForWeight, is_.gradient, {args.dy}, Axis::kRows, rotation, scratch, stream);
-    x = BackwardOperand(call, kInputForWeight, is_.input_again, x, Axis::kRows, rotation, scratch, stream);
-    Gemm({.a = dy.values,
-          .b = x.values,
-          .c = args.dw,
-          .transpose_b = true,
-          .alpha = dy.factor * x.factor,
-          .beta = beta,
-          .workspace = scratch.Rest()},
-         stream);
+    const bool as_codes = quantizes_ && HasFp4Products(args.dw.dim(1), args.dy.dim(0), stream);
+    const Operand dy = BackwardOperand(call, kDyForWeight, is_.gradient, {args.dy}, {}, Axis::kRows, rotation, as_codes,
+                                       scratch, stream);
+    x = BackwardOperand(call, kInputForWeight, is_.input_again, x, {}, Axis::kRows, rotation, as_codes, scratch,
+                        stream);
+    MultiplyRows(dy, x, {.c = args.dw, .beta = beta}, scratch, stream);
   }
 
   const Numerics is_;

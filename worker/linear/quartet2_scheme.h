@@ -13,7 +13,9 @@
 // w_q = w.
 //
 // Emulated: operands as code * s8 in the storage dtype, which holds it exactly, sums in f32, the tensors' f32 scales
-// behind the product. Sizes: spec::MultiplesOf.
+// behind the product. On devices with tensor cores for NVFP4 (HasFp4Products of kernels/gemm/fp4_gemm.h) products of
+// two quantized operands that lie along the contraction are of the codes instead: all but dx as nvidia has it. The
+// scales stay on the device. Sizes: spec::MultiplesOf.
 #pragma once
 
 #include <memory>

@@ -1,5 +1,6 @@
 #include "worker/linear/rotated_operand.h"
 
+#include "kernels/gemm/fp4_gemm.h"
 #include "kernels/gemm/gemm.h"
 #include "kernels/transform/hadamard.h"
 #include "kernels/transform/transpose.h"
@@ -14,16 +15,35 @@ int64_t OperandBytes(DType storage, int64_t elements) {
   return Scratch::Bytes(DType::kF32, elements) + (storage == DType::kF32 ? 0 : Scratch::Bytes(storage, elements));
 }
 
+void MultiplyRows(const Operand& a, const Operand& b, const RowProduct& product, const Scratch& scratch,
+                  Stream& stream) {
+  if (!a.packed || !b.packed) {
+    Gemm({.a = a.values,
+          .b = b.values,
+          .c = product.c,
+          .transpose_b = true,
+          .alpha = a.factor * b.factor,
+          .beta = product.beta,
+          .a_scale = a.scale,
+          .b_scale = b.scale,
+          .bias = product.bias,
+          .workspace = scratch.Rest()},
+         stream);
+    return;
+  }
+  Fp4Gemm({.a = {.packed = a.packed, .scales = a.group_scales, .tensor_scale = a.scale},
+           .b = {.packed = b.packed, .scales = b.group_scales, .tensor_scale = b.scale},
+           .c = product.c,
+           .alpha = a.factor * b.factor,
+           .beta = product.beta,
+           .bias = product.bias,
+           .workspace = scratch.Rest()},
+          stream);
+}
+
 void ForwardProduct(const Operand& x, const Operand& w, const kernels::LinearForwardArgs& args, const Scratch& scratch,
                     Stream& stream) {
-  Gemm({.a = x.values,
-        .b = w.values,
-        .c = args.y,
-        .transpose_b = true,
-        .alpha = x.factor * w.factor,
-        .bias = args.bias,
-        .workspace = scratch.Rest()},
-       stream);
+  MultiplyRows(x, w, {.c = args.y, .bias = args.bias}, scratch, stream);
 }
 
 int64_t RotationBytes(int64_t group) {

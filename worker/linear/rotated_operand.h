@@ -29,16 +29,29 @@ enum OperandRole : uint32_t {
 };
 enum ProductRole : uint32_t { kInputGradient, kWeightGradient };
 
-// One side of a product: op = factor * values, values in the storage dtype.
+// One side of a product: op = factor * scale * values, values in the storage dtype. `scale` is one f32 that a quantizer
+// has made and that stays where it is; absent: 1. An operand of NVFP4 that goes into a product and nowhere else may
+// have codes and the scales of their groups (kernels/gemm/fp4_gemm.h) in place of values.
 struct Operand {
   kernels::TensorView values;
   float factor = 1;
   kernels::TensorView mask = {};  // of a forward operand: where its gradient passes; absent: everywhere
+  kernels::TensorView scale = {};
+  kernels::TensorView packed = {}, group_scales = {};
 };
 
 // What an operand of so many elements takes of the scratch: room for its rotated values in f32, and, if those are not
 // its values in the end, for the rounded ones.
 int64_t OperandBytes(kernels::DType storage, int64_t elements);
+
+struct RowProduct {
+  kernels::TensorView c;
+  float beta = 0;
+  kernels::TensorView bias = {};  // optional
+};
+// c = a b^T + beta c + bias: both operands have codes, or both have values.
+void MultiplyRows(const Operand& a, const Operand& b, const RowProduct& product, const Scratch& scratch,
+                  kernels::Stream& stream);
 
 // The product of a forward, y = x w^T + bias, of operands that stand for args.x and args.w.
 void ForwardProduct(const Operand& x, const Operand& w, const kernels::LinearForwardArgs& args, const Scratch& scratch,

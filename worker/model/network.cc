@@ -67,25 +67,26 @@ void Network::ForwardTrunk(Stream& stream) {
     const BlockTensors& w = weights_->blocks[index];
     const BlockActivations& a = blocks_[index];
     if (shapes_[index].has_attention()) {
-      AddAndNorm(residual, residual_[index], w.attention_norm, a.attention_normed, a.attention_inv_rms, stream);
+      AddAndNorm(residual, residual_[index], w.attention_norm, a.attention_normed, a.attention_inv_rms, a.qkv_amax,
+                 stream);
       ForwardAttention(layer, stream);
       residual.added = ProjectAttention(layer, stream);
     }
     if (shapes_[index].has_mlp()) {
-      AddAndNorm(residual, MlpInput(layer), w.mlp_norm, a.mlp_normed, a.mlp_inv_rms, stream);
+      AddAndNorm(residual, MlpInput(layer), w.mlp_norm, a.mlp_normed, a.mlp_inv_rms, a.gate_up_amax, stream);
       ForwardMlp(layer, stream);
       residual.added = ProjectMlp(layer, stream);
     }
   }
-  AddAndNorm(residual, residual_.back(), weights_->final_norm, final_normed_, final_inv_rms_, stream);
+  AddAndNorm(residual, residual_.back(), weights_->final_norm, final_normed_, final_inv_rms_, {}, stream);
 }
 
 void Network::AddAndNorm(Residual& residual, const TensorView& sum, const TensorView& weight, const TensorView& y,
-                         const TensorView& inv_rms, Stream& stream) {
+                         const TensorView& inv_rms, const TensorView& amax, Stream& stream) {
   const auto eps = static_cast<float>(config_.norm_eps);
   if (!residual.added) {
     TY_CHECK(residual.stream.data() == sum.data());
-    RmsNormForward({.x = residual.stream, .w = weight, .y = y, .inv_rms = inv_rms, .eps = eps}, stream);
+    RmsNormForward({.x = residual.stream, .w = weight, .y = y, .inv_rms = inv_rms, .eps = eps, .amax = amax}, stream);
     return;
   }
   RmsNormForward({.x = residual.added,
@@ -94,7 +95,8 @@ void Network::AddAndNorm(Residual& residual, const TensorView& sum, const Tensor
                   .w = weight,
                   .y = y,
                   .inv_rms = inv_rms,
-                  .eps = eps},
+                  .eps = eps,
+                  .amax = amax},
                  stream);
   residual = {sum, TensorView()};
 }
@@ -103,22 +105,26 @@ void Network::ForwardAttention(int64_t layer, Stream& stream) {
   const auto index = static_cast<size_t>(layer);
   const BlockTensors& w = weights_->blocks[index];
   const BlockActivations& a = blocks_[index];
-  scheme_->Forward({sites_[index].qkv, random_, w.qkv_scheme, calibrates_},
+  scheme_->Forward({sites_[index].qkv, random_, w.qkv_scheme, calibrates_, a.qkv_amax},
                    {.x = a.attention_normed, .w = w.qkv, .bias = w.qkv_bias, .y = a.qkv, .workspace = workspace_},
                    stream);
   RopeForward(RopeOf(layer, a.qkv), stream);
-  AttentionForward(
-      {.shape = AttentionShapeOf(layer), .qkv = a.qkv, .o = a.attention, .lse = a.lse, .workspace = workspace_},
-      stream);
+  AttentionForward({.shape = AttentionShapeOf(layer),
+                    .qkv = a.qkv,
+                    .o = a.attention,
+                    .lse = a.lse,
+                    .workspace = workspace_,
+                    .amax = a.output_amax},
+                   stream);
 }
 
 TensorView Network::ProjectAttention(int64_t layer, Stream& stream) {
   const auto index = static_cast<size_t>(layer);
   const BlockTensors& w = weights_->blocks[index];
+  const BlockActivations& a = blocks_[index];
   const TensorView out = Part(narrow_, rows_, config_.hidden_size);
-  scheme_->Forward(
-      {sites_[index].output, random_, w.output_scheme, calibrates_},
-      {.x = blocks_[index].attention, .w = w.output, .bias = w.output_bias, .y = out, .workspace = workspace_}, stream);
+  scheme_->Forward({sites_[index].output, random_, w.output_scheme, calibrates_, a.output_amax},
+                   {.x = a.attention, .w = w.output, .bias = w.output_bias, .y = out, .workspace = workspace_}, stream);
   return out;
 }
 
@@ -126,17 +132,18 @@ void Network::ForwardMlp(int64_t layer, Stream& stream) {
   const auto index = static_cast<size_t>(layer);
   const BlockTensors& w = weights_->blocks[index];
   const BlockActivations& a = blocks_[index];
-  scheme_->Forward({sites_[index].gate_up, random_, w.gate_up_scheme, calibrates_},
+  scheme_->Forward({sites_[index].gate_up, random_, w.gate_up_scheme, calibrates_, a.gate_up_amax},
                    {.x = a.mlp_normed, .w = w.gate_up, .y = a.gate_up, .workspace = workspace_}, stream);
-  SwigluForward({.gate_up = a.gate_up, .y = a.activated}, stream);
+  SwigluForward({.gate_up = a.gate_up, .y = a.activated, .amax = a.down_amax}, stream);
 }
 
 TensorView Network::ProjectMlp(int64_t layer, Stream& stream) {
   const auto index = static_cast<size_t>(layer);
   const BlockTensors& w = weights_->blocks[index];
+  const BlockActivations& a = blocks_[index];
   const TensorView out = Part(narrow_, rows_, config_.hidden_size);
-  scheme_->Forward({sites_[index].down, random_, w.down_scheme, calibrates_},
-                   {.x = blocks_[index].activated, .w = w.down, .y = out, .workspace = workspace_}, stream);
+  scheme_->Forward({sites_[index].down, random_, w.down_scheme, calibrates_, a.down_amax},
+                   {.x = a.activated, .w = w.down, .y = out, .workspace = workspace_}, stream);
   return out;
 }
 
@@ -146,12 +153,13 @@ void Network::RecomputeBlock(int64_t layer, Stream& stream) {
   const BlockActivations& a = blocks_[index];
   Residual residual{residual_[index], TensorView()};
   if (shapes_[index].has_attention()) {
-    AddAndNorm(residual, residual_[index], w.attention_norm, a.attention_normed, a.attention_inv_rms, stream);
+    AddAndNorm(residual, residual_[index], w.attention_norm, a.attention_normed, a.attention_inv_rms, a.qkv_amax,
+               stream);
     ForwardAttention(layer, stream);
   }
   if (!shapes_[index].has_mlp()) return;
   if (shapes_[index].has_attention()) residual.added = ProjectAttention(layer, stream);
-  AddAndNorm(residual, MlpInput(layer), w.mlp_norm, a.mlp_normed, a.mlp_inv_rms, stream);
+  AddAndNorm(residual, MlpInput(layer), w.mlp_norm, a.mlp_normed, a.mlp_inv_rms, a.gate_up_amax, stream);
   ForwardMlp(layer, stream);
 }
 
@@ -228,7 +236,8 @@ void Network::BackwardTrunk(const StepArgs& args, Stream& stream) {
                    .dy = Part(narrow_, rows_, config_.hidden_size),
                    .dx = residual_grad_,
                    .dw = gradients_->final_norm,
-                   .workspace = workspace_},
+                   .workspace = workspace_,
+                   .amax = gradient_amax_},
                   stream);
   ready(config_.layers + 1);
   for (int64_t layer = config_.layers - 1; layer >= 0; --layer) {
@@ -247,6 +256,11 @@ void Network::BackwardTrunk(const StepArgs& args, Stream& stream) {
   ready(0);
 }
 
+linear::LinearCall Network::BackwardCall(const linear::LinearSite& site, const TensorView& parameters,
+                                         const TensorView& x_amax) const {
+  return {.site = site, .random = random_, .parameters = parameters, .x_amax = x_amax, .dy_amax = gradient_amax_};
+}
+
 void Network::BackwardMlp(int64_t layer, bool accumulate, Stream& stream) {
   const auto index = static_cast<size_t>(layer);
   const BlockTensors& w = weights_->blocks[index];
@@ -256,7 +270,7 @@ void Network::BackwardMlp(int64_t layer, bool accumulate, Stream& stream) {
   const TensorView activated_grad = Part(wide_, rows_, shapes_[index].intermediate);
   const TensorView normed_grad = Part(narrow_, rows_, config_.hidden_size);
   const BlockSites& sites = sites_[index];
-  scheme_->Backward({sites.down, random_, w.down_scheme},
+  scheme_->Backward(BackwardCall(sites.down, w.down_scheme, a.down_amax),
                     {.dy = residual_grad_,
                      .x = a.activated,
                      .w = w.down,
@@ -266,8 +280,8 @@ void Network::BackwardMlp(int64_t layer, bool accumulate, Stream& stream) {
                      .accumulate = accumulate,
                      .workspace = workspace},
                     stream);
-  SwigluBackward({.gate_up = a.gate_up, .dy = activated_grad, .dgate_up = a.gate_up}, stream);
-  scheme_->Backward({sites.gate_up, random_, w.gate_up_scheme},
+  SwigluBackward({.gate_up = a.gate_up, .dy = activated_grad, .dgate_up = a.gate_up, .amax = gradient_amax_}, stream);
+  scheme_->Backward(BackwardCall(sites.gate_up, w.gate_up_scheme, a.gate_up_amax),
                     {.dy = a.gate_up,
                      .x = a.mlp_normed,
                      .w = w.gate_up,
@@ -284,7 +298,8 @@ void Network::BackwardMlp(int64_t layer, bool accumulate, Stream& stream) {
                    .dresidual = residual_grad_,
                    .dx = residual_grad_,
                    .dw = g.mlp_norm,
-                   .workspace = workspace},
+                   .workspace = workspace,
+                   .amax = gradient_amax_},
                   stream);
 }
 
@@ -298,7 +313,7 @@ void Network::BackwardAttention(int64_t layer, bool accumulate, Stream& stream) 
   const TensorView attention_grad = Part(narrow_, rows_, config_.attention_width(shapes_[index]));
   const TensorView normed_grad = Part(narrow_, rows_, config_.hidden_size);
   const TensorView qkv_grad = Part(wide_, rows_, config_.qkv_width(shapes_[index]));
-  scheme_->Backward({sites.output, random_, w.output_scheme},
+  scheme_->Backward(BackwardCall(sites.output, w.output_scheme, a.output_amax),
                     {.dy = residual_grad_,
                      .x = a.attention,
                      .w = w.output,
@@ -317,8 +332,10 @@ void Network::BackwardAttention(int64_t layer, bool accumulate, Stream& stream) 
                      .dqkv = qkv_grad,
                      .workspace = workspace},
                     stream);
-  RopeBackward(RopeOf(layer, qkv_grad), stream);
-  scheme_->Backward({sites.qkv, random_, w.qkv_scheme},
+  kernels::RopeArgs rope = RopeOf(layer, qkv_grad);
+  rope.amax = gradient_amax_;
+  RopeBackward(rope, stream);
+  scheme_->Backward(BackwardCall(sites.qkv, w.qkv_scheme, a.qkv_amax),
                     {.dy = qkv_grad,
                      .x = a.attention_normed,
                      .w = w.qkv,
@@ -336,7 +353,8 @@ void Network::BackwardAttention(int64_t layer, bool accumulate, Stream& stream) 
                    .dresidual = residual_grad_,
                    .dx = residual_grad_,
                    .dw = g.attention_norm,
-                   .workspace = workspace},
+                   .workspace = workspace,
+                   .amax = gradient_amax_},
                   stream);
 }
 

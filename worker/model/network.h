@@ -92,6 +92,9 @@ class Network {
   struct BlockActivations {
     kernels::TensorView attention_normed, attention_inv_rms, qkv, attention, lse;
     kernels::TensorView mid, mlp_normed, mlp_inv_rms, gate_up, activated;
+    // f32 (1) each, parts of `amax` (4): the largest magnitude of what goes into a layer, absent where the scheme does
+    // not use it.
+    kernels::TensorView amax, qkv_amax, output_amax, gate_up_amax, down_amax;
   };
 
   // The residual stream between two norms: what the next norm adds up. `added` is absent before the first block.
@@ -102,15 +105,18 @@ class Network {
   void AllocateResiduals(kernels::Arena& arena);
   void AllocateBlocks(kernels::Arena& arena);
   int64_t WorkspaceBytes() const;
+  bool UsesAmax() const;  // of any site
+  void NameAmax(const BlockSites& sites, BlockActivations& block) const;
   kernels::AttentionShape AttentionShapeOf(int64_t layer) const;
   kernels::RopeArgs RopeOf(int64_t layer, const kernels::TensorView& qkv) const;
   // What the norm before the MLP normalises.
   const kernels::TensorView& MlpInput(int64_t layer) const;
 
   void ForwardTrunk(kernels::Stream& stream);
-  // y = norm(residual); the sum is stored as `sum`, which becomes the stream.
+  // y = norm(residual); the sum is stored as `sum`, which becomes the stream. `amax`: of y, optional.
   void AddAndNorm(Residual& residual, const kernels::TensorView& sum, const kernels::TensorView& weight,
-                  const kernels::TensorView& y, const kernels::TensorView& inv_rms, kernels::Stream& stream);
+                  const kernels::TensorView& y, const kernels::TensorView& inv_rms, const kernels::TensorView& amax,
+                  kernels::Stream& stream);
   // From the normed input to the heads' outputs, and to the activated middle.
   void ForwardAttention(int64_t layer, kernels::Stream& stream);
   void ForwardMlp(int64_t layer, kernels::Stream& stream);
@@ -123,6 +129,8 @@ class Network {
   // Cuts the rows of a chunk so that a row's logits and gradient have the same bits in chunks of any length.
   void ForHeadParts(int64_t count, absl::FunctionRef<void(int64_t row, int64_t rows)> body) const;
   void BackwardTrunk(const StepArgs& args, kernels::Stream& stream);
+  linear::LinearCall BackwardCall(const linear::LinearSite& site, const kernels::TensorView& parameters,
+                                  const kernels::TensorView& x_amax) const;
   void BackwardMlp(int64_t layer, bool accumulate, kernels::Stream& stream);
   void BackwardAttention(int64_t layer, bool accumulate, kernels::Stream& stream);
 
@@ -146,7 +154,10 @@ class Network {
   kernels::TensorView narrow_;         // (N, max(C, A)): a block's output, or the gradient of a normed input
   kernels::TensorView wide_;           // (N, max(K, D)): gradient of qkv or of the activated middle
   kernels::TensorView residual_grad_;  // (N, C)
-  kernels::TensorView logits_;         // one chunk
+  // f32 (1): of the gradient that the next layer of the backward is given, if the scheme uses it. Each is used before
+  // the next is made.
+  kernels::TensorView gradient_amax_;
+  kernels::TensorView logits_;  // one chunk
   kernels::TensorView workspace_;
 };
 

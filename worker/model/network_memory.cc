@@ -52,6 +52,7 @@ Network::Network(const ModelConfig& config, const NetworkOptions& options, const
         shapes_, [&](const BlockShape& shape) { return std::max(config_.qkv_width(shape), shape.intermediate); });
     wide_ = arena.Allocate("activations", options_.dtype, {rows_ * wide});
     residual_grad_ = arena.Allocate("activations", options_.dtype, {rows_, hidden});
+    if (UsesAmax()) gradient_amax_ = arena.Allocate("activations", DType::kF32, {1});
   }
   logits_ =
       arena.Allocate("workspace", options_.dtype, {HeadChunkRows(rows_, options_.head_chunks), config_.vocab_size});
@@ -76,11 +77,13 @@ void Network::AllocateResiduals(Arena& arena) {
 void Network::AllocateBlocks(Arena& arena) {
   const bool keeps_all = gradients_ != nullptr && !options_.recompute_blocks;
   const int64_t hidden = config_.hidden_size, batch = options_.batch, seq = options_.seq;
+  const bool uses_amax = UsesAmax();
   BlockActivations shared;
   const auto allocate = [&](bool has_attention, bool has_mlp, int64_t qkv, int64_t attention, int64_t q_heads,
                             int64_t intermediate) {
     const auto stored = [&](int64_t width) { return arena.Allocate("activations", options_.dtype, {rows_, width}); };
     BlockActivations block;
+    if (uses_amax && (has_attention || has_mlp)) block.amax = arena.Allocate("activations", DType::kF32, {4});
     if (has_attention) {
       block.attention_normed = stored(hidden);
       block.attention_inv_rms = arena.Allocate("activations", DType::kF32, {rows_});
@@ -109,6 +112,7 @@ void Network::AllocateBlocks(Arena& arena) {
     if (keeps_all) {
       blocks_.push_back(
           allocate(shape.has_attention(), shape.has_mlp(), qkv, attention, shape.q_heads, shape.intermediate));
+      NameAmax(sites_[blocks_.size() - 1], blocks_.back());
       continue;
     }
     BlockActivations block = shared;
@@ -122,7 +126,25 @@ void Network::AllocateBlocks(Arena& arena) {
       block.activated = Part(shared.activated, rows_, shape.intermediate);
     }
     blocks_.push_back(block);
+    NameAmax(sites_[blocks_.size() - 1], blocks_.back());
   }
+}
+
+bool Network::UsesAmax() const {
+  bool uses = false;
+  ForEachSite(sites_, [&](const linear::LinearSite& site) { uses = uses || scheme_->UsesAmax(site); });
+  return uses;
+}
+
+void Network::NameAmax(const BlockSites& sites, BlockActivations& block) const {
+  if (!block.amax) return;
+  const auto of = [&](const linear::LinearSite& site, int64_t i) {
+    return scheme_->UsesAmax(site) ? block.amax.Slice(i, 1) : TensorView();
+  };
+  block.qkv_amax = of(sites.qkv, 0);
+  block.output_amax = of(sites.output, 1);
+  block.gate_up_amax = of(sites.gate_up, 2);
+  block.down_amax = of(sites.down, 3);
 }
 
 kernels::AttentionShape Network::AttentionShapeOf(int64_t layer) const {

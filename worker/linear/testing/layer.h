@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/testing/host_tensor.h"
+#include "kernels/testing/test_stream.h"
 #include "worker/linear/linear_scheme.h"
 
 namespace trainyard::linear::testing {
@@ -55,7 +56,7 @@ class Layer {
 
   // The first `rows` rows; all with 0. Without the bias.
   Values Forward(const LinearScheme& scheme, LinearRandom random = {}, int64_t rows = 0, int threads = 2) const {
-    kernels::Stream stream(threads);
+    kernels::testing::TestStream stream(threads);
     const int64_t count = rows == 0 ? site.rows : rows;
     const auto workspace = Workspace(scheme);
     const auto y = kernels::testing::HostTensor::Filled(site.storage, {count, site.out}, 9);
@@ -65,7 +66,7 @@ class Layer {
 
   // Of `times` calls with one key, each added to the one before.
   Gradients Backward(const LinearScheme& scheme, LinearRandom random = {}, int times = 1, int threads = 2) const {
-    kernels::Stream stream(threads);
+    kernels::testing::TestStream stream(threads);
     const auto workspace = Workspace(scheme);
     const auto dx = kernels::testing::HostTensor::Filled(site.storage, {site.rows, site.in}, 9);
     const auto dw = kernels::testing::HostTensor::Filled(kernels::DType::kF32, {site.out, site.in}, 9);

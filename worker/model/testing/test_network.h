@@ -3,6 +3,7 @@
 
 #include <cstring>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "kernels/core/dispatch.h"
@@ -24,8 +25,9 @@ inline std::vector<double> ToDoubles(const kernels::TensorView& tensor) {
 struct TestNetwork {
   // Weights: the initial ones of `seed`, times 5 for matrices and with biases and norms moved, so that every part of
   // the network matters; `as_initialized` leaves them as training starts.
-  TestNetwork(const ModelConfig& config, const NetworkOptions& options, uint64_t seed = 1, bool as_initialized = false)
-      : config(config), stream(options.threads), parameters(ListParameters(config)) {
+  TestNetwork(const ModelConfig& config, const NetworkOptions& options, uint64_t seed = 1, bool as_initialized = false,
+              std::unique_ptr<linear::LinearScheme> with_scheme = linear::MakeFp32Scheme())
+      : config(config), stream(options.threads), parameters(ListParameters(config)), scheme(std::move(with_scheme)) {
     const auto build = [&](kernels::Arena& memory) {
       weights = AllocateWeights(config, options.dtype, "weights", memory);
       gradients = AllocateGradients(config, memory);
@@ -79,7 +81,7 @@ struct TestNetwork {
   const ModelConfig config;
   kernels::Stream stream;
   const std::vector<Parameter> parameters;
-  std::unique_ptr<linear::LinearScheme> scheme = linear::MakeFp32Scheme();
+  const std::unique_ptr<linear::LinearScheme> scheme;
   std::unique_ptr<kernels::Arena> arena;
   NetworkTensors weights;
   Gradients gradients;
