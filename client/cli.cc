@@ -137,6 +137,14 @@ void AddReadingCommands(CLI::App& app, Selected& selected) {
   command->callback([wait, &selected] { selected.run = [wait](Context& c) { return RunWait(*wait, c); }; });
 
   AddCommand(app, "workers", "Show workers and their slots")->callback([&selected] { selected.run = RunWorkers; });
+  CLI::App* worker = AddCommand(app, "worker", "Change what the coordinator knows of a worker");
+  worker->require_subcommand(1);
+  auto forgotten = std::make_shared<std::vector<std::string>>();
+  command = AddCommand(*worker, "forget", "Take lost workers off the list that will never come back");
+  command->add_option("worker", *forgotten, "Their ids")->required();
+  command->callback([forgotten, &selected] {
+    selected.run = [forgotten](Context& context) { return RunForgetWorkers(*forgotten, context); };
+  });
 
   auto client_only = std::make_shared<bool>(false);
   command = AddCommand(app, "version", "Show versions");

@@ -137,6 +137,11 @@ class FakeJobs final : public v1::Jobs::Service {
     }
     return grpc::Status::OK;
   }
+  grpc::Status ForgetWorker(grpc::ServerContext*, const v1::ForgetWorkerRequest* request,
+                            v1::ForgetWorkerResponse*) override {
+    forgotten.push_back(request->worker_id());
+    return ToGrpcStatus(error);
+  }
   grpc::Status GetServerInfo(grpc::ServerContext*, const v1::GetServerInfoRequest*, v1::ServerInfo* info) override {
     info->set_version("9.9");
     return grpc::Status::OK;
@@ -148,6 +153,7 @@ class FakeJobs final : public v1::Jobs::Service {
   std::vector<v1::SubmitBatchRequest> batches;
   std::vector<v1::Job> trials;  // what List answers, if set
   std::vector<v1::ListRequest> lists;
+  std::vector<std::string> forgotten;
   std::vector<v1::JobActionRequest> actions;
   std::vector<uint64_t> watches;
   std::vector<v1::LogsRequest> logs;
@@ -627,6 +633,21 @@ TEST_F(CliTest, WorkersExplainAndVersion) {
   server_->Shutdown();
   EXPECT_EQ(Run({"version", "--client"}), 0);
   EXPECT_EQ(err_.str(), "");
+}
+
+TEST_F(CliTest, WorkersAreForgottenById) {
+  EXPECT_EQ(Run({"worker", "forget", "w-1", "w-2"}), 0);
+  EXPECT_THAT(fake_.forgotten, ElementsAre("w-1", "w-2"));
+  EXPECT_EQ(out_.str(), "worker w-1 forgotten\nworker w-2 forgotten\n");
+  EXPECT_EQ(Run({"worker", "forget", "w-3", "--quiet"}), 0);
+  EXPECT_EQ(out_.str(), "w-3\n");
+  EXPECT_EQ(Run({"worker"}), 2);
+  EXPECT_EQ(Run({"worker", "forget"}), 2);
+  fake_.forgotten.clear();
+  fake_.error = ErrorWithReason(absl::StatusCode::kFailedPrecondition, "WORKER_NOT_LOST", "worker w-1 is READY");
+  EXPECT_EQ(Run({"worker", "forget", "w-1", "w-2"}), 1);
+  EXPECT_THAT(err_.str(), HasSubstr("worker w-1 is READY"));
+  EXPECT_THAT(fake_.forgotten, ElementsAre("w-1"));
 }
 
 TEST_F(CliTest, LocalCommandsGoToTrainyardLocalUnchanged) {

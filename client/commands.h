@@ -74,6 +74,8 @@ struct WaitOptions {
 int RunWait(const WaitOptions& options, Context& context);
 
 int RunWorkers(Context& context);
+// Takes each off the coordinator's list; those after one that is refused are not asked for.
+int RunForgetWorkers(const std::vector<std::string>& ids, Context& context);
 int RunExplain(const std::string& job, Context& context);
 int RunVersion(bool client_only, Context& context);
 

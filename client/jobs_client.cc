@@ -115,6 +115,9 @@ absl::StatusOr<v1::MetricsResponse> JobsClient::Metrics(const v1::MetricsRequest
 absl::StatusOr<v1::ListWorkersResponse> JobsClient::ListWorkers() {
   return Unary(*connection_, &v1::Jobs::Stub::ListWorkers, v1::ListWorkersRequest());
 }
+absl::StatusOr<v1::ForgetWorkerResponse> JobsClient::ForgetWorker(const v1::ForgetWorkerRequest& request) {
+  return Unary(*connection_, &v1::Jobs::Stub::ForgetWorker, request);
+}
 absl::StatusOr<v1::ServerInfo> JobsClient::GetServerInfo() {
   return Unary(*connection_, &v1::Jobs::Stub::GetServerInfo, v1::GetServerInfoRequest());
 }

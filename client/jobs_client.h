@@ -37,6 +37,7 @@ class JobsClient {
   absl::StatusOr<v1::Job> Resume(const v1::JobActionRequest& request);
   absl::StatusOr<v1::MetricsResponse> Metrics(const v1::MetricsRequest& request);
   absl::StatusOr<v1::ListWorkersResponse> ListWorkers();
+  absl::StatusOr<v1::ForgetWorkerResponse> ForgetWorker(const v1::ForgetWorkerRequest& request);
   absl::StatusOr<v1::ServerInfo> GetServerInfo();
 
   // Calls `on_item` with each item until it returns false (then OK), the server ends the stream (its status), the

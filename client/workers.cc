@@ -86,4 +86,15 @@ int RunWorkers(Context& context) {
   return kExitOk;
 }
 
+int RunForgetWorkers(const std::vector<std::string>& ids, Context& context) {
+  for (const std::string& id : ids) {
+    v1::ForgetWorkerRequest request;
+    request.set_worker_id(id);
+    const auto answer = context.jobs->ForgetWorker(request);
+    if (!answer.ok()) return Fail(context, answer.status());
+    context.out() << (context.quiet ? "" : "worker ") << id << (context.quiet ? "" : " forgotten") << "\n";
+  }
+  return kExitOk;
+}
+
 }  // namespace trainyard::client

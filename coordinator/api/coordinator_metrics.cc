@@ -1,16 +1,19 @@
 #include "coordinator/api/coordinator_metrics.h"
 
+#include <google/protobuf/descriptor.h>
 #include <prometheus/counter.h>
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "base/check.h"
 #include "base/mutex.h"
 #include "base/version.h"
 #include "coordinator/core/transitions.h"
@@ -26,10 +29,14 @@ using prometheus::Family;
 using prometheus::Gauge;
 using prometheus::Histogram;
 
-// Queues are named by users as long as they are no objects of their own: more than these share one label.
-constexpr size_t kMaxQueues = 50;
+// Exists without jobs too.
+constexpr char kDefaultQueue[] = "default";
+constexpr char kOtherQueues[] = "other";
 
 const Histogram::BucketBoundaries kSeconds = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10};
+const Histogram::BucketBoundaries kPassSeconds = {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01,
+                                                  0.025,  0.05,    0.1,    0.25,  0.5,    1};
+const Histogram::BucketBoundaries kRecoverySeconds = {0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120, 300, 900, 3600};
 const Histogram::BucketBoundaries kLongSeconds = {0.1, 1, 5, 15, 60, 300, 900, 3600, 14'400, 86'400};
 const Histogram::BucketBoundaries kCounts = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000};
 
@@ -66,6 +73,25 @@ std::string ReasonLabel(const std::string& reason) {
   return kKnown->contains(reason) ? absl::AsciiStrToLower(reason) : "rank_reported";
 }
 
+const char* NameOf(RecoveryPhase phase) {
+  switch (phase) {
+    case RecoveryPhase::kDetect:
+      return "detect";
+    case RecoveryPhase::kStop:
+      return "stop";
+    case RecoveryPhase::kPlace:
+      return "place";
+    case RecoveryPhase::kStart:
+      return "start";
+    case RecoveryPhase::kFirstStep:
+      return "first_step";
+  }
+  TY_CHECK(false);
+}
+
+// (state, kind) -> the gauge of one queue.
+using QueueGauges = std::map<std::pair<v1::JobState, std::string>, Gauge*>;
+
 }  // namespace
 
 struct CoordinatorMetrics::Families {
@@ -85,6 +111,14 @@ struct CoordinatorMetrics::Families {
   Family<Counter>& transitions = C("job_transitions_total", "State changes of jobs.");
   Histogram& submit_seconds = H("submit_duration_seconds", "From a Submit call to its durable answer.", kSeconds);
   Histogram& queue_wait = H("queue_wait_seconds", "From submit to the first placement.", kLongSeconds);
+  Family<Counter>& admissions =
+      C("admission_attempts_total", "Jobs that lacked nothing but slots and were tried, by what came of it.");
+  Histogram& pass_seconds =
+      H("schedule_pass_duration_seconds", "One placement pass over the waiting jobs.", kPassSeconds);
+  Family<Histogram>& recovery = BuildHistogram()
+                                    .Name("trainyard_recovery_seconds")
+                                    .Help("From a failure to the first new step, by phase; they do not overlap.")
+                                    .Register(*registry);
   Family<Gauge>& pending = G("pending_jobs", "Jobs that wait, by reason.");
   Family<Gauge>& workers = G("workers", "Workers by state.");
   Family<Gauge>& slots = G("slots", "Slots by state and type.");
@@ -103,9 +137,18 @@ struct CoordinatorMetrics::Families {
   Gauge& build_info = G("build_info", "The release, as a label.").Add({{"version", kVersion}});
   Counter& violations = C("invariant_violations_total", "Broken invariants; must be 0.").Add({});
 
+  Counter *placed, *not_enough_slots, *fragmented, *reserved, *held;
+  std::map<RecoveryPhase, Histogram*> recovery_phases;
+
   Mutex mutex;
-  std::set<std::string> queues ABSL_GUARDED_BY(mutex);
-  std::set<Gauge*> job_gauges ABSL_GUARDED_BY(mutex);
+  std::map<std::string, QueueGauges> queues ABSL_GUARDED_BY(mutex);
+
+  void SetJob(const std::string& queue, v1::JobState state, const std::string& kind, int add)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    Gauge*& gauge = queues[queue][{state, kind}];
+    if (gauge == nullptr) gauge = &jobs.Add({{"state", Label(state)}, {"queue", queue}, {"kind", kind}});
+    gauge->Increment(add);
+  }
 };
 
 CoordinatorMetrics::CoordinatorMetrics(uint64_t leader_epoch) : families_(std::make_unique<Families>()) {
@@ -129,6 +172,37 @@ CoordinatorMetrics::CoordinatorMetrics(uint64_t leader_epoch) : families_(std::m
   for (const v1::JobState state : {v1::JOB_STATE_SUCCEEDED, v1::JOB_STATE_FAILED, v1::JOB_STATE_CANCELLED}) {
     f.trials.Add({{"result", Label(state)}});
   }
+  const std::pair<v1::AttemptState, v1::FailureClass> ends[] = {
+      {v1::ATTEMPT_STATE_SUCCEEDED, v1::FAILURE_CLASS_UNSPECIFIED},
+      {v1::ATTEMPT_STATE_FAILED, v1::FAILURE_CLASS_INFRA},
+      {v1::ATTEMPT_STATE_FAILED, v1::FAILURE_CLASS_USER},
+      {v1::ATTEMPT_STATE_FAILED, v1::FAILURE_CLASS_PERMANENT},
+      {v1::ATTEMPT_STATE_FAILED, v1::FAILURE_CLASS_CONTROL},
+      {v1::ATTEMPT_STATE_STOPPED, v1::FAILURE_CLASS_CONTROL},
+      {v1::ATTEMPT_STATE_STOPPED, v1::FAILURE_CLASS_USER},
+      {v1::ATTEMPT_STATE_LOST, v1::FAILURE_CLASS_INFRA}};
+  for (const auto& [state, failure_class] : ends) {
+    f.attempts.Add({{"result", Label(state)}, {"class", Label(failure_class)}});
+  }
+  const auto admission = [&](const char* result) { return &f.admissions.Add({{"result", result}}); };
+  f.placed = admission("placed");
+  f.not_enough_slots = admission("not_enough_slots");
+  f.fragmented = admission("fragmented");
+  f.reserved = admission("reserved");
+  f.held = admission("held");
+  for (const RecoveryPhase phase : {RecoveryPhase::kDetect, RecoveryPhase::kStop, RecoveryPhase::kPlace,
+                                    RecoveryPhase::kStart, RecoveryPhase::kFirstStep}) {
+    f.recovery_phases[phase] = &f.recovery.Add({{"phase", NameOf(phase)}}, kRecoverySeconds);
+  }
+  {
+    MutexLock lock(&f.mutex);
+    const google::protobuf::OneofDescriptor& kinds = *v1::JobSpec::descriptor()->FindOneofByName("kind");
+    for (int state = v1::JOB_STATE_QUEUED; state < v1::JobState_ARRAYSIZE; ++state) {
+      for (int i = 0; i < kinds.field_count(); ++i) {
+        f.SetJob(kDefaultQueue, static_cast<v1::JobState>(state), kinds.field(i)->name(), 0);
+      }
+    }
+  }
   for (const char* code : {"full", "unavailable", "rule"}) f.store_errors.Add({{"error", code}});
 }
 
@@ -145,6 +219,14 @@ void CoordinatorMetrics::Count(const Effects& effects) {
   }
   for (const absl::Duration wait : effects.queue_waits) f.queue_wait.Observe(absl::ToDoubleSeconds(wait));
   for (const v1::JobState state : effects.trial_ends) f.trials.Add({{"result", Label(state)}}).Increment();
+  for (const RecoveryTime& part : effects.recovery_times) {
+    f.recovery_phases.at(part.phase)->Observe(absl::ToDoubleSeconds(part.time));
+  }
+  f.placed->Increment(effects.admissions.placed);
+  f.not_enough_slots->Increment(effects.admissions.not_enough_slots);
+  f.fragmented->Increment(effects.admissions.fragmented);
+  f.reserved->Increment(effects.admissions.reserved);
+  f.held->Increment(effects.admissions.held);
   if (effects.generations > 0) f.generations.Increment(effects.generations);
   if (effects.lease_expirations > 0) f.lease_expirations.Increment(effects.lease_expirations);
   if (effects.invariant_violations > 0) f.violations.Increment(effects.invariant_violations);
@@ -161,18 +243,37 @@ void CoordinatorMetrics::Commit(absl::Duration took, size_t writes, const absl::
   if (status.code() == absl::StatusCode::kDataLoss) families_->violations.Increment();
 }
 
+void CoordinatorMetrics::SchedulePass(absl::Duration took) {
+  families_->pass_seconds.Observe(absl::ToDoubleSeconds(took));
+}
+
 void CoordinatorMetrics::Observe(const Core& core, Now now) {
   Families& f = *families_;
   {
     MutexLock lock(&f.mutex);
-    for (Gauge* gauge : f.job_gauges) gauge->Set(0);
-    for (const auto& [key, count] : core.CountJobs()) {
+    std::set<std::string> alive = {kDefaultQueue};
+    const auto counts = core.CountJobs();
+    for (auto& [queue, gauges] : f.queues) {
+      for (auto& [key, gauge] : gauges) gauge->Set(0);
+    }
+    // Queues that have series keep them before new ones get any.
+    for (const auto& [key, count] : counts) {
+      if (f.queues.contains(std::get<1>(key))) alive.insert(std::get<1>(key));
+    }
+    for (const auto& [key, count] : counts) {
       const auto& [state, queue, kind] = key;
-      if (f.queues.size() < kMaxQueues) f.queues.insert(queue);
-      const std::string label = f.queues.contains(queue) ? queue : "other";
-      Gauge& gauge = f.jobs.Add({{"state", Label(state)}, {"queue", label}, {"kind", kind}});
-      gauge.Increment(count);
-      f.job_gauges.insert(&gauge);
+      if (alive.size() < kMaxQueues) alive.insert(queue);
+      const std::string label = alive.contains(queue) ? queue : kOtherQueues;
+      alive.insert(label);
+      f.SetJob(label, state, kind, count);
+    }
+    for (auto it = f.queues.begin(); it != f.queues.end();) {
+      if (alive.contains(it->first)) {
+        ++it;
+        continue;
+      }
+      for (const auto& [key, gauge] : it->second) f.jobs.Remove(gauge);
+      it = f.queues.erase(it);
     }
   }
   std::map<v1::WorkerState, int> workers;

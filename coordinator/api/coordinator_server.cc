@@ -18,6 +18,7 @@
 #include "coordinator/api/jobs_service.h"
 #include "coordinator/api/log_follower.h"
 #include "coordinator/api/log_store.h"
+#include "coordinator/api/rpc_metrics.h"
 #include "coordinator/api/watch_hub.h"
 #include "coordinator/api/workers_service.h"
 #include "coordinator/core/times.h"
@@ -65,6 +66,8 @@ class Listener final : public EngineListener {
   void OnCommit(absl::Duration took, size_t writes, const absl::Status& status) override {
     metrics_->Commit(took, writes, status);
   }
+
+  void OnSchedulePass(absl::Duration took) override { metrics_->SchedulePass(took); }
 
   void OnWritable(bool writable) override {
     metrics_->SetWritable(writable);
@@ -121,6 +124,7 @@ class Server final : public CoordinatorServer {
   // In order of construction; each uses those before it.
   std::unique_ptr<LogStore> logs_;
   std::unique_ptr<CoordinatorMetrics> metrics_;
+  std::unique_ptr<RpcMetrics> rpc_metrics_;
   std::unique_ptr<WatchHub> hub_;
   std::unique_ptr<Listener> listener_;
   std::unique_ptr<Engine> engine_;
@@ -170,6 +174,7 @@ absl::Status Server::Open(const CoordinatorOptions& options) {
 
   logs_ = std::make_unique<LogStore>(JoinPath(options.data_dir, "logs"));
   metrics_ = std::make_unique<CoordinatorMetrics>(leader_epoch_);
+  rpc_metrics_ = std::make_unique<RpcMetrics>(metrics_->registry().get());
   hub_ = std::make_unique<WatchHub>(WatchHubOptions(), records.jobs, std::move(events), compacted, records.revision);
   listener_ = std::make_unique<Listener>(hub_.get(), metrics_.get(), logs_.get());
   TY_ASSIGN_OR_RETURN(engine_,
@@ -197,7 +202,8 @@ absl::Status Server::Open(const CoordinatorOptions& options) {
   workers_ = std::make_unique<WorkersService>(engine_.get(), logs_.get());
   TY_ASSIGN_OR_RETURN(rpc_, RpcServer::Start({.address = options.listen,
                                               .security = {.insecure = options.insecure, .tls = options.tls},
-                                              .max_receive_bytes = kMaxSessionMessageBytes},
+                                              .max_receive_bytes = kMaxSessionMessageBytes,
+                                              .observer = rpc_metrics_.get()},
                                              {jobs_.get(), workers_.get()}));
   listener_->SetServer(rpc_.get());
   return absl::OkStatus();

@@ -158,7 +158,11 @@ void Engine::Run() {
         ProbeStore();
       }
     }
-    if (trouble_.ok()) core_.Schedule(now, &batch.effects);
+    if (trouble_.ok()) {
+      const absl::Duration begin = clock_->Monotonic();
+      const bool has_passed = core_.Schedule(now, &batch.effects);
+      if (has_passed && listener_ != nullptr) listener_->OnSchedulePass(clock_->Monotonic() - begin);
+    }
     CommitBatch(std::move(batch), is_last);
     if (is_last) return;
   }

@@ -39,6 +39,8 @@ class EngineListener {
   virtual void OnCommitted(const Effects& effects, const Core& core, Now now) = 0;
   // After every attempt to commit.
   virtual void OnCommit(absl::Duration took, size_t writes, const absl::Status& status) = 0;
+  // After every placement pass.
+  virtual void OnSchedulePass(absl::Duration took) = 0;
   // The store can be written, or not any more.
   virtual void OnWritable(bool writable) = 0;
 };

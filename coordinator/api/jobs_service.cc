@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/ids.h"
+#include "base/log.h"
 #include "base/status_macros.h"
 #include "coordinator/api/list_jobs.h"
 #include "proto/rpc/status.h"
@@ -144,6 +145,20 @@ grpc::ServerUnaryReactor* JobsService::ListWorkers(grpc::CallbackServerContext* 
     *response = core.Workers();
     reactor->Finish(grpc::Status::OK);
   });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* JobsService::ForgetWorker(grpc::CallbackServerContext* context,
+                                                    const v1::ForgetWorkerRequest* request,
+                                                    v1::ForgetWorkerResponse* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  parts_.engine->Change([request](Core& core, Now now,
+                                  Effects* effects) { return core.ForgetWorker(request->worker_id(), now, effects); },
+                        [reactor, request](const absl::Status& status, const Core* core, Now now) {
+                          if (status.ok())
+                            LogInfo("worker ", request->worker_id(), " was taken off the list by an operator");
+                          reactor->Finish(ToGrpcStatus(status));
+                        });
   return reactor;
 }
 

@@ -10,8 +10,6 @@
 namespace trainyard::coordinator {
 namespace {
 
-constexpr absl::Duration kRetentionInterval = absl::Seconds(60);
-
 bool Waits(v1::JobState state) {
   return state == v1::JOB_STATE_QUEUED || state == v1::JOB_STATE_RECOVERING;
 }
@@ -49,6 +47,7 @@ void Core::Load(Records records, Now now) {
     worker.state = record.lost() ? v1::WORKER_STATE_LOST : v1::WORKER_STATE_DISCONNECTED;
     worker.lease_ttl = timing_.lease_ttl;
     worker.lease_ends_at = record.lost() ? now.mono : grace_ends_at_;  // CP-24
+    worker.last_sign = now.mono;
     worker.record = std::move(record);
   }
   for (RequestRecord& record : records.requests) {
@@ -97,6 +96,8 @@ void Core::Load(Records records, Now now) {
         entry->running_since -= std::max(now.wall - FromProto(attempt->start_time()), absl::ZeroDuration());
       }
     }
+    entry->recovery_since =
+        now.mono - std::max(now.wall - FromProto(entry->record.recovery().phase_begin()), absl::ZeroDuration());
     entry->progress = job.progress();
     for (const TaskRecord& task : entry->record.tasks()) {
       if (task.state() == v1::TASK_STATE_EXITED) continue;
@@ -150,6 +151,7 @@ void Core::AdoptVolatile(const Core& old) {
     worker.lease_ttl = was.lease_ttl;
     worker.lease_ends_at = was.lease_ends_at;
     worker.last_heartbeat = was.last_heartbeat;
+    worker.last_sign = was.last_sign;
     // A loss that was not stored has not happened; the next Tick finds it again.
     if (!worker.record.lost()) {
       worker.state = was.session != 0 ? v1::WORKER_STATE_READY : v1::WORKER_STATE_DISCONNECTED;
@@ -161,7 +163,13 @@ void Core::AdoptVolatile(const Core& old) {
   }
   for (auto& [uid, entry] : jobs_) {
     const JobEntry* was = old.FindEntry(uid);
-    if (was != nullptr) entry->progress = was->progress;
+    if (was == nullptr) continue;
+    entry->progress = was->progress;
+    if (IsIn(*entry, RecoveryRecord::PHASE_FIRST_STEP) && was->first_step_at) {
+      entry->recovery_since = was->recovery_since;
+      entry->first_step_at = was->first_step_at;
+      first_steps_.insert(uid);
+    }
   }
   // What a session was told in commits that succeeded it need not be told again.
   for (auto& [uid, family] : families_) {
@@ -208,6 +216,9 @@ void Core::SetState(JobEntry& entry, v1::JobState to, absl::string_view reason, 
   UnindexJob(entry);
   Touch(entry).job().set_state(to);
   if (to != v1::JOB_STATE_STOPPING) entry.job().clear_stop_reason();
+  const bool may_recover =
+      to == v1::JOB_STATE_RECOVERING || to == v1::JOB_STATE_ADMITTED || to == v1::JOB_STATE_RUNNING;
+  if (!may_recover) entry.record.clear_recovery();
   if (Waits(to)) entry.waiting_since = now.mono;
   if (IsTerminal(to)) {
     *entry.job().mutable_end_time() = ToProto(now.wall);
@@ -281,6 +292,9 @@ void Core::Tick(Now now, Effects* effects) {
     }
   }
   ExpireLeases(now, effects);
+  for (const std::string& uid : std::exchange(first_steps_, {})) {
+    if (JobEntry* entry = FindEntry(uid)) TakeFirstStep(*entry, effects);
+  }
 
   // Copies, since what is done here moves jobs between the indices.
   const std::vector<std::string> occupying(occupying_.begin(), occupying_.end());
@@ -328,7 +342,7 @@ void Core::Tick(Now now, Effects* effects) {
   }
   Finish(now, effects);
   if (now.mono >= next_retention_check_) {
-    next_retention_check_ = now.mono + kRetentionInterval;
+    next_retention_check_ = now.mono + timing_.retention_interval;
     DeleteFinished(now, effects);
   }
 }

@@ -95,13 +95,15 @@ class Core {
   // trials end, until the session or the attempt does.
   void RunTrials(uint64_t session, const v1::RunTrials& message, Now now, Effects* effects);
   void SetSlotHealth(uint64_t session, const v1::SlotHealth& message, Now now, Effects* effects);
+  // By an operator: the worker is gone for good. NOT_FOUND; FAILED_PRECONDITION (WORKER_NOT_LOST, WORKER_IN_USE).
+  absl::Status ForgetWorker(const std::string& worker_id, Now now, Effects* effects);
 
   // ---- time ----
 
   // Leases, deadlines, retention. Call every 100 ms or so, after the inputs that arrived before `now`.
   void Tick(Now now, Effects* effects);
-  // One placement pass; cheap if nothing changed since the last.
-  void Schedule(Now now, Effects* effects);
+  // One placement pass. False: nothing changed since the last, so none was made.
+  bool Schedule(Now now, Effects* effects);
 
   // ---- reads ----
 
@@ -146,6 +148,8 @@ class Core {
     absl::Duration stop_deadline_at = absl::InfiniteDuration();  // then the stop counts as done, slots stay held
     absl::Duration running_since = absl::ZeroDuration();
     absl::Duration waiting_since = absl::ZeroDuration();
+    absl::Duration recovery_since = absl::ZeroDuration();  // when record.recovery() came to its phase
+    std::optional<absl::Duration> first_step_at;           // of the recovery; not stored yet
     v1::JobProgress progress;
 
     v1::Job& job() { return *record.mutable_job(); }
@@ -177,6 +181,7 @@ class Core {
     absl::Duration lease_ttl;
     absl::Duration lease_ends_at;
     absl::Time last_heartbeat = absl::InfinitePast();
+    absl::Duration last_sign;    // the last heartbeat that this coordinator got, or its own start
     std::map<int, Holder> held;  // by slot
   };
   // Higher priority, then earlier submit, then uid (CP-39).
@@ -247,7 +252,7 @@ class Core {
   void CountTrial(const JobEntry& entry, int by) const;
   void AddGenerations(v1::Job* job) const;
 
-  // core_attempts.cc
+  // core_attempts.cc, core_recovery.cc
   static v1::Attempt* LiveAttempt(JobEntry& entry);
   static const v1::Attempt* LiveAttempt(const JobEntry& entry);
   static TaskRecord* FindTask(JobEntry& entry, const std::string& worker_id, uint64_t fence);
@@ -267,6 +272,13 @@ class Core {
   void FailAttempt(JobEntry& entry, v1::AttemptState state, v1::ExitRecord exit, Now now, Effects* effects);
   void EndAttempt(JobEntry& entry, v1::AttemptState state, const v1::ExitRecord& exit, Now now, Effects* effects);
   void LoseTask(JobEntry& entry, TaskRecord& task, absl::string_view message, Now now, Effects* effects);
+  void BeginRecovery(JobEntry& entry, const v1::ExitRecord& exit, Now now);
+  void EnterRecoveryPhase(JobEntry& entry, RecoveryRecord::Phase phase, Now now);
+  bool IsIn(const JobEntry& entry, RecoveryRecord::Phase phase) const {
+    return entry.record.recovery().phase() == phase;
+  }
+  void NoteFirstStep(JobEntry& entry, Now now);
+  void TakeFirstStep(JobEntry& entry, Effects* effects);
   bool HasUnsettledTasks(const JobEntry& entry, Now now) const;
   void Settle(JobEntry& entry, Now now, Effects* effects);
   void EndStopping(JobEntry& entry, Now now, Effects* effects);
@@ -308,6 +320,7 @@ class Core {
   std::map<std::tuple<std::string, std::string, std::string>, RequestRecord> requests_;
   std::map<std::string, std::map<int64_t, Generation>> families_;  // parent's uid, number
   std::map<std::string, std::set<std::string>> dependents_;        // uid -> those that wait for its end
+  std::set<std::string> first_steps_;                              // uids with a first_step_at
   std::vector<std::string> changed_;                               // uids touched by the input at work
   std::vector<std::string> ended_;                                 // uids whose jobs ended in the input at work
 };

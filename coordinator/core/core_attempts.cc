@@ -72,6 +72,10 @@ void Core::CreateAttempt(JobEntry& entry, const std::vector<v1::RankPlace>& plac
   record.set_attempt_first_step(job.committed_step());
   record.clear_retry_time();
   entry.retry_at = -absl::InfiniteDuration();
+  if (IsIn(entry, RecoveryRecord::PHASE_PLACE)) {
+    effects->recovery_times.push_back({RecoveryPhase::kPlace, now.mono - entry.recovery_since});
+    EnterRecoveryPhase(entry, RecoveryRecord::PHASE_START, now);
+  }
 
   job.add_attempts();
   if (job.attempts_size() > kAttemptsKept) job.mutable_attempts()->DeleteSubrange(0, 1);
@@ -156,6 +160,8 @@ void Core::PushAssign(const JobEntry& entry, const TaskRecord& task, Effects* ef
   *assign.mutable_prepare_timeout() = ToProto(timing_.prepare_timeout);
   *assign.mutable_stop_grace() = ToProto(entry.options.stop_grace);
   assign.set_leader_epoch(leader_epoch_);
+  assign.set_follows_failure(entry.record.has_recovery());
+  assign.set_reached_step(entry.record.reached_step());
   PushTo(task.worker_id(), std::move(message), effects);
 }
 
@@ -386,6 +392,10 @@ void Core::BeginRunning(JobEntry& entry, v1::Attempt& attempt, Now now, Effects*
   if (!entry.job().has_start_time()) *entry.job().mutable_start_time() = ToProto(now.wall);
   entry.running_since = now.mono;
   entry.ready_deadline_at = absl::InfiniteDuration();
+  if (IsIn(entry, RecoveryRecord::PHASE_START)) {
+    effects->recovery_times.push_back({RecoveryPhase::kStart, now.mono - entry.recovery_since});
+    EnterRecoveryPhase(entry, RecoveryRecord::PHASE_FIRST_STEP, now);
+  }
   SetState(entry, v1::JOB_STATE_RUNNING, "ALL_READY", now, effects);
   for (const TaskRecord& task : entry.record.tasks()) {
     if (task.fence() != attempt.fence()) continue;
@@ -409,6 +419,8 @@ void Core::EndAttempt(JobEntry& entry, v1::AttemptState state, const v1::ExitRec
   if (!attempt.exit().has_time()) *attempt.mutable_exit()->mutable_time() = ToProto(now.wall);
   if (state != v1::ATTEMPT_STATE_SUCCEEDED) entry.job().clear_result();
   *entry.job().mutable_progress() = entry.progress;
+  entry.record.set_reached_step(std::max(entry.record.reached_step(), entry.progress.step()));
+  TakeFirstStep(entry, effects);
   entry.ready_deadline_at = absl::InfiniteDuration();
   effects->writes.push_back(CloseAttempt{entry.job().uid(), attempt.number()});
   effects->attempt_ends.push_back({state, exit.failure_class()});
@@ -435,6 +447,7 @@ void Core::FailAttempt(JobEntry& entry, v1::AttemptState state, v1::ExitRecord e
   if (entry.state() != v1::JOB_STATE_STOPPING) {
     SetState(entry, v1::JOB_STATE_RECOVERING, exit.reason(), now, effects);
     entry.record.set_decision_due(true);
+    BeginRecovery(entry, exit, now);
   }
   StopTasks(entry, v1::STOP_REASON_PEER_FAILED, /*checkpoint=*/false, now, effects);
   Settle(entry, now, effects);
@@ -560,6 +573,11 @@ void Core::DecideRetry(JobEntry& entry, Now now, Effects* effects) {
       timing_.backoff_scale * Backoff({.initial = retry.backoff_initial, .maximum = retry.backoff_maximum},
                                       record.backoff_exponent(), HashOf(entry.job().uid()));
   if (failure_class != v1::FAILURE_CLASS_CONTROL) record.set_backoff_exponent(record.backoff_exponent() + 1);
+  if (IsIn(entry, RecoveryRecord::PHASE_STOP)) {
+    effects->recovery_times.push_back({RecoveryPhase::kDetect, FromProto(record.recovery().detect())});
+    effects->recovery_times.push_back({RecoveryPhase::kStop, now.mono - entry.recovery_since});
+    EnterRecoveryPhase(entry, RecoveryRecord::PHASE_PLACE, now);
+  }
   entry.retry_at = now.mono + wait;
   *record.mutable_retry_time() = ToProto(now.wall + wait);
   schedule_is_due_ = true;
@@ -614,6 +632,7 @@ void Core::Progress(uint64_t session, const v1::ProgressReport& report, Now now,
     event.set_job_uid(report.ref().job_uid());
     *event.mutable_progress() = entry.progress;
     effects->progress.push_back(std::move(event));
+    NoteFirstStep(entry, now);
   }
   for (const v1::MetricSample& sample : report.samples()) {
     PutMetric put{.uid = report.ref().job_uid(), .point = {}};

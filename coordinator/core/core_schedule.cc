@@ -63,8 +63,8 @@ bool Core::MayPlace(const JobEntry& entry, Now now) const {
   return entry.state() == v1::JOB_STATE_RECOVERING && !entry.record.decision_due() && now.mono >= entry.retry_at;
 }
 
-void Core::Schedule(Now now, Effects* effects) {
-  if (!schedule_is_due_) return;
+bool Core::Schedule(Now now, Effects* effects) {
+  if (!schedule_is_due_) return false;
   schedule_is_due_ = false;
   last_decision_ = now.wall;
   struct Pool {
@@ -86,8 +86,16 @@ void Core::Schedule(Now now, Effects* effects) {
     if (open == 0) break;
     const JobEntry& entry = *FindEntry(std::get<2>(key));
     Pool& pool = pools[entry.gang.slot_type];
-    if (pool.free == 0 || pool.is_reserved || !MayPlace(entry, now)) continue;
-    if (entry.generation != nullptr && IsHeld(entry, placed_trials[entry.generation])) continue;
+    if (pool.free == 0 || !MayPlace(entry, now)) continue;
+    Admissions& admissions = effects->admissions;
+    if (pool.is_reserved) {
+      ++admissions.reserved;
+      continue;
+    }
+    if (entry.generation != nullptr && IsHeld(entry, placed_trials[entry.generation])) {
+      ++admissions.held;
+      continue;
+    }
     std::optional<std::vector<v1::RankPlace>> places;
     if (entry.gang.max <= pool.free) {
       places =
@@ -97,6 +105,7 @@ void Core::Schedule(Now now, Effects* effects) {
                 pool.workers);
     }
     if (!places) {
+      ++(entry.gang.max > pool.free ? admissions.not_enough_slots : admissions.fragmented);
       pool.is_reserved = now.mono - entry.waiting_since >= timing_.reserve_after;
       if (pool.is_reserved) --open;
       continue;
@@ -107,6 +116,7 @@ void Core::Schedule(Now now, Effects* effects) {
       }
     }
     std::erase_if(pool.workers, [](const FreeWorker& worker) { return worker.free_slots.empty(); });
+    ++admissions.placed;
     pool.free -= static_cast<int>(places->size());
     if (pool.free == 0) --open;
     if (entry.generation != nullptr) ++placed_trials[entry.generation];
@@ -114,6 +124,7 @@ void Core::Schedule(Now now, Effects* effects) {
   }
   for (const auto& [uid, places] : placed) CreateAttempt(*FindEntry(uid), places, now, effects);
   Finish(now, effects);
+  return true;
 }
 
 v1::PendingReason Core::PendingOf(const JobEntry& entry, const std::map<spec::SlotType, Capacity>& capacities,

@@ -99,6 +99,7 @@ absl::Status Core::Register(uint64_t session, const v1::Register& message, Now n
   worker.lease_ttl = timing_.lease_ttl * stretch;
   worker.lease_ends_at = now.mono + worker.lease_ttl;
   worker.last_heartbeat = now.wall;
+  worker.last_sign = now.mono;
   sessions_[session] = message.worker_id();
   schedule_is_due_ = true;
 
@@ -214,6 +215,7 @@ bool Core::Heartbeat(uint64_t session, Now received) {
   if (worker == nullptr) return false;
   worker->lease_ends_at = std::max(worker->lease_ends_at, received.mono + worker->lease_ttl);
   worker->last_heartbeat = received.wall;
+  worker->last_sign = std::max(worker->last_sign, received.mono);
   return true;
 }
 
@@ -266,6 +268,55 @@ void Core::SetSlotHealth(uint64_t session, const v1::SlotHealth& message, Now no
   if (!changed) return;
   effects->writes.push_back(PutWorker{worker->record});
   schedule_is_due_ = true;
+}
+
+// Its processes cannot be asked any more, so this is the one way by which a slot is given up without its worker's word
+// (control-plane.md, section 3). The task records go, they do not become EXITED: should the worker come back with them
+// after all, Decide finds nobody who knows them, so it must stop them, and their slots count as taken until it has.
+absl::Status Core::ForgetWorker(const std::string& worker_id, Now now, Effects* effects) {
+  const auto found = workers_.find(worker_id);
+  if (found == workers_.end()) {
+    return ErrorWithReason(absl::StatusCode::kNotFound, "WORKER_NOT_FOUND",
+                           absl::StrCat("there is no worker ", worker_id), {{"worker", worker_id}});
+  }
+  const WorkerEntry& worker = found->second;
+  if (worker.state != v1::WORKER_STATE_LOST && worker.state != v1::WORKER_STATE_REFUSED) {
+    return ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition, "WORKER_NOT_LOST",
+        absl::StrCat(
+            "worker ", worker_id, " is ", ShortName(worker.state),
+            "; only one that is LOST or REFUSED can be forgotten: end its daemon and wait for its lease to end"),
+        {{"worker", worker_id}, {"state", ShortName(worker.state)}});
+  }
+  for (const std::string& uid : occupying_) {
+    JobEntry& entry = *FindEntry(uid);
+    const v1::Attempt* attempt = LiveAttempt(entry);
+    if (attempt == nullptr || FindTask(entry, worker_id, attempt->fence()) == nullptr) continue;
+    return ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition, "WORKER_IN_USE",
+        absl::StrCat("attempt ", attempt->number(), " of job ", entry.job().name(), " (", uid,
+                     ") still counts on worker ", worker_id, ": cancel it, or wait until it is LOST"),
+        {{"worker", worker_id}, {"job", uid}});
+  }
+  std::set<std::string> uids;
+  for (const auto& [slot, holder] : worker.held) {
+    if (holder.is_foreign) continue;
+    uids.insert(holder.uid);
+    effects->writes.push_back(ReleaseSlot{worker_id, slot, holder.fence});
+  }
+  for (const std::string& uid : uids) {
+    auto& tasks = *Touch(*FindEntry(uid)).record.mutable_tasks();
+    tasks.erase(std::remove_if(tasks.begin(), tasks.end(),
+                               [&](const TaskRecord& task) {
+                                 return task.worker_id() == worker_id && task.state() != v1::TASK_STATE_EXITED;
+                               }),
+                tasks.end());
+  }
+  effects->writes.push_back(DeleteWorker{worker_id});
+  workers_.erase(found);
+  schedule_is_due_ = true;
+  Finish(now, effects);
+  return absl::OkStatus();
 }
 
 v1::SlotState Core::StateOf(const WorkerEntry& worker, const v1::WorkerSlot& slot) const {

@@ -53,6 +53,10 @@ struct ReleaseSlot {
 struct PutWorker {
   WorkerRecord record;
 };
+// Its slots must have been released before, or be in the same commit.
+struct DeleteWorker {
+  std::string worker_id;
+};
 struct PutRequest {
   RequestRecord record;
 };
@@ -83,8 +87,8 @@ struct PutTrial {
   std::string uid;
 };
 
-using Write = std::variant<PutJob, DeleteJob, OpenAttempt, CloseAttempt, HoldSlot, ReleaseSlot, PutWorker, PutRequest,
-                           DeleteRequest, PutMetric, PutEvent, PutFence, PutGeneration, PutTrial>;
+using Write = std::variant<PutJob, DeleteJob, OpenAttempt, CloseAttempt, HoldSlot, ReleaseSlot, PutWorker, DeleteWorker,
+                           PutRequest, DeleteRequest, PutMetric, PutEvent, PutFence, PutGeneration, PutTrial>;
 
 // A message for the worker that has the session.
 struct Push {
@@ -107,6 +111,29 @@ struct AttemptEnd {
   v1::FailureClass failure_class;
 };
 
+// Phases of a recovery: they follow each other without gap or overlap, from the cause of a failure to the first new
+// step. Those of one recovery are counted as they end; a phase that another failure or a user cuts short is not.
+enum class RecoveryPhase {
+  kDetect,     // from the cause (a rank's exit, the last sign of a lost worker) to the end of the attempt
+  kStop,       // until no process of it is left that is worth waiting for
+  kPlace,      // back-off and the wait for slots
+  kStart,      // assigned, prepared, all ranks ready
+  kFirstStep,  // until a step beyond the restored checkpoint was reported
+};
+struct RecoveryTime {
+  RecoveryPhase phase;
+  absl::Duration time;
+};
+
+// What came of trying jobs that lack nothing but slots, in placement passes.
+struct Admissions {
+  int placed = 0;
+  int not_enough_slots = 0;  // the gang is larger than what is free
+  int fragmented = 0;        // enough are free, but not as the gang may lie on workers
+  int reserved = 0;          // the slots are kept for somebody who has waited longer
+  int held = 0;              // a trial that its parent holds back
+};
+
 struct Effects {
   std::vector<Write> writes;
   std::vector<Push> pushes;
@@ -118,6 +145,8 @@ struct Effects {
   std::vector<AttemptEnd> attempt_ends;
   std::vector<absl::Duration> queue_waits;
   std::vector<v1::JobState> trial_ends;
+  std::vector<RecoveryTime> recovery_times;
+  Admissions admissions;
   int generations = 0;  // committed for the first time
   int lease_expirations = 0;
   int invariant_violations = 0;

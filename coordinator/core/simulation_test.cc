@@ -40,6 +40,7 @@ constexpr int kMaxParallel = 2;
 int first_seed = 1;
 int seeds = 300;
 int searches_compared = 0;  // with what follows from their seeds
+int workers_forgotten = 0;
 
 // A rank's processes on a slot. Slots are checked here, by the worker, independently of what the coordinator believes.
 struct SimTask {
@@ -230,6 +231,13 @@ class World {
         Ask(faults, [&](Core& core, Effects* effects) { TY_CHECK_OK(core.Resume(request, now_, effects)); });
         return;
       }
+    }
+    // An operator gives up a worker; some come back all the same, with what they still run.
+    if (faults && Chance(0.02)) {
+      const std::string id = workers_[static_cast<size_t>(Random(kWorkers))].id;
+      Ask(faults, [&](Core& core, Effects* effects) {
+        if (core.ForgetWorker(id, now_, effects).ok()) ++workers_forgotten;
+      });
     }
     if (!faults || records_.jobs().empty() || !Chance(0.01)) return;
     const auto& [uid, record] = *std::next(records_.jobs().begin(), Random(static_cast<int>(records_.jobs().size())));
@@ -563,6 +571,7 @@ TEST(SimulationTest, InvariantsHoldUnderRandomFaults) {
   // Most are left alone by the users of most worlds.
   EXPECT_TRUE(seeds < 50 || searches_compared > seeds / 2)
       << searches_compared << " searches of " << seeds << " worlds";
+  EXPECT_TRUE(seeds < 50 || workers_forgotten > seeds / 10) << workers_forgotten;
 }
 
 }  // namespace

@@ -22,6 +22,7 @@ absl::Status Validate(const Timing& timing) {
   at_least("self_fence_after", timing.self_fence_after, "2 x failover_grace", 2 * timing.failover_grace);
   at_least("prepare_timeout", timing.prepare_timeout, "lease_ttl", timing.lease_ttl);
   at_least("barrier_timeout", timing.barrier_timeout, "heartbeat_interval", timing.heartbeat_interval);
+  at_least("retention_interval", timing.retention_interval, "one millisecond", absl::Milliseconds(1));
   if (problems.empty()) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrJoin(problems, "; "));
 }

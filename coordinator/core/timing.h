@@ -17,7 +17,8 @@ struct Timing {
   absl::Duration backoff_reset = absl::Minutes(10);      // an attempt that ran this long starts the back-off anew
   absl::Duration reserve_after = absl::Seconds(300);     // waited this long: later jobs may not pass any more
   absl::Duration request_retention = absl::Hours(24);
-  double backoff_scale = 1.0;  // times every back-off; tests make it small
+  absl::Duration retention_interval = absl::Seconds(60);  // how often what has lived long enough is deleted
+  double backoff_scale = 1.0;                             // times every back-off; tests make it small
 
   // Tests may go below.
   absl::Duration minimum_lease_ttl = absl::Seconds(5);

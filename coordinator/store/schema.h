@@ -3,7 +3,7 @@
 
 namespace trainyard::coordinator {
 
-inline constexpr int kSchemaVersion = 2;
+inline constexpr int kSchemaVersion = 3;
 
 // Records are protocol buffers in `record`; columns beside it exist for the rules and for people with the sqlite3
 // shell. job.state values 7, 8, 9 are SUCCEEDED, FAILED, CANCELLED.
@@ -98,6 +98,11 @@ CREATE TABLE trials (
 ) WITHOUT ROWID;
 CREATE TRIGGER trials_never_change BEFORE UPDATE ON trials
   BEGIN SELECT RAISE(ABORT, 'a trial may not become another job'); END;
+)sql",
+                                            R"sql(
+CREATE TRIGGER held_slots_keep_their_worker BEFORE DELETE ON workers
+  WHEN EXISTS (SELECT 1 FROM held_slots WHERE worker_id = OLD.worker_id)
+  BEGIN SELECT RAISE(ABORT, 'a worker with held slots may not be deleted'); END;
 )sql"};
 
 }  // namespace trainyard::coordinator

@@ -37,7 +37,8 @@ struct CloseDatabase {
 struct Statements {
   Statement begin, commit, rollback;
   Statement put_job, delete_job, open_attempt, close_attempt, hold_slot, release_slot, put_worker, put_request;
-  Statement delete_request, put_event, trim_events, put_metric, thin_metrics, count_metrics, put_stride, put_meta;
+  Statement delete_worker, delete_request, put_event, trim_events, put_metric, thin_metrics, count_metrics, put_stride,
+      put_meta;
   Statement put_generation, put_trial;
 };
 
@@ -144,6 +145,7 @@ absl::Status SqliteStore::PrepareAll() {
       {&sql_.hold_slot, "INSERT INTO held_slots (worker_id, slot, job_uid, fence) VALUES (?,?,?,?)"},
       {&sql_.release_slot, "DELETE FROM held_slots WHERE worker_id=? AND slot=? AND fence=?"},
       {&sql_.put_worker, "INSERT OR REPLACE INTO workers (worker_id, record) VALUES (?,?)"},
+      {&sql_.delete_worker, "DELETE FROM workers WHERE worker_id=?"},
       {&sql_.put_request, "INSERT INTO requests (namespace, request_id, method, record) VALUES (?,?,?,?)"},
       {&sql_.delete_request, "DELETE FROM requests WHERE namespace=? AND request_id=? AND method=?"},
       {&sql_.put_event, "INSERT INTO events (revision, job_uid, job) VALUES (?,?,?)"},
@@ -280,6 +282,7 @@ absl::Status SqliteStore::Apply(const Write& write) {
             const std::string bytes = w.record.SerializeAsString();
             return sql_.put_worker.Text(w.record.worker_id()).Blob(bytes).Run();
           },
+          [&](const DeleteWorker& w) { return sql_.delete_worker.Text(w.worker_id).Run(); },
           [&](const PutRequest& w) {
             const std::string bytes = w.record.SerializeAsString();
             return sql_.put_request.Text(w.record.namespace_())

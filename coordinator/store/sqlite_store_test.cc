@@ -181,9 +181,11 @@ TEST_F(SqliteStoreTest, DatabaseOfAnOlderReleaseIsUpgraded) {
   store_ = nullptr;
   sqlite3* db = nullptr;
   ASSERT_EQ(sqlite3_open(dir_.Join("coordinator.db").c_str(), &db), SQLITE_OK);
-  ASSERT_EQ(
-      sqlite3_exec(db, "DROP TABLE trials; DROP TABLE generations; PRAGMA user_version=1", nullptr, nullptr, nullptr),
-      SQLITE_OK);
+  ASSERT_EQ(sqlite3_exec(db,
+                         "DROP TRIGGER held_slots_keep_their_worker; DROP TABLE trials; DROP TABLE generations; "
+                         "PRAGMA user_version=1",
+                         nullptr, nullptr, nullptr),
+            SQLITE_OK);
   sqlite3_close(db);
   for (int start = 0; start < 2; ++start) {
     Open({.directory = dir_.path()});

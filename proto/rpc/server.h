@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "proto/rpc/channel.h"
 #include "proto/rpc/credentials.h"
+#include "proto/rpc/rpc_observer.h"
 
 namespace grpc {
 class Server;
@@ -22,6 +23,7 @@ struct RpcServerOptions {
   std::string address = "127.0.0.1:0";  // port 0: any free one
   Security security;
   int max_receive_bytes = kMaxMessageBytes;
+  RpcObserver* observer = nullptr;  // outlives the server; may be null
 };
 
 // Serves from Start until it is destroyed. Safe from any thread.

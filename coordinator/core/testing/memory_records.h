@@ -94,6 +94,9 @@ class MemoryRecords {
       held_.erase(it);
     } else if (const auto* w = std::get_if<PutWorker>(&write)) {
       workers_[w->record.worker_id()] = w->record;
+    } else if (const auto* w = std::get_if<DeleteWorker>(&write)) {
+      for (const auto& [place, fence] : held_) TY_CHECK(place.first != w->worker_id);
+      workers_.erase(w->worker_id);  // there may be none: a refused worker is not stored
     } else if (const auto* w = std::get_if<PutRequest>(&write)) {
       const bool is_new =
           requests_

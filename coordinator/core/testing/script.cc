@@ -164,6 +164,8 @@ std::string Script::Describe(const v1::CoordinatorMessage& message) const {
       }
       std::string text = absl::StrCat("assign ", ref(message.assign().ref()), " world=", message.assign().world_size(),
                                       " ranks=", absl::StrJoin(ranks, ","));
+      if (message.assign().follows_failure()) absl::StrAppend(&text, " recovers");
+      if (message.assign().reached_step() > 0) absl::StrAppend(&text, " reached=", message.assign().reached_step());
       if (message.assign().checkpoints_size() > 0) {
         absl::StrAppend(&text, " resume=", message.assign().checkpoints(0).step());
       }
@@ -221,6 +223,10 @@ void Script::Finish(Effects* effects, std::string* trace) {
     absl::StrAppend(trace, WorkerOf(close.session), " closed: ", CodeName(close.status.code()), " ",
                     std::string(close.status.message()), "\n");
     sessions_.erase(WorkerOf(close.session));
+  }
+  for (const RecoveryTime& part : effects->recovery_times) {
+    const char* const names[] = {"detect", "stop", "place", "start", "first step"};
+    absl::StrAppend(trace, "recovery: ", names[static_cast<int>(part.phase)], " ", Text(part.time), "\n");
   }
   if (effects->lease_expirations > 0) absl::StrAppend(trace, "leases expired: ", effects->lease_expirations, "\n");
   if (effects->invariant_violations > 0) {
@@ -454,7 +460,9 @@ std::string Script::Run(const std::string& line) {
   } else if (command == "silence") {
     silent_.insert(subject);
   } else if (command == "report") {
-    core_->Report(session(), ReportOf(subject, object, attempt, TaskStateOf(words.plain.at(3))), now_, &effects);
+    v1::TaskReport report = ReportOf(subject, object, attempt, TaskStateOf(words.plain.at(3)));
+    for (v1::RankStatus& rank : *report.mutable_ranks()) rank.set_restored_step(words.Int("restored", 0));
+    core_->Report(session(), report, now_, &effects);
   } else if (command == "exit") {
     v1::TaskReport report = ReportOf(subject, object, attempt, v1::TASK_STATE_EXITED);
     const int64_t only = words.Int("rank", -1);
@@ -495,6 +503,13 @@ std::string Script::Run(const std::string& line) {
     message.mutable_manifest()->set_step(words.Int("step", 1));
     message.mutable_manifest()->set_directory(absl::StrCat("fence-", message.ref().fence()));
     core_->CommitCheckpoint(session(), message, now_, &effects);
+  } else if (command == "progress") {
+    v1::ProgressReport report;
+    *report.mutable_ref() = ReportOf(subject, object, attempt, v1::TASK_STATE_RUNNING).ref();
+    report.mutable_progress()->set_step(words.Int("step", 1));
+    core_->Progress(session(), report, now_, &effects);
+  } else if (command == "forget") {
+    status = core_->ForgetWorker(subject, now_, &effects);
   } else if (command == "health") {
     v1::SlotHealth message;
     v1::WorkerSlot& slot = *message.add_slots();

@@ -9,9 +9,11 @@
 //   cancel|suspend|resume NAME [request=ID]
 //   register W slots=N [gpus=N] [drivers=N] [start=N] [fence=N] [epoch=N] [tasks=NAME/ATTEMPT/STATE,...]
 //   disconnect|heartbeat W
-//   report W NAME STATE [attempt=N]                 all ranks of the worker's task
+//   report W NAME STATE [attempt=N] [restored=N]    all ranks of the worker's task
 //   exit W NAME success [artifact=NAME] | code=N | signal=N [class=C] [rank=N] [attempt=N] [after=DURATION]
 //   commit W NAME step=N [attempt=N]
+//   progress W NAME step=N [attempt=N]              of rank 0
+//   forget W                                        by an operator
 //   health W slot=N ok|bad [why=TEXT]
 //   time DURATION         both clocks, in ticks of 100 ms, with heartbeats of the connected workers that are not silent
 //   silence W             no more heartbeats from `time`
