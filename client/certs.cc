@@ -85,6 +85,9 @@ int RunInit(const InitFlags& flags, Context& context) {
     context.out() << "  " << program << " --tls_cert=" << folder << "/tls.crt --tls_key=" << folder
                   << "/tls.key --tls_ca=" << folder << "/ca.crt ...\n";
   }
+  context.out() << "For a browser that opens the web view: openssl pkcs12 -export -name trainyard -inkey " << dir
+                << "/client/tls.key -in " << dir << "/client/tls.crt -certfile " << dir
+                << "/ca.crt -out trainyard.p12, and import that file.\n";
   context.out() << "On Kubernetes: kubectl create secret generic trainyard-coordinator-tls --from-file=" << dir
                 << "/coordinator, and likewise trainyard-worker-tls.\n";
   return kExitOk;

@@ -44,6 +44,7 @@ TEST_F(CertsTest, InitMakesWhatEachPartNeeds) {
     EXPECT_EQ(key.st_mode & 0777, 0600u);
     EXPECT_THAT(out_.str(), HasSubstr("--tls_key=" + folder + "/tls.key"));
   }
+  EXPECT_THAT(out_.str(), HasSubstr("openssl pkcs12 -export -name trainyard -inkey " + made + "/client/tls.key"));
   struct stat key;
   ASSERT_EQ(stat((made + "/ca.key").c_str(), &key), 0);
   EXPECT_EQ(key.st_mode & 0777, 0600u);

@@ -60,12 +60,16 @@ int main(int argc, char** argv) {
   app.add_option("--data_dir", options.data_dir, "Folder of the database and the logs, on a local disk")->required();
   app.add_option("--metrics_listen", options.metrics_listen, "Address of GET /metrics; empty turns it off")
       ->capture_default_str();
+  app.add_option("--web_listen", options.web_listen,
+                 "Address of the web view, protected as --listen is; empty turns it off; usually port 7072");
   app.add_flag("--insecure", options.insecure, "Allow plaintext beyond loopback");
   app.add_option("--tls_cert", options.tls.cert, "PEM certificate; with --tls_key and --tls_ca turns on mutual TLS");
   app.add_option("--tls_key", options.tls.key, "PEM private key of --tls_cert");
   app.add_option("--tls_ca", options.tls.ca, "PEM certificates of the CA that clients and workers must be of");
-  app.add_option("--port_file", port_file,
-                 "Write the bound addresses here: lines \"grpc HOST:PORT\" and \"metrics HOST:PORT\"");
+  app.add_option(
+      "--port_file", port_file,
+      "Write the bound addresses here: lines \"grpc HOST:PORT\", \"metrics HOST:PORT\" and, with a web view, "
+      "\"web HOST:PORT\"");
   app.add_option("--log_level", log_level, "debug, info, warning or error")->capture_default_str();
   trainyard::coordinator::Timing& timing = options.timing;
   AddDuration(app, "--heartbeat_interval", &timing.heartbeat_interval, "At most lease_ttl / 4");
@@ -96,9 +100,12 @@ int main(int argc, char** argv) {
   }
   trainyard::LogInfo("serving on ", (*server)->address(), ", metrics on ",
                      (*server)->metrics_address().empty() ? "no address" : (*server)->metrics_address());
+  const std::string web = (*server)->web_address();
+  if (!web.empty()) trainyard::LogInfo("web view on ", options.tls.is_set() ? "https://" : "http://", web, "/");
   if (!port_file.empty()) {
     const absl::Status status = trainyard::WriteFileAtomic(
-        port_file, absl::StrCat("grpc ", (*server)->address(), "\nmetrics ", (*server)->metrics_address(), "\n"));
+        port_file, absl::StrCat("grpc ", (*server)->address(), "\nmetrics ", (*server)->metrics_address(), "\n",
+                                web.empty() ? "" : absl::StrCat("web ", web, "\n")));
     if (!status.ok()) {
       trainyard::LogError("--port_file: ", std::string(status.message()));
       return 1;

@@ -24,6 +24,7 @@
 #include "coordinator/core/times.h"
 #include "coordinator/core/transitions.h"
 #include "coordinator/store/sqlite_store.h"
+#include "coordinator/web/web_view.h"
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/server.h"
 
@@ -115,6 +116,7 @@ class Server final : public CoordinatorServer {
 
   std::string address() const override { return rpc_->address(); }
   std::string metrics_address() const override { return metrics_address_; }
+  std::string web_address() const override { return web_address_; }
   uint64_t leader_epoch() const override { return leader_epoch_; }
   void Stop(absl::Duration limit) override;
 
@@ -133,7 +135,9 @@ class Server final : public CoordinatorServer {
   std::unique_ptr<WorkersService> workers_;
   std::unique_ptr<StatusServer> endpoint_;
   std::unique_ptr<RpcServer> rpc_;
+  std::unique_ptr<WebView> web_;
   std::string metrics_address_;
+  std::string web_address_;
   uint64_t leader_epoch_ = 0;
 };
 
@@ -206,6 +210,13 @@ absl::Status Server::Open(const CoordinatorOptions& options) {
                                               .observer = rpc_metrics_.get()},
                                              {jobs_.get(), workers_.get()}));
   listener_->SetServer(rpc_.get());
+  if (!options.web_listen.empty()) {
+    TY_ASSIGN_OR_RETURN(
+        web_,
+        WebView::Start({.listen = options.web_listen, .security = {.insecure = options.insecure, .tls = options.tls}},
+                       {.engine = engine_.get(), .hub = hub_.get(), .logs = logs_.get(), .info = info}));
+    web_address_ = absl::StrCat(options.web_listen.substr(0, options.web_listen.rfind(':')), ":", web_->port());
+  }
   return absl::OkStatus();
 }
 
@@ -219,6 +230,7 @@ void Server::Stop(absl::Duration limit) {
     rpc_->Shutdown(limit * 0.75);
     listener_->SetServer(nullptr);
   }
+  if (web_ != nullptr) web_->Stop();
   if (follower_ != nullptr) follower_->Stop();
   if (engine_ != nullptr) engine_->Stop();
 }

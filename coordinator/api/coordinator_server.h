@@ -18,6 +18,7 @@ struct CoordinatorOptions {
   TlsFiles tls = {};                      // none: plaintext
   std::string data_dir;                   // database and logs
   std::string metrics_listen;             // empty: no metrics endpoint
+  std::string web_listen;                 // empty: no web view; protected as `listen` is
   Timing timing;
   Clock* clock = RealClock();
 };
@@ -32,6 +33,7 @@ class CoordinatorServer {
   // With the ports that were bound; metrics_address is empty without an endpoint.
   virtual std::string address() const = 0;
   virtual std::string metrics_address() const = 0;
+  virtual std::string web_address() const = 0;  // empty without a web view
   virtual uint64_t leader_epoch() const = 0;
 
   // Health NOT_SERVING first, then streams end, calls finish, everything asked is committed. At most `limit` (CP-53).

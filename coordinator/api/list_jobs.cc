@@ -123,6 +123,7 @@ absl::StatusOr<v1::ListResponse> ListJobs(const Core& core, const v1::ListReques
     TY_ASSIGN_OR_RETURN(const auto last, ReadToken(request));
     it = by_time.lower_bound(last);
   }
+  const auto capacities = core.Capacities();
   v1::ListResponse response;
   response.set_revision(core.revision());
   size_t bytes = 0;
@@ -138,7 +139,7 @@ absl::StatusOr<v1::ListResponse> ListJobs(const Core& core, const v1::ListReques
       response.set_next_page_token(MakeToken(FromProto(last.submit_time()), last.uid(), request));
       break;
     }
-    *response.add_jobs() = core.View(it->second, now);
+    *response.add_jobs() = core.View(it->second, now, capacities);
     bytes += response.jobs(response.jobs_size() - 1).ByteSizeLong();
   }
   return response;

@@ -110,12 +110,20 @@ class Core {
   // NOT_FOUND. `job` is a uid, or a name, then the newest of that name.
   absl::StatusOr<std::string> Find(const std::string& name_space, const std::string& job) const;
   // With pending reason, place in the queue and progress filled in. The job must exist.
-  v1::Job View(const std::string& uid, Now now) const;
+  v1::Job View(const std::string& uid, Now now) const { return View(uid, now, Capacities()); }
+  // For many jobs in a row: counting slots is a walk over all workers.
+  v1::Job View(const std::string& uid, Now now, const std::map<spec::SlotType, Capacity>& capacities) const;
+  std::map<spec::SlotType, Capacity> Capacities() const;
   const JobRecord* Record(const std::string& uid) const;  // nullptr if there is none
   // Uids from newest to oldest submit.
   std::vector<std::string> Uids() const;
   // (submit time, uid): the order that List pages through.
   const std::set<std::pair<absl::Time, std::string>>& by_time() const { return by_time_; }
+  // Uids of jobs that wait to be placed, in the order in which that is tried; at most `limit`.
+  std::vector<std::string> Waiting(size_t limit) const;
+  size_t waiting_count() const { return waiting_.size(); }
+  // Uids of a generation's trials by index; nullptr if there is no such generation.
+  const std::vector<std::string>* TrialsOf(const std::string& parent_uid, int64_t generation) const;
   v1::ListWorkersResponse Workers() const;
   // Live attempt and fence?
   bool IsLive(const v1::AttemptRef& ref) const;
@@ -293,7 +301,6 @@ class Core {
 
   // core_schedule.cc
   std::vector<FreeWorker> FreeWorkers(spec::SlotType type) const;
-  std::map<spec::SlotType, Capacity> Capacities() const;
   bool MayPlace(const JobEntry& entry, Now now) const;
   int QueuePosition(const JobEntry& entry) const;
   v1::PendingReason PendingOf(const JobEntry& entry, const std::map<spec::SlotType, Capacity>& capacities,

@@ -19,7 +19,7 @@ absl::StatusOr<std::string> Core::Find(const std::string& name_space, const std:
                          {{"job", job}, {"namespace", space}});
 }
 
-v1::Job Core::View(const std::string& uid, Now now) const {
+v1::Job Core::View(const std::string& uid, Now now, const std::map<spec::SlotType, Capacity>& capacities) const {
   const JobEntry* entry = FindEntry(uid);
   TY_CHECK(entry != nullptr);
   v1::Job job = entry->job();
@@ -27,7 +27,7 @@ v1::Job Core::View(const std::string& uid, Now now) const {
   if (IsTerminal(job.state())) return job;
   *job.mutable_progress() = entry->progress;
   if (last_decision_ > absl::InfinitePast()) *job.mutable_decision_time() = ToProto(last_decision_);
-  v1::PendingReason pending = PendingOf(*entry, Capacities(), now);
+  v1::PendingReason pending = PendingOf(*entry, capacities, now);
   if (pending.code() != v1::PendingReason::CODE_UNSPECIFIED) *job.mutable_pending() = std::move(pending);
   if (waiting_.contains(KeyOf(*entry))) job.set_queue_position(QueuePosition(*entry));
   return job;
@@ -48,6 +48,19 @@ int Core::QueuePosition(const JobEntry& entry) const {
 const JobRecord* Core::Record(const std::string& uid) const {
   const JobEntry* entry = FindEntry(uid);
   return entry == nullptr ? nullptr : &entry->record;
+}
+
+std::vector<std::string> Core::Waiting(size_t limit) const {
+  std::vector<std::string> uids;
+  for (auto it = waiting_.begin(); it != waiting_.end() && uids.size() < limit; ++it) uids.push_back(std::get<2>(*it));
+  return uids;
+}
+
+const std::vector<std::string>* Core::TrialsOf(const std::string& parent_uid, int64_t generation) const {
+  const auto family = families_.find(parent_uid);
+  if (family == families_.end()) return nullptr;
+  const auto found = family->second.find(generation);
+  return found == family->second.end() ? nullptr : &found->second.trials;
 }
 
 std::vector<std::string> Core::Uids() const {

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A coordinator and worker daemons on this machine.
 #   deploy/local/cluster.sh start [--workers 2] [--slots 1] [--dir .trainyard]
+# Its web view is on http://127.0.0.1:7072/; with another --address only if --web_port says where, --web_port 0 turns it off.
 #   deploy/local/cluster.sh status | stop [--dir .trainyard]
 # Everything it writes is below --dir; stop ends every process it started.
 set -euo pipefail
@@ -13,6 +14,7 @@ slots=1
 dir=$root/.trainyard
 address=127.0.0.1:7070
 metrics_port=9464
+web_port=
 while [ $# -gt 0 ]; do
   case "$1" in
     --workers) workers=$2; shift 2 ;;
@@ -20,6 +22,7 @@ while [ $# -gt 0 ]; do
     --dir) dir=$(mkdir -p "$2" && cd "$2" && pwd); shift 2 ;;
     --address) address=$2; shift 2 ;;
     --metrics_port) metrics_port=$2; shift 2 ;;
+    --web_port) web_port=$2; shift 2 ;;
     *) echo "cluster.sh: unknown option $1" >&2; exit 2 ;;
   esac
 done
@@ -29,6 +32,9 @@ coordinator=$bin/coordinator/trainyard-coordinator
 worker=$bin/worker/daemon/trainyard-worker
 client=$bin/client/trainyard
 export TRAINYARD_ADDRESS=$address
+[ -n "$web_port" ] || { [ "$address" = 127.0.0.1:7070 ] && web_port=7072 || web_port=0; }
+web=
+[ "$web_port" = 0 ] || web=127.0.0.1:$web_port
 
 # Is the process whose id FILE holds alive, and still that program?
 alive() { [ -f "$1" ] && grep -aq "$2" "/proc/$(cat "$1")/cmdline" 2>/dev/null; }
@@ -51,7 +57,8 @@ start() {
     [ -x "$program" ] || { echo "cluster.sh: $program is missing; build first: bazel build --config=opt //..." >&2; exit 1; }
   done
   mkdir -p "$dir/coordinator" "$dir/jobs"
-  launch coordinator "$coordinator" --listen "$address" --data_dir "$dir/coordinator" --metrics_listen "127.0.0.1:$metrics_port"
+  launch coordinator "$coordinator" --listen "$address" --data_dir "$dir/coordinator" --metrics_listen "127.0.0.1:$metrics_port" \
+    --web_listen "$web"
   local i
   for ((i = 1; i <= workers; ++i)); do
     mkdir -p "$dir/worker-$i"
@@ -70,6 +77,7 @@ start() {
     exit 1
   fi
   echo "  $ready workers ready at $address; metrics on ports $metrics_port to $((metrics_port + workers))"
+  [ -z "$web" ] || echo "  web view: http://$web/"
 }
 
 stop() {
@@ -102,7 +110,7 @@ case "$action" in
     "$client" workers
     ;;
   *)
-    echo "usage: deploy/local/cluster.sh start|status|stop [--workers N] [--slots N] [--dir DIR] [--address HOST:PORT] [--metrics_port PORT]" >&2
+    echo "usage: deploy/local/cluster.sh start|status|stop [--workers N] [--slots N] [--dir DIR] [--address HOST:PORT] [--metrics_port PORT] [--web_port PORT]" >&2
     exit 2
     ;;
 esac

@@ -51,6 +51,8 @@ say "A sample of what it writes"
 "$client" generate --model "$model" --prompt "In the beginning" --max_tokens 60 --temperature 0.8 --top_p 0.95 --seed 1
 cat <<END
 
+Open http://127.0.0.1:7072/ for jobs, curves, workers and logs in a browser.
+
 Next:
   export PATH=$bin/client:\$PATH
   trainyard list                                  # what has run

@@ -38,14 +38,6 @@ std::shared_ptr<FileWatcherCertificateProvider> Watch(const TlsFiles& files) {
   return std::make_shared<FileWatcherCertificateProvider>(files.key, files.cert, files.ca, kRefreshSeconds);
 }
 
-absl::Status CheckPlaintext(absl::string_view address, const Security& security) {
-  if (security.insecure || IsLoopback(address)) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      absl::StrCat("'", address,
-                   "' is not a loopback address and the connection would be plaintext; give --tls_cert, --tls_key and "
-                   "--tls_ca (trainyard certs init makes them), or pass --insecure if the network is trusted"));
-}
-
 }  // namespace
 
 bool IsLoopback(absl::string_view address) {
@@ -56,6 +48,14 @@ bool IsLoopback(absl::string_view address) {
   if (absl::ConsumePrefix(&address, "[")) return address.substr(0, address.find(']')) == "::1";
   const absl::string_view host = address.substr(0, address.rfind(':'));
   return absl::EqualsIgnoreCase(host, "localhost") || host == "::1" || IsLoopbackIpv4(host);
+}
+
+absl::Status CheckPlaintext(absl::string_view address, const Security& security) {
+  if (security.insecure || IsLoopback(address)) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("'", address,
+                   "' is not a loopback address and the connection would be plaintext; give --tls_cert, --tls_key and "
+                   "--tls_ca (trainyard certs init makes them), or pass --insecure if the network is trusted"));
 }
 
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials(absl::string_view address,

@@ -27,8 +27,11 @@ struct Security {
 // True for "localhost:1", "127.x.y.z:1", "[::1]:1", "unix:..." and "dns:///localhost:1".
 bool IsLoopback(absl::string_view address);
 
-// FailedPrecondition, naming the address and the flag, for plaintext beyond loopback without `insecure`;
-// InvalidArgument as CheckTlsFiles.
+// FailedPrecondition, naming the address and the flag, for plaintext beyond loopback without `insecure`. Those below
+// have asked it already; it is for connections that are not gRPC's.
+absl::Status CheckPlaintext(absl::string_view address, const Security& security);
+
+// As CheckPlaintext, and InvalidArgument as CheckTlsFiles.
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials(absl::string_view address,
                                                                                  const Security& security);
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(absl::string_view address,

@@ -63,12 +63,15 @@ def flag_problems(binaries):
 def port_problems():
     """One number for each port, wherever it is written."""
     coordinator = read("coordinator/main.cc") + read("coordinator/api/coordinator_server.h")
-    for number in ("7070", "7071"):
-        if "127.0.0.1:" + number not in coordinator:
-            yield "the coordinator's default port %s, which deploy/ uses, is not in its flags" % number
+    for text in ("127.0.0.1:7070", "127.0.0.1:7071", "usually port 7072"):
+        if text not in coordinator:
+            yield "the coordinator's flags do not say %s, which deploy/ uses" % text
+    for path in ("deploy/local/cluster.sh", "deploy/local/quickstart.sh", "docs/operations.md", "README.md"):
+        if "7072" not in read(path):
+            yield "%s does not name port 7072 of the web view" % path
     for path in ("deploy/docker/Dockerfile", "deploy/docker/Dockerfile.cuda"):
         exposed = {word for line in re.findall(r"^EXPOSE (.*)$", read(path), re.MULTILINE) for word in line.split()}
-        if not exposed <= {"7070", "7071", "9465"}:
+        if not exposed <= {"7070", "7071", "7072", "9465"}:
             yield "%s exposes %s" % (path, sorted(exposed))
 
 

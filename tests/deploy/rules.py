@@ -174,6 +174,9 @@ def problems(overlay, things):
                 need(owner, got.get("scheme", "HTTP") == "HTTP", "%s: kubelet has no client certificate" % probe)
             listen = flags(container).get("--metrics_listen", "")
             need(owner, listen == "0.0.0.0:%s" % ports.get("metrics"), "--metrics_listen %s is not the port" % listen)
+            if component(labels) == "coordinator":
+                web = flags(container).get("--web_listen", "")
+                need(owner, web == "0.0.0.0:%s" % ports.get("web"), "--web_listen %s is not the port" % web)
     policies = [policy for policy in by_kind.get("NetworkPolicy", [])]
     deny = [policy for policy in policies if policy["spec"]["podSelector"] == {} and
             set(policy["spec"]["policyTypes"]) == {"Ingress", "Egress"} and
@@ -183,8 +186,11 @@ def problems(overlay, things):
         for rule in policy["spec"].get("ingress", []) + policy["spec"].get("egress", []):
             need(policy, rule.get("ports") and (rule.get("from") or rule.get("to")),
                  "a flow must name its ports and its peers")
-    need(thing, reaches(policies, {LABEL + "name": "trainyard", LABEL + "component": "worker"}, coordinator_labels, "grpc"),
-         "workers cannot reach it through the policies")
+    workers = {LABEL + "name": "trainyard", LABEL + "component": "worker"}
+    need(thing, reaches(policies, workers, coordinator_labels, "grpc"), "workers cannot reach it through the policies")
+    need(thing, reaches(policies, {"trainyard.dev/client": "true"}, coordinator_labels, "web"),
+         "clients cannot reach the web view through the policies")
+    need(thing, not reaches(policies, workers, coordinator_labels, "web"), "workers can reach the web view")
 
     # ---- names that refer to each other
     config_maps = {one["metadata"]["name"]: one for one in by_kind.get("ConfigMap", [])}

@@ -1,0 +1,421 @@
+#!/usr/bin/python3
+"""The web view in headless Chromium against a live small cluster that trains: pages in light and dark and at the width of
+a phone, live updates without a reload, what is said when the coordinator is gone; no error in the console, no request to
+another host. Screenshots and figures are written to --out. Then mutual TLS, with the certificates of `trainyard certs init`.
+
+  tests/web/check_web.py --bin DIR [--out DIR]     # --bin is laid out like bazel-bin
+"""
+import argparse
+import json
+import os
+import shutil
+import socket
+import ssl
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+from devtools import Page
+
+ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
+HOSTILE = "<img src=x onerror=\"document.title='hit'\"><script>document.title='hit'</script>"
+MODEL = """
+model:
+  shape: {vocab_size: 512, hidden_size: 64, intermediate_size: 128, num_hidden_layers: 2, num_attention_heads: 4,
+          num_key_value_heads: 2}
+data: {path: data, sequence_length: 64}
+"""
+JOB = """
+name: %s
+world: {min: %d, slot_type: cpu, threads_per_rank: 1}
+seed: 7
+%s
+annotations: {note: %s}
+""" + MODEL + """
+training:
+  steps: %d
+%s  micro_batch: 2
+  optimizer: {adamw: {learning_rate: 3.0e-3}}
+  schedule: {shape: cosine, warmup_steps: 5}
+  evaluation: {interval_steps: 20, batches: 1}
+checkpoint: {interval_steps: 50, keep_last: 2}
+%s
+"""
+QUEST = "  linear: {quest: {hadamard_dim: 64}}\n"
+CODEC = """communication:
+  exchange: sra
+  codec: {maxmin: {bits: 4, bucket_size: 512}}
+  types: {embedding: {codec: {maxmin: {bits: 8, bucket_size: 512}}}, mlp: {codec: {maxmin: {bits: 3, bucket_size: 512}}}}
+  phase2_bits: 8
+"""
+STUDY = """
+name: law
+world: {min: 1, threads_per_rank: 1}
+seed: 1
+study:
+  sizes: [{name: small}, {name: middle, num_hidden_layers: 2}, {name: large, hidden_size: 64, intermediate_size: 160, num_hidden_layers: 1, num_attention_heads: 2}]
+  tokens_per_parameter: [0.5, 1.5, 4.5]
+  recipes: [{name: baseline}]
+  learning_rate: {rule: inverse_width}
+  fit: {bootstrap: 0}
+model:
+  shape: {vocab_size: 512, hidden_size: 32, intermediate_size: 96, num_hidden_layers: 1, num_attention_heads: 1}
+data: {path: data, sequence_length: 64}
+training:
+  micro_batch: 4
+  optimizer: {adamw: {learning_rate: 1.0e-2}}
+  schedule: {shape: cosine, warmup_steps: 2}
+"""
+# Notes in the page when a first row of data appears, whatever view it is.
+FIRST_DATA = """
+  window.firstData = null;
+  new MutationObserver(() => {
+    if (window.firstData === null && document.querySelector('tbody tr')) window.firstData = performance.now();
+  }).observe(document, {childList: true, subtree: true});
+"""
+found = []
+
+
+def need(condition, text):
+    if not condition:
+        found.append(text)
+
+
+def free_ports(count):
+    """`count` ports in a row."""
+    for _ in range(100):
+        sockets = []
+        try:
+            for i in range(count):
+                one = socket.socket()
+                sockets.append(one)
+                one.bind(("127.0.0.1", sockets[0].getsockname()[1] + i if i else 0))
+            return sockets[0].getsockname()[1]
+        except OSError:
+            continue
+        finally:
+            for one in sockets:
+                one.close()
+    raise SystemExit("no %d free ports in a row" % count)
+
+
+class Cluster:
+    def __init__(self, binaries, folder):
+        self.binaries, self.folder = binaries, folder
+        first = free_ports(5)
+        self.address, self.web = "127.0.0.1:%d" % first, "http://127.0.0.1:%d" % (first + 1)
+        self.environment = dict(os.environ, TRAINYARD_BIN=binaries, TRAINYARD_ADDRESS=self.address)
+        self.script = [os.path.join(ROOT, "deploy/local/cluster.sh")]
+        self.options = ["--dir", os.path.join(folder, "cluster"), "--address", self.address, "--web_port", str(first + 1),
+                        "--metrics_port", str(first + 2), "--workers", "2", "--slots", "2"]
+
+    def start(self):
+        subprocess.run(self.script + ["start"] + self.options, env=self.environment, check=True, stdout=subprocess.DEVNULL)
+
+    def stop(self):
+        subprocess.run(self.script + ["stop"] + self.options, env=self.environment, stdout=subprocess.DEVNULL)
+
+    def end_coordinator(self):
+        with open(os.path.join(self.folder, "cluster", "coordinator.pid"), encoding="ascii") as file:
+            pid = int(file.read())
+        os.kill(pid, 15)
+        while os.path.exists("/proc/%d" % pid) and open("/proc/%d/stat" % pid, encoding="ascii").read().split()[2] != "Z":
+            time.sleep(0.05)
+
+    def client(self, *command, stdin=None):
+        return subprocess.run([os.path.join(self.binaries, "client/trainyard"), *command], env=self.environment, input=stdin,
+                              capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+
+    def submit(self, spec):
+        return self.client("--quiet", "submit", "-f", "-", stdin=spec)
+
+    def tokenize(self):
+        text = os.path.join(self.folder, "text.txt")
+        with open(text, "w", encoding="utf-8") as file:
+            file.write("".join("line %d of a text, %d\n" % (i, i * i % 91) for i in range(4000)))
+        subprocess.run([os.path.join(self.binaries, "worker/tools/trainyard-local"), "data", "tokenize", "--input", text,
+                        "--output", os.path.join(self.folder, "cluster", "data"), "--tokenizer", "bytes",
+                        "--validation_fraction", "0.05"], check=True, stdout=subprocess.DEVNULL)
+
+
+def check_names(page, where):
+    """Every control has a name, every picture a description, and nothing is wider than the screen."""
+    bare = page.run("""[...document.querySelectorAll('a, button, input, select, [role=img]')].filter(e => e.offsetParent &&
+        !(e.getAttribute('aria-label') || e.textContent.trim() || e.labels && e.labels.length || e.getAttribute('placeholder'))
+      ).map(e => e.outerHTML.slice(0, 120))""")
+    need(not bare, "%s: controls without a name: %s" % (where, bare))
+    width = page.run("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+    need(width[0] <= width[1], "%s: %d pixels wide on a screen of %d" % (where, *width))
+    low = page.run(CONTRAST)
+    need(not low, "%s: too little contrast: %s" % (where, low))
+
+
+# Text on the nearest opaque background behind it, by the formula of WCAG 2; 4.5 to 1 is wanted.
+CONTRAST = """(() => {
+  const parse = c => (c.match(/[\\d.]+/g) || []).map(Number);
+  const light = c => { const [r, g, b] = c.map(v => { v /= 255; return v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4; }); return .2126 * r + .7152 * g + .0722 * b; };
+  const low = new Set();
+  for (const e of document.querySelectorAll('main *, header *, .tally *')) {
+    if (!e.offsetParent || ![...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())) continue;
+    let behind = e, ground = null;
+    while (behind && !ground) {
+      const c = parse(getComputedStyle(behind).backgroundColor);
+      if (c.length === 3 || c[3] === 1) ground = c.slice(0, 3);
+      behind = behind.parentElement;
+    }
+    if (!ground) continue;
+    const style = getComputedStyle(e);
+    if (parseFloat(style.fontSize) === 0) continue;
+    const a = light(parse(style.color).slice(0, 3)), b = light(ground);
+    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    if (ratio < 4.5) low.add(ratio.toFixed(2) + ' ' + e.className + ' ' + e.textContent.slice(0, 30));
+  }
+  return [...low].slice(0, 5);
+})()"""
+
+
+def open_view(page, url, ready, seconds=30):
+    page.go("about:blank")
+    page.go(url)
+    page.wait(ready, seconds)
+    page.pump(0.3)
+
+
+def check_pages(cluster, uids, out):
+    views = {
+        "jobs": ("#/jobs", "document.querySelectorAll('tbody tr').length >= 4"),
+        "queue": ("#/queue", "document.querySelector('.reason')"),
+        "workers": ("#/workers", "document.querySelectorAll('.slot[data-state=BUSY]').length >= 2"),
+        "job": ("#/job/" + uids["pair"], "document.querySelectorAll('.chart:not([hidden]) path.line').length >= 4 && "
+                "document.querySelector('.log').textContent.length > 0"),
+        "search": ("#/job/" + uids["law"], "document.querySelector('.stack')"),
+        "missing": ("#/job/none", "document.querySelector('.empty')"),
+    }
+    for name, look in (("light", {}), ("dark", {"dark": True}), ("phone", {"width": 390, "height": 844, "phone": True}),
+                       ("phone-dark", {"width": 390, "height": 844, "phone": True, "dark": True})):
+        page = Page(**look)
+        try:
+            for view, (path, ready) in views.items():
+                page.forgives_network = view == "missing"   # a 404 is told in the log of any browser
+                open_view(page, cluster.web + "/" + path, ready)
+                page.wait("document.getElementById('link').dataset.state === 'live'")
+                check_names(page, "%s, %s" % (view, name))
+                page.picture(os.path.join(out, "%s-%s.png" % (view, name)))
+            need(page.run("document.title") != "hit" and page.run("!document.querySelector('main script, main img')"),
+                 "%s: markup of a job's user got into the page" % name)
+            collect(page, cluster, name)
+        finally:
+            page.close()
+
+
+def collect(page, cluster, where):
+    for error in page.errors:
+        found.append("%s: %s" % (where, error))
+    for address in page.addresses:
+        need(address.startswith((cluster.web + "/", "about:", "data:")), "%s: asked for %s" % (where, address))
+
+
+def check_live(cluster, uids, figures, out):
+    page = Page()
+    page.call("Page.addScriptToEvaluateOnNewDocument", source=FIRST_DATA)
+    try:
+        # Load times: nothing cached, then as a user who comes back.
+        times = {"cold": [], "warm": []}
+        for kind in ("cold", "warm"):
+            page.call("Network.setCacheDisabled", cacheDisabled=kind == "cold")
+            for _ in range(5):
+                open_view(page, cluster.web + "/", "window.firstData !== null")
+                times[kind].append(page.run("window.firstData"))
+        sizes = page.run("performance.getEntriesByType('resource').filter(e => !e.name.includes('/api/')).length")
+        figures["files of the page"] = sizes + 1
+        for kind, seen in times.items():
+            figures["navigation to first data, %s, ms (median of %d)" % (kind, len(seen))] = round(statistics.median(seen))
+
+        # Jobs appear by themselves. Clocks are of one machine: the page's and the coordinator's submit time.
+        page.wait("document.getElementById('link').dataset.state === 'live'")
+        page.run("""window.seen = {}; new MutationObserver(() => {
+            for (const link of document.querySelectorAll('tbody .job-name')) window.seen[link.textContent] ||= Date.now();
+          }).observe(document.querySelector('main'), {childList: true, subtree: true}); 1""")
+        loads = page.loads
+        delays = []
+        for i in range(15):
+            name = "appears-%d" % i
+            uid = cluster.submit(JOB % (name, 1, "suspend: true\npretrain: {}", json.dumps(HOSTILE), 5, "", ""))
+            page.wait("window.seen['%s']" % name, 10)
+            submitted = page.run("fetch('/api/jobs/%s').then(a => a.json()).then(a => Date.parse(a.job.submitTime))" % uid)
+            delays.append(page.run("window.seen['%s']" % name) - submitted)
+        figures["job submitted to row in the page, ms (median, largest of %d)" % len(delays)] = [
+            round(statistics.median(delays)), round(max(delays))]
+        need(page.loads == loads, "the page was loaded again to show new jobs")
+        cluster.client("cancel", uids["waits"])
+        page.wait("[...document.querySelectorAll('tbody tr')].find(r => r.textContent.includes('waits')).textContent.includes('Cancelled')", 10)
+
+        # Numbers of a running job move, and its curves grow.
+        open_view(page, cluster.web + "/#/job/" + uids["pair"], "document.querySelector('path.line')")
+        loads = page.loads
+        step = "document.querySelector('.job-bar .sub').textContent"
+        before, path = page.run(step), page.run("document.querySelector('path.line').getAttribute('d')")
+        page.wait("%s !== %s" % (step, json.dumps(before)), 20, "the step moves")
+        page.wait("document.querySelector('path.line').getAttribute('d') !== %s" % json.dumps(path), 20, "the curve grows")
+        log = page.run("document.querySelector('.log').textContent.length")
+        need(log > 0, "no log is shown")
+        # By keyboard: a value of the curve, a link from the top of the page.
+        page.run("document.querySelector('svg.plot').focus(); 1")
+        page.call("Input.dispatchKeyEvent", type="keyDown", key="ArrowLeft", code="ArrowLeft", windowsVirtualKeyCode=37)
+        need("step" in page.run("document.querySelector('.readout').textContent"), "arrow keys read no value of a curve")
+        need(page.loads == loads, "the page was loaded again to show progress")
+        # An end is shown as it happens.
+        open_view(page, cluster.web + "/#/job/" + uids["single"], "document.querySelector('.title .pill').textContent === 'Running'")
+        loads = page.loads
+        cluster.client("cancel", uids["single"])
+        page.wait("document.querySelector('.title .pill').textContent === 'Cancelled'", 30, "the end is shown")
+        need(page.loads == loads, "the page was loaded again to show the end")
+        collect(page, cluster, "live")
+    finally:
+        page.close()
+
+
+def check_lost(cluster, out):
+    page = Page()
+    try:
+        open_view(page, cluster.web + "/", "document.querySelector('tbody tr')")
+        page.wait("document.getElementById('link').dataset.state === 'live'")
+        collect(page, cluster, "before the coordinator ended")
+        page.errors.clear()
+        page.forgives_network = True
+        cluster.end_coordinator()
+        page.wait("!document.getElementById('lost').hidden", 15, "the page says that the coordinator is gone")
+        need(page.run("document.querySelectorAll('tbody tr').length") > 0, "what was known went with the coordinator")
+        page.picture(os.path.join(out, "lost-light.png"), whole=False)
+        cluster.start()
+        page.wait("document.getElementById('link').dataset.state === 'live' && document.getElementById('lost').hidden", 30, "it comes back")
+        name = "after-restart"
+        cluster.submit(JOB % (name, 1, "suspend: true\npretrain: {}", '""', 5, "", ""))
+        page.wait("document.querySelector('main').textContent.includes('%s')" % name, 10, "a new job after the restart")
+        collect(page, cluster, "restart")
+    finally:
+        page.close()
+
+
+def check_many(cluster, figures, out, count):
+    specs = "---\n".join(JOB % ("many-%04d" % i, 1, "suspend: true\npretrain: {}", '""', 5, "", "") for i in range(count))
+    for begin in range(0, count, 250):
+        cluster.submit("---\n".join(specs.split("---\n")[begin:begin + 250]))
+    page = Page()
+    page.call("Page.addScriptToEvaluateOnNewDocument", source=FIRST_DATA)
+    try:
+        times = []
+        for _ in range(5):
+            open_view(page, cluster.web + "/", "window.firstData !== null")
+            times.append(page.run("window.firstData"))
+        figures["navigation to first data with %d jobs, ms (median of 5)" % count] = round(statistics.median(times))
+        page.run("const input = document.querySelector('input[type=search]'); input.value = 'many-0001'; input.dispatchEvent(new Event('input')); 1")
+        page.wait("[...document.querySelectorAll('tbody tr:not([hidden])')].length === 1", 20, "the oldest of many is found")
+        answers = []
+        for _ in range(10):
+            began = time.monotonic()
+            urllib.request.urlopen(cluster.web + "/api/jobs?page_size=100", timeout=20).read()
+            answers.append((time.monotonic() - began) * 1000)
+        figures["GET /api/jobs, a page of 100 of %d, ms (median of 10)" % count] = round(statistics.median(answers), 1)
+        collect(page, cluster, "many jobs")
+    finally:
+        page.close()
+
+
+def check_tls(binaries, folder):
+    certs = os.path.join(folder, "certs")
+    subprocess.run([os.path.join(binaries, "client/trainyard"), "certs", "init", "--dir", certs], check=True,
+                   stdout=subprocess.DEVNULL)
+    port = free_ports(2)
+    flags = ["--tls_cert=%s/coordinator/tls.crt" % certs, "--tls_key=%s/coordinator/tls.key" % certs,
+             "--tls_ca=%s/coordinator/ca.crt" % certs]
+    log = open(os.path.join(folder, "tls.log"), "wb")
+    server = subprocess.Popen([os.path.join(binaries, "coordinator/trainyard-coordinator"), "--listen=127.0.0.1:%d" % port,
+                               "--metrics_listen", "", "--web_listen=127.0.0.1:%d" % (port + 1),
+                               "--data_dir=" + os.path.join(folder, "tls-data")] + flags, stdout=log, stderr=log)
+
+    def get(context):
+        for _ in range(100):
+            try:
+                return urllib.request.urlopen("https://localhost:%d/" % (port + 1), context=context, timeout=10).status
+            except urllib.error.URLError as error:
+                if not isinstance(error.reason, ConnectionRefusedError):
+                    return str(error.reason)
+            except OSError as error:
+                return str(error)
+            time.sleep(0.1)
+        return "nobody listens"
+
+    try:
+        ours = ssl.create_default_context(cafile=certs + "/ca.crt")
+        ours.load_cert_chain(certs + "/client/tls.crt", certs + "/client/tls.key")
+        need(get(ours) == 200, "TLS: with a certificate of `certs init`: %s" % get(ours))
+        need(get(ssl.create_default_context(cafile=certs + "/ca.crt")) != 200, "TLS: without a certificate the page is served")
+        # The line that docs/operations.md gives for browsers makes a file that holds key, certificate and CA.
+        bundle = os.path.join(folder, "browser.p12")
+        subprocess.run(["openssl", "pkcs12", "-export", "-out", bundle, "-inkey", certs + "/client/tls.key", "-in",
+                        certs + "/client/tls.crt", "-certfile", certs + "/ca.crt", "-name", "trainyard", "-passout", "pass:x"],
+                       check=True)
+        shown = subprocess.run(["openssl", "pkcs12", "-in", bundle, "-passin", "pass:x", "-nodes"], check=True,
+                               capture_output=True, text=True).stdout
+        need(shown.count("BEGIN CERTIFICATE") == 2 and "PRIVATE KEY" in shown, "TLS: the .p12 for browsers is not whole")
+    finally:
+        server.terminate()
+        server.wait()
+        log.close()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bin", default=os.path.join(ROOT, "bazel-bin"))
+    parser.add_argument("--out", default=os.path.join(ROOT, "bazel-testlogs", "web"))
+    parser.add_argument("--many", type=int, default=1000, help="jobs of the last part")
+    arguments = parser.parse_args()
+    binaries = os.path.abspath(arguments.bin)
+    out = os.path.abspath(arguments.out)
+    os.makedirs(out, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix="trainyard-web-")
+    cluster = Cluster(binaries, folder)
+    figures = {}
+    try:
+        check_tls(binaries, folder)
+        cluster.start()
+        page = Page()
+        try:
+            open_view(page, cluster.web + "/", "document.querySelector('.empty')")
+            page.picture(os.path.join(out, "empty-light.png"), whole=False)
+            collect(page, cluster, "empty")
+        finally:
+            page.close()
+        cluster.tokenize()
+        note = json.dumps(HOSTILE)
+        uids = {"pair": cluster.submit(JOB % ("pair", 2, "pretrain: {}", note, 100000, "", CODEC)),
+                "single": cluster.submit(JOB % ("single", 1, "qat: {}", note, 100000, QUEST, "")),
+                "law": cluster.submit(STUDY),
+                "waits": cluster.submit(JOB % ("waits", 4, "pretrain: {}", note, 100, "", "")),
+                "fails": cluster.submit(JOB.replace("path: data", "path: no-such-data") % ("fails", 1, "pretrain: {}\npriority: 10", note, 5, "", ""))}
+        total = sum(os.path.getsize(os.path.join(ROOT, "coordinator/web/page", name))
+                    for name in os.listdir(os.path.join(ROOT, "coordinator/web/page")))
+        figures["bytes of the page and its files"] = total
+        time.sleep(8)   # curves need points
+        check_pages(cluster, uids, out)
+        check_live(cluster, uids, figures, out)
+        check_lost(cluster, out)
+        check_many(cluster, figures, out, arguments.many)
+    finally:
+        cluster.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+    with open(os.path.join(out, "figures.json"), "w", encoding="utf-8") as file:
+        json.dump(figures, file, indent=1)
+    for name, value in figures.items():
+        print("  %s: %s" % (name, value))
+    print("\n".join(found) or "the web view renders, follows and recovers; screenshots in " + out)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
