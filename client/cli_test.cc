@@ -370,7 +370,12 @@ TEST_F(CliTest, TrialsByGenerationAndOfOneGeneration) {
   v1::Job told;
   ASSERT_TRUE(google::protobuf::util::JsonStringToMessage(out_.str(), &told).ok()) << out_.str();
   EXPECT_EQ(told.generations_size(), 12);
+  fake_.job.set_state(v1::JOB_STATE_RUNNING);
+  fake_.job.mutable_progress()->set_section("trials");
   EXPECT_EQ(Run({"get", "tiny"}), 0);
+  EXPECT_THAT(out_.str(), testing::ContainsRegex("doing +generation 12 .stage 2.: 10 of 16 trials done, 4 running, 1 "
+                                                 "failed"));
+  fake_.job.set_state(v1::JOB_STATE_QUEUED);
   EXPECT_THAT(out_.str(), HasSubstr("12 generations: 186 of 192 trials done, 4 running, 12 failed"));
   EXPECT_THAT(out_.str(), HasSubstr("2 earlier ones: trainyard get tiny --trials\n"));
   EXPECT_EQ(Run({"cancel", "tiny"}), 0);

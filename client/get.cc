@@ -43,6 +43,10 @@ void Describe(const v1::Job& job, absl::Time now, std::ostream& out) {
       {"step", absl::StrCat(job.progress().step(), "/", job.progress().total_steps(), ", checkpoint at ",
                             job.committed_step())},
   };
+  if (job.state() == v1::JOB_STATE_RUNNING && !job.progress().section().empty()) {
+    const std::string trials = job.progress().section() == "trials" ? NewestGenerationText(job) : "";
+    rows.push_back({"doing", trials.empty() ? job.progress().section() : trials});
+  }
   if (job.queue_position() > 0) rows.push_back({"position", absl::StrCat(job.queue_position())});
   if (!job.pending().message().empty()) rows.push_back({"waits for", job.pending().message()});
   if (const std::string after = DependenciesText(job.spec()); !after.empty()) rows.push_back({"after", after});

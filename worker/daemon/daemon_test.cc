@@ -90,6 +90,22 @@ TEST(DaemonMetricsTest, UsesOfTheCacheAreTheWorkers) {
   EXPECT_THAT(page, HasSubstr("trainyard_worker_cache_bytes_total{result=\"miss\"} 8192"));
 }
 
+TEST(DaemonMetricsTest, ADriversGenerationShowsWhileItsUnitRuns) {
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Metrics> metrics, Metrics::Create("127.0.0.1:0"));
+  metrics->TaskBegan("search", {0});
+  v1::RankProgress progress;
+  (*progress.mutable_moment())["generation_number"] = 4;
+  (*progress.mutable_moment())["generation_trials_done"] = 7;
+  (*progress.mutable_moment())["nobody_knows_this"] = 1;
+  metrics->Progress("search", 0, progress, absl::UnixEpoch());
+  const std::string page = Scrape(metrics->port());
+  EXPECT_THAT(page, HasSubstr("trainyard_generation_number{job=\"search\",rank=\"0\"} 4"));
+  EXPECT_THAT(page, HasSubstr("trainyard_generation_trials_done{job=\"search\",rank=\"0\"} 7"));
+  EXPECT_EQ(page.find("nobody_knows_this"), std::string::npos);
+  metrics->TaskEnded("search");
+  EXPECT_EQ(Scrape(metrics->port()).find("trainyard_generation_number{"), std::string::npos);
+}
+
 TEST(DaemonMetricsTest, ReadyMeansConnected) {
   ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Metrics> metrics, Metrics::Create("127.0.0.1:0"));
   EXPECT_THAT(Scrape(metrics->port(), "/livez"), HasSubstr(" 200 OK"));

@@ -152,6 +152,27 @@ TEST(ProgressBufferTest, SendsEachStepOnceUntilASessionIsLost) {
   EXPECT_EQ(buffer.kept(), 0u);
 }
 
+TEST(ProgressBufferTest, NumbersOfAMomentAreProgressAndNoStep) {
+  ProgressBuffer buffer{v1::AttemptRef()};
+  buffer.Add(Step(1), absl::UnixEpoch());
+  v1::RankProgress progress;
+  progress.set_step(1);
+  (*progress.mutable_moment())["generation_trials_done"] = 3;
+  buffer.Add(progress, absl::UnixEpoch());
+  const auto report = buffer.Take(0);
+  ASSERT_TRUE(report.has_value());
+  ASSERT_EQ(report->samples_size(), 1);
+  EXPECT_EQ(report->samples(0).values().count("generation_trials_done"), 0u);
+  EXPECT_EQ(report->progress().values().at("generation_trials_done"), 3);
+  EXPECT_EQ(report->progress().values().at("loss"), 1);
+  (*progress.mutable_moment())["generation_trials_done"] = 4;
+  buffer.Add(progress, absl::UnixEpoch());
+  const auto next = buffer.Take(0);
+  ASSERT_TRUE(next.has_value()) << "it is news, though no step ended";
+  EXPECT_EQ(next->samples_size(), 0);
+  EXPECT_EQ(next->progress().values().at("generation_trials_done"), 4);
+}
+
 TEST(ProgressBufferTest, ThinsTheOlderHalfInsteadOfForgettingIt) {
   ProgressBuffer buffer(v1::AttemptRef(), 100);
   for (int i = 1; i <= 101; ++i) buffer.Add(Step(i), absl::UnixEpoch());

@@ -51,7 +51,11 @@ constexpr std::pair<const char*, const char*> kGauges[] = {{"loss", "loss"},
                                                            {"images_per_second", "images_per_second"},
                                                            {"sliced_wasserstein", "sliced_wasserstein"},
                                                            {"modes_covered", "modes_covered"},
-                                                           {"frechet_distance", "frechet_distance"}};
+                                                           {"frechet_distance", "frechet_distance"},
+                                                           {"generation_number", "generation_number"},
+                                                           {"generation_trials", "generation_trials"},
+                                                           {"generation_trials_done", "generation_trials_done"},
+                                                           {"generation_trials_failed", "generation_trials_failed"}};
 
 // Values whose names end in a layer type, or a part of the blocks -> series with that as a label.
 struct TypeGauge {
@@ -201,6 +205,10 @@ class PrometheusMetrics final : public Metrics {
     for (const auto& [category, seconds] : progress.goodput_seconds()) {
       const auto counter = series.goodput.find(category);
       Add(counter != series.goodput.end() ? counter->second : series.goodput["other"], seconds);
+    }
+    for (const auto& [name, value] : progress.moment()) {
+      const auto gauge = gauges_.find(name);
+      if (gauge != gauges_.end()) Made(series.gauges[name], *gauge->second, labels).Set(value);
     }
     for (const auto& [name, value] : progress.values()) {
       if (const auto gauge = gauges_.find(name); gauge != gauges_.end()) {

@@ -17,6 +17,8 @@
 //   checkpoint_{blocking,write,commit}_seconds        checkpoint_seconds{phase}
 //   checkpoint_step                 checkpoint_committed_step
 //   cache_{hit,miss,bypass}_{files,bytes}    of this unit: the worker's worker_cache_{files,bytes}_total with result
+//   generation_number, generation_trials, generation_trials_done, generation_trials_failed
+//                                   gauges of the same name, of jobs that wait for trials: their newest generation
 // Other names only go to the job's history.
 #pragma once
 

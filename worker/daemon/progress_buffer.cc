@@ -17,6 +17,7 @@ void ProgressBuffer::Add(const v1::RankProgress& progress, absl::Time wall) {
   if (progress.total_steps() > 0) newest_.set_total_steps(progress.total_steps());
   newest_.set_section(progress.section());
   SetProto(newest_.mutable_time(), wall);
+  for (const auto& [name, value] : progress.moment()) (*newest_.mutable_values())[name] = value;
   if (progress.values().empty()) return;
   // A value that not every step has (evaluation loss, say) stays until the next one.
   for (const auto& [name, value] : progress.values()) (*newest_.mutable_values())[name] = value;

@@ -35,6 +35,14 @@ absl::StatusOr<std::vector<v1::TrialOutcome>> LinkTrials::Wait(
   report_(request);
   const int count = generation.specs_size();
   std::vector<std::optional<v1::TrialOutcome>> known(static_cast<size_t>(count));
+  int done = 0, failed = 0;
+  const auto tell = [&] {
+    context_->ReportMoment({{"generation_number", static_cast<double>(generation.number())},
+                            {"generation_trials", count},
+                            {"generation_trials_done", done},
+                            {"generation_trials_failed", failed}});
+  };
+  tell();
   while (true) {
     const std::optional<v1::TrialOutcomes> news = inbox_->TakeTrialOutcomes(kLook);
     if (context_->ShouldStop()) {
@@ -43,6 +51,7 @@ absl::StatusOr<std::vector<v1::TrialOutcome>> LinkTrials::Wait(
     // One that was asked for before and given up may still be answered.
     if (!news || news->generation() != generation.number()) continue;
     if (news->code() != 0) return absl::Status(static_cast<absl::StatusCode>(news->code()), news->message());
+    const int done_before = done;
     for (const v1::TrialOutcome& outcome : news->outcomes()) {
       if (outcome.index() < 0 || outcome.index() >= count) {
         return absl::DataLossError(absl::StrCat("generation ", generation.number(), ": an outcome of trial ",
@@ -51,8 +60,11 @@ absl::StatusOr<std::vector<v1::TrialOutcome>> LinkTrials::Wait(
       std::optional<v1::TrialOutcome>& mine = known[static_cast<size_t>(outcome.index())];
       if (mine) continue;
       mine = outcome;
+      ++done;
+      if (outcome.state() != v1::JOB_STATE_SUCCEEDED) ++failed;
       if (on_outcome) on_outcome(outcome);
     }
+    if (done != done_before) tell();
     if (!news->done()) continue;
     std::vector<v1::TrialOutcome> outcomes;
     for (std::optional<v1::TrialOutcome>& outcome : known) {

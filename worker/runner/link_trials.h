@@ -25,8 +25,9 @@ class LinkTrials final : public jobs::Trials {
       : context_(context), inbox_(inbox), report_(std::move(report)) {}
 
   // Waits in section "trials", where its polls tell the watchdog that the rank lives, and goes back to the section it
-  // was called in. InvalidArgument also for a generation above kMaxGenerationBytes; DataLoss if the coordinator's
-  // answer does not fit the request.
+  // was called in. Tells how far it is as numbers of the moment: generation_number, generation_trials,
+  // generation_trials_done (the failed ones among them) and generation_trials_failed. InvalidArgument also for a
+  // generation above kMaxGenerationBytes; DataLoss if the coordinator's answer does not fit the request.
   absl::StatusOr<std::vector<v1::TrialOutcome>> Run(
       const v1::TrialGeneration& generation, const std::function<void(const v1::TrialOutcome&)>& on_outcome) override;
 

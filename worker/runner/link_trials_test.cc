@@ -28,6 +28,13 @@ class LinkTrialsTest : public ::testing::Test {
     if (report.has_progress()) {
       sections.push_back(report.progress().section());
       for (const auto& [category, seconds] : report.progress().goodput_seconds()) goodput[category] += seconds;
+      const auto& moment = report.progress().moment();
+      if (!moment.empty()) {
+        EXPECT_EQ(report.progress().section(), "trials");
+        EXPECT_TRUE(report.progress().values().empty()) << "they would be a step of the history";
+        moments.push_back({moment.at("generation_number"), moment.at("generation_trials"),
+                           moment.at("generation_trials_done"), moment.at("generation_trials_failed")});
+      }
     }
     if (!report.has_trials()) return;
     requests.push_back(report.trials());
@@ -63,6 +70,7 @@ class LinkTrialsTest : public ::testing::Test {
   Inbox inbox{&stop};
   std::vector<std::string> sections;
   std::map<std::string, double> goodput;
+  std::vector<std::vector<double>> moments;  // number, trials, done, failed
   std::vector<v1::TrialGeneration> requests;
   std::vector<v1::TrialOutcomes> answers;
   RankContext context;
@@ -84,6 +92,8 @@ TEST_F(LinkTrialsTest, OutcomesComeInOrderAndAreToldOnce) {
   EXPECT_EQ(outcomes[1].state(), v1::JOB_STATE_FAILED);
   ASSERT_EQ(requests.size(), 1u);
   EXPECT_EQ(requests[0].number(), 3);
+  // How far it is, once for each news: a repeat is none.
+  EXPECT_THAT(moments, ElementsAre(ElementsAre(3, 3, 0, 0), ElementsAre(3, 3, 2, 0), ElementsAre(3, 3, 3, 1)));
   // The time is booked to the wait, and the section is what it was.
   EXPECT_EQ(goodput["trials_wait"], 6);
   EXPECT_EQ(goodput["productive"], 0);

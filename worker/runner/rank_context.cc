@@ -130,4 +130,14 @@ void RankContext::ReportUnit(const jobs::UnitResult& unit, const std::map<std::s
   report_(report);
 }
 
+void RankContext::ReportMoment(const std::map<std::string, double>& values) {
+  v1::RunnerReport report;
+  {
+    MutexLock lock(&mutex_);
+    report = MakeReport();
+  }
+  for (const auto& [name, value] : values) (*report.mutable_progress()->mutable_moment())[name] = value;
+  report_(report);
+}
+
 }  // namespace trainyard::runner

@@ -40,6 +40,9 @@ class RankContext final : public jobs::JobContext {
 
   // Reports the end of a unit. Adds `extra` and, unless the job gave it, step_seconds to the unit's metrics.
   void ReportUnit(const jobs::UnitResult& unit, const std::map<std::string, double>& extra);
+  // Reports numbers that change within a unit. They stay the job's progress until others of their names come, and are
+  // no part of its history.
+  void ReportMoment(const std::map<std::string, double>& values);
   // Tells the step before the first unit.
   void SetStep(int64_t step, int64_t total_steps);
 
