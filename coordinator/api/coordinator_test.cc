@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -528,6 +529,52 @@ TEST_F(CoordinatorTest, ThousandTrialsInOneCall) {
   ASSERT_OK(Act(&v1::Jobs::Stub::Cancel, "search", &cancelled));
   EXPECT_EQ(count("state=CANCELLED", true),
             kTrials + (AwaitState("search", v1::JOB_STATE_CANCELLED).uid() != "" ? 1 : 0));
+}
+
+// A watch of all jobs tells what a list does: trials, their progress and their history only if they are asked for.
+TEST_F(CoordinatorTest, AWatchOfAllJobsHasNoTrialsUnasked) {
+  auto a = FakeWorker::Start({.coordinator = server_->address(), .worker_id = "a", .slots = 1, .driver_slots = 1});
+  v1::JobSpec search = Spec("search");
+  search.clear_training();
+  search.mutable_prune_search();
+  ASSERT_OK(Submit(search));
+  const auto assign = a->Await(IsAssign);
+  ASSERT_TRUE(assign);
+  AwaitState("search", v1::JOB_STATE_RUNNING);
+  v1::WorkerMessage message;
+  *message.mutable_run_trials()->mutable_ref() = assign->assign().ref();
+  v1::TrialGeneration& generation = *message.mutable_run_trials()->mutable_generation();
+  generation.set_number(1);
+  *generation.add_specs() = Spec("");
+  a->Send(message);
+  ASSERT_TRUE(a->Await(IsTrialsAck));
+  const auto trial = a->Await(IsAssign);
+  ASSERT_TRUE(trial);
+  const std::string uid = trial->assign().ref().job_uid();
+  AwaitState(uid, v1::JOB_STATE_RUNNING);  // one job by uid is watched, whatever it is
+  a->Succeed(trial->assign(), {});
+  AwaitState(uid, v1::JOB_STATE_SUCCEEDED);
+
+  // Uids of the events up to the first bookmark: of the state now, or of the history since `after`.
+  const auto watched = [&](uint64_t after, bool include_trials) {
+    v1::WatchRequest request;
+    request.set_after_revision(after);
+    request.set_include_trials(include_trials);
+    grpc::ClientContext context;
+    SetDeadline(&context);
+    auto stream = stub_->Watch(&context, request);
+    std::set<std::string> uids;
+    v1::WatchResponse response;
+    while (stream->Read(&response) && !response.has_bookmark()) uids.insert(response.job().uid());
+    context.TryCancel();
+    stream->Finish();
+    return uids;
+  };
+  const std::string parent = Get("search").uid();
+  for (const uint64_t after : {uint64_t{0}, uint64_t{1}}) {
+    EXPECT_THAT(watched(after, false), ::testing::ElementsAre(parent)) << after;
+    EXPECT_THAT(watched(after, true), ::testing::UnorderedElementsAre(parent, uid)) << after;
+  }
 }
 
 TEST_F(CoordinatorTest, WatchResumesWhereItStopped) {

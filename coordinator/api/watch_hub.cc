@@ -56,7 +56,8 @@ WatchHub::WatchHub(const WatchHubOptions& options, const std::vector<JobRecord>&
 
 bool WatchHub::Matches(const WatchCursor& cursor, const v1::Job& job) {
   if (!cursor.name_space_.empty() && job.namespace_() != cursor.name_space_) return false;
-  return cursor.job_.empty() || job.uid() == cursor.job_ || job.name() == cursor.job_;
+  if (cursor.job_.empty()) return cursor.wants_trials_ || job.parent_uid().empty();
+  return job.uid() == cursor.job_ || job.name() == cursor.job_;
 }
 
 absl::StatusOr<std::shared_ptr<WatchCursor>> WatchHub::Subscribe(const v1::WatchRequest& request,
@@ -66,6 +67,7 @@ absl::StatusOr<std::shared_ptr<WatchCursor>> WatchHub::Subscribe(const v1::Watch
   cursor->job_ = request.job();
   if (!cursor->job_.empty() && cursor->name_space_.empty()) cursor->name_space_ = "default";
   cursor->wants_progress_ = request.progress();
+  cursor->wants_trials_ = request.include_trials();
   cursor->wake_ = std::move(wake);
 
   MutexLock lock(&mutex_);

@@ -42,6 +42,7 @@ class WatchCursor {
 
   std::string name_space_, job_;  // empty: all
   bool wants_progress_ = false;
+  bool wants_trials_ = false;
   Wake wake_;
   Mutex mutex_;
   std::deque<Item> items_ ABSL_GUARDED_BY(mutex_);
@@ -57,6 +58,7 @@ class WatchHub {
   WatchHub(const WatchHubOptions& options, const std::vector<JobRecord>& jobs, std::vector<StoredEvent> events,
            uint64_t compacted_revision, uint64_t revision);
 
+  // One job, a trial or not, by name or uid; or all jobs, with their trials only if these are asked for.
   // OUT_OF_RANGE: that history is gone, or has not happened yet; NOT_FOUND: no such job.
   absl::StatusOr<std::shared_ptr<WatchCursor>> Subscribe(const v1::WatchRequest& request, WatchCursor::Wake wake);
   void Unsubscribe(const std::shared_ptr<WatchCursor>& cursor);

@@ -52,6 +52,7 @@ LiveFeed::~LiveFeed() {
 void LiveFeed::Subscribe() {
   v1::WatchRequest request;
   request.set_progress(true);
+  request.set_include_trials(true);
   is_catching_up_ = true;
   auto cursor = hub_->Subscribe(request, [self = self_] {
     if (self->is_posted.exchange(true)) return;  // a Pump is on its way, and will find this too
