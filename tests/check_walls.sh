@@ -30,7 +30,7 @@ wall "$(ships //kernels/...)" '//proto/... + //coordinator/... + //worker/... + 
 wall "$(ships //base/...)" '//proto/... + //kernels/... + //coordinator/... + //worker/... + //client/...'
 wall "$(ships //scaling/...)" '//proto/... + //kernels/... + //coordinator/... + //worker/... + //client/...'
 wall "$(ships //coordinator/core/...)" "$grpc + //third_party:sqlite + //third_party:prometheus"
-for part in model linear optim train data ckpt comm jobs runner; do
+for part in model linear optim train data ckpt cache comm jobs runner; do
   wall "$(ships //worker/$part/...)" "$grpc + //worker/daemon/... + //coordinator/... + //client/..."
 done
 for part in model linear optim train data; do
