@@ -127,7 +127,7 @@ def served_metrics():
     """Names that the sources register. Histograms also give _bucket, _sum and _count."""
     names = set()
     coordinator = read("coordinator/api/coordinator_metrics.cc")
-    for kind, name in re.findall(r'= ([GCH])\("(\w+)"', coordinator):
+    for kind, name in re.findall(r'=\s+([GCH])\("(\w+)"', coordinator):
         names |= with_parts("trainyard_" + name, kind == "H")
     for path in glob.glob(os.path.join(ROOT, "coordinator", "**", "*.cc"), recursive=True) + [
             os.path.join(ROOT, "worker/daemon/metrics.cc")]:

@@ -39,7 +39,8 @@ struct CodecKey {
 class Codec {
  public:
   virtual ~Codec() = default;
-  virtual absl::string_view name() const = 0;  // label of metrics: "identity", "maxmin"
+  // Label of metrics: "identity", "maxmin". A literal, at most 15 characters.
+  virtual absl::string_view name() const = 0;
 
   // f32 as it is; a bucket of nothing else is summed without encoding, which gives the same bits faster.
   virtual bool is_identity() const { return false; }

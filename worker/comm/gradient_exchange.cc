@@ -85,6 +85,27 @@ class SoloExchange final : public GradientExchange {
   ExchangeStats stats_;
 };
 
+// What a bucket sent in a phase, cut by what its codecs made: every encoded byte of a phase goes to equally many ranks.
+// Where nothing was encoded all of it is `uncoded`.
+void BookByCodec(int64_t sent, absl::string_view uncoded, std::map<absl::string_view, int64_t>* encoded,
+                 std::map<std::string, int64_t>* by_codec) {
+  int64_t made = 0;
+  for (const auto& [codec, bytes] : *encoded) made += bytes;
+  if (made == 0) {
+    if (sent > 0) (*by_codec)[std::string(uncoded)] += sent;
+    return;
+  }
+  for (auto& [codec, bytes] : *encoded) {
+    if (bytes == 0) continue;
+    // The last gets what rounding has left, so that the shares add up.
+    const int64_t share = static_cast<int64_t>(static_cast<__int128>(sent) * bytes / made);
+    (*by_codec)[std::string(codec)] += share;
+    sent -= share;
+    made -= bytes;
+    bytes = 0;
+  }
+}
+
 // f32 memory for what a rank contributes, tensor after tensor.
 class Contributions {
  public:
@@ -260,6 +281,9 @@ class ThreadedExchange final : public GradientExchange {
       stats_.bytes_sent += bytes_sent;
       stats_.phase1_bytes += sent.phase1;
       stats_.phase2_bytes += sent.phase2;
+      const absl::string_view uncoded = parts().power_sgd() != nullptr ? "power_sgd" : "none";
+      BookByCodec(sent.phase1, uncoded, &coder_.encoded_bytes(1), &stats_.phase1_by_codec);
+      BookByCodec(sent.phase2, uncoded, &coder_.encoded_bytes(2), &stats_.phase2_by_codec);
       stats_.control_bytes += bytes_sent - sent.phase1 - sent.phase2;
       stats_.bytes_received += after.bytes_received - before.bytes_received;
       stats_.gradient_bytes += buckets_[bucket].elements * element_bytes_;

@@ -42,9 +42,11 @@ namespace trainyard::comm {
 // Since Create, except where noted.
 struct ExchangeStats {
   int64_t steps = 0;
-  int64_t bytes_sent = 0;     // to other ranks, after the codec: the sum of the next three
-  int64_t phase1_bytes = 0;   // pieces to their owners; all there is of all-gather
-  int64_t phase2_bytes = 0;   // the owners' sums
+  int64_t bytes_sent = 0;    // to other ranks, after the codec: the sum of the next three
+  int64_t phase1_bytes = 0;  // pieces to their owners; all there is of all-gather
+  int64_t phase2_bytes = 0;  // the owners' sums
+  // Of them, what each codec made; "none": not coded; "power_sgd": all that such an exchange sends.
+  std::map<std::string, int64_t> phase1_by_codec, phase2_by_codec;
   int64_t control_bytes = 0;  // what has a schedule: levels, bits, tables, hashes
   int64_t bytes_received = 0;
   int64_t gradient_bytes = 0;   // exchanged, before the codec: bytes_sent of identity is 2 (R-1)/R of it

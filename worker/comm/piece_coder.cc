@@ -92,11 +92,13 @@ bool PieceCoder::HasFixedPieces(const std::vector<Slice>& slices) const {
 
 char* PieceCoder::Encode(const Slice& slice, int phase, const float* values, char* out) {
   int64_t bytes = slice.where.elements * static_cast<int64_t>(sizeof(float));
-  if (Codec* const codec = CodecOf(slice, phase)) {
-    bytes = codec->Encode(slice.where, {parts_.options().seed, step_, parts_.rank(), phase}, values, out, *stream_);
+  if (Codec* const coder = CodecOf(slice, phase)) {
+    bytes = coder->Encode(slice.where, {parts_.options().seed, step_, parts_.rank(), phase}, values, out, *stream_);
   } else {
     CopyBytes({BytesView(values, bytes), BytesView(out, bytes)}, *stream_);
   }
+  const Codec* const codec = CodecOf(slice, phase);
+  encoded_bytes(phase)[codec != nullptr ? codec->name() : "none"] += Align8(bytes);
   if (bytes < Align8(bytes)) ZeroBytes(BytesView(out + bytes, Align8(bytes) - bytes), *stream_);
   return out + Align8(bytes);
 }

@@ -10,8 +10,10 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "base/clock.h"
 #include "kernels/core/stream.h"
 #include "kernels/core/tensor.h"
@@ -75,6 +77,9 @@ class PieceCoder {
   // Of the host: on a GPU what it takes to enqueue the work.
   double codec_seconds() const { return seconds_; }
   void AddCodecSeconds(double seconds) { seconds_ += seconds; }
+  // Bytes that were encoded in a phase, by codec ("none": not coded). The caller takes them down to 0 when it has
+  // booked them; entries stay, so that a steady step allocates nothing.
+  std::map<absl::string_view, int64_t>& encoded_bytes(int phase) { return phase == 1 ? encoded1_ : encoded2_; }
   // Since BeginStep, by layer type: |decoded - value|^2 / |value|^2; negative where nothing was measured.
   std::vector<double> SquaredErrors() const;
 
@@ -92,6 +97,7 @@ class PieceCoder {
   bool measures_ = false;
   std::vector<double> error_, energy_;  // by layer type
   double seconds_ = 0;
+  std::map<absl::string_view, int64_t> encoded1_, encoded2_;
 };
 
 // Books the time it lives to the coder.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -164,6 +165,25 @@ TEST(QuantizedExchangeTest, CountersEqualTheSumOfCAndThePlan) {
         EXPECT_EQ(stats.phase1_bytes, 3 * phase1) << ranks << " " << rank;
         EXPECT_EQ(stats.phase2_bytes, 3 * phase2) << ranks << " " << rank;
         EXPECT_EQ(stats.control_bytes, 0);
+        // By codec they are all there; what is not coded is as many bytes in every exchange.
+        const auto sum = [](const std::map<std::string, int64_t>& by_codec) {
+          return std::accumulate(by_codec.begin(), by_codec.end(), int64_t{0},
+                                 [](int64_t total, const auto& entry) { return total + entry.second; });
+        };
+        EXPECT_EQ(sum(stats.phase1_by_codec), stats.phase1_bytes);
+        EXPECT_EQ(sum(stats.phase2_by_codec), stats.phase2_bytes);
+        for (const auto& [codec, bytes] : stats.phase1_by_codec) {
+          EXPECT_TRUE(codec == "maxmin" || codec == "none") << codec;
+          if (kind != ExchangeKind::kAllGather || codec != "none") continue;
+          int64_t uncoded = 0;
+          for (const auto& layer : kModel) {
+            for (const TestTensor& tensor : layer) {
+              const bool coded = tensor.cols > 0 && tensor.elements() >= 1024;
+              if (!coded) uncoded += Align8(4 * tensor.elements());
+            }
+          }
+          EXPECT_EQ(bytes, 3 * (ranks - 1) * uncoded);
+        }
         EXPECT_EQ(stats.bytes_sent, 3 * (phase1 + phase2));
         TestGradients gradients(kModel);
         ASSERT_OK_AND_ASSIGN(const ExchangePlan plan, PlanExchange(run.options, gradients.layers, rank, ranks));

@@ -26,6 +26,7 @@
 #include "base/file.h"
 #include "proto/v1/worker.pb.h"
 #include "worker/daemon/fences.h"
+#include "worker/daemon/goodput.h"
 #include "worker/daemon/gpu/fault_log.h"
 #include "worker/daemon/gpu/health.h"
 #include "worker/daemon/gpu/job_mapping.h"
@@ -127,8 +128,9 @@ class Daemon {
     uint64_t sent = 0;
     uint64_t acked = 0;
     absl::Duration sent_at;
-    std::optional<GpuWait> gate;  // nothing is started before its GPUs are seen to be well
-    std::string quarantine_dir;   // of the job's files, once the task is over; empty: leave them
+    std::map<int, RankGoodput> goodput;  // by rank
+    std::optional<GpuWait> gate;         // nothing is started before its GPUs are seen to be well
+    std::string quarantine_dir;          // of the job's files, once the task is over; empty: leave them
     bool was_finished = false;
   };
 
@@ -189,6 +191,7 @@ class Daemon {
   bool HasSlot(int slot) const { return slot >= 0 && slot < static_cast<int>(slots_.size()); }
   Slot& SlotOf(const Entry& entry, int rank);
   void FreeSlot(Entry& entry, int rank);
+  void AddGoodput(const Entry& entry, int rank, const RankGoodput::Seconds& seconds);
   void CountSlots();
 
   // daemon_gpus.cc

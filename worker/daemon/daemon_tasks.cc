@@ -112,6 +112,7 @@ void Daemon::OnAssign(const v1::Assign& assign) {
   const bool has_gpu = std::any_of(assign.ranks().begin(), assign.ranks().end(), [&](const v1::RankAssignment& rank) {
     return slots_[static_cast<size_t>(rank.slot())].gpu >= 0;
   });
+  for (const int rank : ranks) entry.goodput.emplace(rank, RankGoodput(assign.follows_failure(), has_gpu, now));
   if (has_gpu) {
     entry.gate = GpuWait{.ticket = AskGpus(now), .asked_at = now, .deadline = now + options_.gpu.silence_timeout};
   } else {
@@ -124,6 +125,7 @@ void Daemon::StartRanks(Entry& entry) {
   LogInfo("task ", TaskName(assign.ref()), " (fence ", assign.ref().fence(), "): starting ", assign.ranks_size(),
           " of ", assign.world_size(), " ranks");
   for (const v1::RankAssignment& rank : assign.ranks()) {
+    AddGoodput(entry, rank.rank(), entry.goodput.at(rank.rank()).Starting(options_.clock->Monotonic()));
     const absl::Status spawned = SpawnRank(entry, rank.rank(), rank.slot());
     if (spawned.ok()) continue;
     LogError("rank ", rank.rank(), " of ", TaskName(assign.ref()), " cannot be started: ", spawned.message());
@@ -186,6 +188,8 @@ void Daemon::QueueLaunch(Entry& entry, int rank) {
   *launch->mutable_checkpoints() = assign.checkpoints();
   *launch->mutable_artifacts() = assign.artifacts();
   launch->set_address(options_.address);
+  launch->set_follows_failure(assign.follows_failure());
+  launch->set_reached_step(assign.reached_step());
   for (int i = 0; i < assign.ranks_size(); ++i) {
     if (assign.ranks(i).rank() == rank) launch->set_local_rank(i);
   }
@@ -240,6 +244,7 @@ void Daemon::OnSpawnEvent(const SpawnEvent& event) {
       for (const v1::RankStatus& status : entry.task->report().ranks()) {
         if (status.rank() != rank) continue;
         metrics_->RankEnded(status.exit().reason());
+        AddGoodput(entry, rank, entry.goodput.at(rank).Ended(status.succeeded(), SlotOf(entry, rank).gpu >= 0, now));
         LogInfo("rank ", rank, " of ", TaskName(ref), " ended: ", status.exit().reason(), ": ",
                 status.exit().message());
       }
@@ -272,6 +277,11 @@ void Daemon::FreeSlot(Entry& entry, int rank) {
   MapJob(slot, "");
   entry.task->Gone(rank);
   entry.ranks.erase(rank);  // with the slot's lock
+  AddGoodput(entry, rank, entry.goodput.at(rank).Gone(options_.clock->Monotonic()));
+}
+
+void Daemon::AddGoodput(const Entry& entry, int rank, const RankGoodput::Seconds& seconds) {
+  metrics_->Goodput(entry.task->ref().job_uid(), rank, seconds);
 }
 
 void Daemon::OnReport(uint64_t fence, int rank, v1::RunnerReport report) {
@@ -286,6 +296,9 @@ void Daemon::OnReport(uint64_t fence, int rank, v1::RunnerReport report) {
     case v1::RunnerReport::kProgress:
       entry.task->Progress(rank, report.progress(), options_.clock->Monotonic());
       metrics_->Progress(entry.task->ref().job_uid(), rank, report.progress(), wall);
+      if (const auto book = entry.goodput.find(rank); book != entry.goodput.end()) {
+        AddGoodput(entry, rank, book->second.Report(report.progress(), options_.clock->Monotonic()));
+      }
       if (rank == 0) entry.progress->Add(report.progress(), wall);
       break;
     case v1::RunnerReport::kCommitCheckpoint:

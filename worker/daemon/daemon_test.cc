@@ -8,8 +8,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <set>
 #include <thread>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/testing/fake_clock.h"
@@ -50,24 +52,39 @@ TEST(DaemonMetricsTest, WhatAnExchangeReportsHasBoundedSeries) {
   ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Metrics> metrics, Metrics::Create("127.0.0.1:0"));
   metrics->TaskBegan("job", {0});
   v1::RankProgress progress;
-  (*progress.mutable_values())["comm_phase1_bytes"] = 300;
-  (*progress.mutable_values())["comm_phase2_bytes"] = 500;
+  (*progress.mutable_values())["comm_phase1_bytes_maxmin"] = 300;
+  (*progress.mutable_values())["comm_phase1_bytes_none"] = 40;
+  (*progress.mutable_values())["comm_phase2_bytes_maxmin"] = 500;
+  (*progress.mutable_values())["comm_control_bytes"] = 6;
   (*progress.mutable_values())["quant_seconds"] = 0.25;
   (*progress.mutable_values())["quant_nmse_mlp"] = 0.125;
   (*progress.mutable_values())["bits_mlp"] = 4;
   metrics->Progress("job", 0, progress, absl::UnixEpoch());
   const std::string page = Scrape(metrics->port());
-  EXPECT_THAT(page, HasSubstr("trainyard_comm_bytes_total{job=\"job\",op=\"exchange\",phase=\"1\",rank=\"0\"} 300"));
-  EXPECT_THAT(page, HasSubstr("trainyard_comm_bytes_total{job=\"job\",op=\"exchange\",phase=\"2\",rank=\"0\"} 500"));
-  EXPECT_THAT(page, HasSubstr("trainyard_comm_seconds_total{job=\"job\",op=\"quantize\",rank=\"0\"} 0.25"));
+  const auto bytes = [](const char* codec, const char* op) {
+    return absl::StrCat("trainyard_comm_bytes_total{codec=\"", codec, "\",job=\"job\",op=\"exchange_", op,
+                        "\",rank=\"0\"} ");
+  };
+  EXPECT_THAT(page, HasSubstr(bytes("maxmin", "phase1") + "300\n"));
+  EXPECT_THAT(page, HasSubstr(bytes("none", "phase1") + "40\n"));
+  EXPECT_THAT(page, HasSubstr(bytes("maxmin", "phase2") + "500\n"));
+  EXPECT_THAT(page, HasSubstr(bytes("none", "control") + "6\n"));
+  EXPECT_THAT(page, HasSubstr("trainyard_comm_seconds_sum{job=\"job\",op=\"quantize\",rank=\"0\"} 0.25"));
+  EXPECT_THAT(page, HasSubstr("trainyard_comm_seconds_count{job=\"job\",op=\"quantize\",rank=\"0\"} 1"));
   EXPECT_THAT(page, HasSubstr("trainyard_quant_nmse{job=\"job\",layer_type=\"mlp\",rank=\"0\"} 0.125"));
   EXPECT_THAT(page, HasSubstr("trainyard_quant_bits{job=\"job\",layer_type=\"mlp\",rank=\"0\"} 4"));
-  for (int type = 0; type < 500; ++type) (*progress.mutable_values())[absl::StrCat("bits_t", type)] = 4;
+  for (int i = 0; i < 500; ++i) {
+    (*progress.mutable_values())[absl::StrCat("bits_t", i)] = 4;
+    (*progress.mutable_values())[absl::StrCat("comm_phase1_bytes_c", i)] = 4;
+  }
   metrics->Progress("job", 0, progress, absl::UnixEpoch());
   const std::vector<std::string> lines = absl::StrSplit(Scrape(metrics->port()), '\n');
-  EXPECT_LE(std::count_if(lines.begin(), lines.end(),
-                          [](const std::string& line) { return line.rfind("trainyard_quant_", 0) == 0; }),
-            84);
+  const auto count = [&](const std::string& prefix) {
+    return std::count_if(lines.begin(), lines.end(),
+                         [&](const std::string& line) { return line.rfind(prefix, 0) == 0; });
+  };
+  EXPECT_LE(count("trainyard_quant_"), 84);
+  EXPECT_LE(count("trainyard_comm_bytes_total"), 20);
   metrics->TaskEnded("job");
   EXPECT_EQ(Scrape(metrics->port()).find("job=\"job\""), std::string::npos);
 }
@@ -88,6 +105,44 @@ TEST(DaemonMetricsTest, UsesOfTheCacheAreTheWorkers) {
   EXPECT_THAT(page, HasSubstr("trainyard_worker_cache_files_total{result=\"hit\"} 40"));
   EXPECT_THAT(page, HasSubstr("trainyard_worker_cache_files_total{result=\"miss\"} 6"));
   EXPECT_THAT(page, HasSubstr("trainyard_worker_cache_bytes_total{result=\"miss\"} 8192"));
+}
+
+TEST(DaemonMetricsTest, ManyTasksLeaveNoSeries) {
+  ASSERT_OK_AND_ASSIGN(const std::unique_ptr<Metrics> metrics, Metrics::Create("127.0.0.1:0"));
+  // Names of series with their labels. The exposer's own grow with the first scrapes.
+  const auto series = [&] {
+    std::set<std::string> names;
+    for (const absl::string_view line : absl::StrSplit(Scrape(metrics->port()), '\n')) {
+      if (absl::StartsWith(line, "trainyard_")) names.emplace(line.substr(0, line.rfind(' ')));
+    }
+    return names;
+  };
+  const std::set<std::string> base = series();
+  v1::RankProgress progress;
+  progress.set_step(1);
+  for (const char* name : {"loss", "step_seconds", "tokens", "comm_seconds", "comm_exposed_seconds", "quant_seconds",
+                           "comm_control_bytes", "comm_phase1_bytes_maxmin", "comm_phase2_bytes_none", "quant_nmse_mlp",
+                           "bits_mlp", "masked_fraction_mlp_inputs", "checkpoint_step", "checkpoint_write_seconds",
+                           "checkpoint_blocking_seconds", "mfu", "eta"}) {
+    (*progress.mutable_values())[name] = 1;
+  }
+  size_t most = 0;
+  for (int job = 0; job < 60; ++job) {
+    const std::string uid = absl::StrCat("job-", job);
+    metrics->TaskBegan(uid, {0, 1});
+    for (const int rank : {0, 1}) {
+      metrics->Progress(uid, rank, progress, absl::UnixEpoch());
+      metrics->Goodput(uid, rank, {{"productive", 1.0}, {"nobody knows", 1.0}});
+    }
+    if (job % 20 == 0) most = std::max(most, series().size());
+    metrics->RankEnded(absl::StrCat("REASON_", job));
+    metrics->TaskEnded(uid);
+  }
+  EXPECT_GT(most, base.size() + 100);  // they were there
+  const std::set<std::string> left = series();
+  for (const std::string& name : base) EXPECT_TRUE(left.contains(name)) << name;
+  for (const std::string& name : left) EXPECT_FALSE(absl::StrContains(name, "job=")) << name;
+  EXPECT_EQ(left.size(), base.size() + Metrics::kMostReasons + 1);
 }
 
 TEST(DaemonMetricsTest, ADriversGenerationShowsWhileItsUnitRuns) {

@@ -5,8 +5,11 @@
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 
+#include <algorithm>
 #include <atomic>
+#include <iterator>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -69,6 +72,17 @@ constexpr TypeGauge kTypeGauges[] = {
 // A spec has at most 8 built-in layer types and 32 of its own; masks count 4 parts.
 constexpr size_t kMostTypeSeries = 2 * 40 + 4;
 
+// Value of a progress report -> label op of comm_seconds.
+const std::map<std::string, std::string> kCommSeconds = {
+    {"comm_seconds", "exchange"}, {"comm_exposed_seconds", "exchange_exposed"}, {"quant_seconds", "quantize"}};
+const Histogram::BucketBoundaries kCommBuckets = {0.0001, 0.001, 0.01, 0.1, 1, 10};
+// Beginning of a value's name, before the codec -> label op of comm_bytes_total.
+constexpr std::pair<const char*, const char*> kCommBytes[] = {{"comm_phase1_bytes_", "exchange_phase1"},
+                                                              {"comm_phase2_bytes_", "exchange_phase2"},
+                                                              {"comm_control_bytes", "exchange_control"}};
+// There are six codecs, and tensors without.
+constexpr size_t kMostBytesSeries = 20;
+
 constexpr const char* kCategories[] = {"productive",         "init",          "data_wait", "checkpoint_save",
                                        "checkpoint_restore", "lost_progress", "recovery",  "health_check",
                                        "trials_wait",        "other"};
@@ -90,13 +104,13 @@ class PrometheusMetrics final : public Metrics {
                     .Name("trainyard_tokens_total")
                     .Help("Tokens the job has trained on, all ranks together (rank 0 only)")
                     .Register(*registry_)),
-        comm_seconds_(BuildCounter()
-                          .Name("trainyard_comm_seconds_total")
-                          .Help("Time spent on collectives; exchange_exposed is what training waited for")
+        comm_seconds_(BuildHistogram()
+                          .Name("trainyard_comm_seconds")
+                          .Help("Time of one step spent on collectives; exchange_exposed is what training waited for")
                           .Register(*registry_)),
         comm_bytes_(BuildCounter()
                         .Name("trainyard_comm_bytes_total")
-                        .Help("Bytes sent to other ranks, after the codec")
+                        .Help("Bytes sent to other ranks, after the codec; codec none: not coded")
                         .Register(*registry_)),
         checkpoint_seconds_(BuildHistogram()
                                 .Name("trainyard_checkpoint_seconds")
@@ -180,11 +194,9 @@ class PrometheusMetrics final : public Metrics {
       series.step_seconds = &step_seconds_.Add(labels, StepBuckets());
       series.step = &step_.Add(labels);
       series.tokens = rank == 0 ? &tokens_.Add(labels) : nullptr;
-      series.comm_phase1 = &comm_bytes_.Add(With(With(labels, "op", "exchange"), "phase", "1"));
-      series.comm_phase2 = &comm_bytes_.Add(With(With(labels, "op", "exchange"), "phase", "2"));
-      series.quant = &comm_seconds_.Add(With(labels, "op", "quantize"));
-      series.comm_seconds = &comm_seconds_.Add(With(labels, "op", "exchange"));
-      series.comm_exposed = &comm_seconds_.Add(With(labels, "op", "exchange_exposed"));
+      for (const auto& [value, op] : kCommSeconds) {
+        series.comm_seconds[value] = &comm_seconds_.Add(With(labels, "op", op), kCommBuckets);
+      }
       for (const char* category : kCategories) {
         series.goodput[category] = &goodput_.Add(With(labels, "category", category));
       }
@@ -202,10 +214,6 @@ class PrometheusMetrics final : public Metrics {
     Rank& series = it->second;
     const Labels labels = {{"job", job_uid}, {"rank", absl::StrCat(rank)}};
     series.step->Set(static_cast<double>(progress.step()));
-    for (const auto& [category, seconds] : progress.goodput_seconds()) {
-      const auto counter = series.goodput.find(category);
-      Add(counter != series.goodput.end() ? counter->second : series.goodput["other"], seconds);
-    }
     for (const auto& [name, value] : progress.moment()) {
       const auto gauge = gauges_.find(name);
       if (gauge != gauges_.end()) Made(series.gauges[name], *gauge->second, labels).Set(value);
@@ -218,16 +226,10 @@ class PrometheusMetrics final : public Metrics {
         Made(series.step_timestamp, step_timestamp_, labels).Set(absl::ToDoubleSeconds(wall - absl::UnixEpoch()));
       } else if (name == "tokens") {
         Add(series.tokens, value);
-      } else if (name == "comm_seconds") {
-        Add(series.comm_seconds, value);
-      } else if (name == "comm_exposed_seconds") {
-        Add(series.comm_exposed, value);
-      } else if (name == "quant_seconds") {
-        Add(series.quant, value);
-      } else if (name == "comm_phase1_bytes") {
-        Add(series.comm_phase1, value);
-      } else if (name == "comm_phase2_bytes") {
-        Add(series.comm_phase2, value);
+      } else if (const auto time = kCommSeconds.find(name); time != kCommSeconds.end()) {
+        series.comm_seconds.at(name)->Observe(value);
+      } else if (AddBytes(name, value, labels, &series)) {
+        continue;
       } else if (name == "checkpoint_step") {
         Made(series.checkpoint_step, checkpoint_step_, labels).Set(value);
       } else if (const auto use = cache_uses_.find(name); use != cache_uses_.end()) {
@@ -249,17 +251,24 @@ class PrometheusMetrics final : public Metrics {
       Remove(step_, series.step);
       Remove(step_timestamp_, series.step_timestamp);
       Remove(tokens_, series.tokens);
-      Remove(comm_bytes_, series.comm_phase1);
-      Remove(comm_bytes_, series.comm_phase2);
-      Remove(comm_seconds_, series.quant);
+      for (const auto& [name, counter] : series.comm_bytes) Remove(comm_bytes_, counter);
+      for (const auto& [name, histogram] : series.comm_seconds) Remove(comm_seconds_, histogram);
       for (const auto& [name, gauge] : series.type_gauges) Remove(*gauge.first, gauge.second);
-      Remove(comm_seconds_, series.comm_seconds);
-      Remove(comm_seconds_, series.comm_exposed);
       Remove(checkpoint_step_, series.checkpoint_step);
       for (const auto& [name, gauge] : series.gauges) Remove(*gauges_.at(name), gauge);
       for (const auto& [name, counter] : series.goodput) Remove(goodput_, counter);
       for (const auto& [name, histogram] : series.checkpoint) Remove(checkpoint_seconds_, histogram);
       it = ranks_.erase(it);
+    }
+  }
+
+  void Goodput(const std::string& job_uid, int rank, const std::map<std::string, double>& seconds) override {
+    const auto it = ranks_.find({job_uid, rank});
+    if (it == ranks_.end()) return;
+    std::map<std::string, Counter*>& series = it->second.goodput;
+    for (const auto& [category, value] : seconds) {
+      const auto counter = series.find(category);
+      Add(counter != series.end() ? counter->second : series.at("other"), value);
     }
   }
 
@@ -290,7 +299,10 @@ class PrometheusMetrics final : public Metrics {
     spool_bytes_->Set(static_cast<double>(bytes_on_disk));
     Add(spool_lost_, static_cast<double>(lost_bytes) - spool_lost_->Value());
   }
-  void RankEnded(const std::string& reason) override { ranks_ended_.Add({{"reason", reason}}).Increment(); }
+  void RankEnded(const std::string& reason) override {
+    if (reasons_.size() < kMostReasons) reasons_.insert(reason);
+    ranks_ended_.Add({{"reason", reasons_.contains(reason) ? reason : "other"}}).Increment();
+  }
 
  private:
   absl::Status IsLive() const {
@@ -311,16 +323,29 @@ class PrometheusMetrics final : public Metrics {
     Gauge* step_timestamp = nullptr;
     Gauge* checkpoint_step = nullptr;
     Counter* tokens = nullptr;
-    Counter* comm_phase1 = nullptr;
-    Counter* comm_phase2 = nullptr;
-    Counter* quant = nullptr;
-    Counter* comm_seconds = nullptr;
-    Counter* comm_exposed = nullptr;
+    std::map<std::string, Histogram*> comm_seconds;  // by the value's name
+    std::map<std::string, Counter*> comm_bytes;      // likewise
     std::map<std::string, Gauge*> gauges;
     std::map<std::string, std::pair<Family<Gauge>*, Gauge*>> type_gauges;  // by the value's name
     std::map<std::string, Counter*> goodput;
     std::map<std::string, Histogram*> checkpoint;
   };
+
+  // False if the value is not of bytes on the wire.
+  bool AddBytes(const std::string& name, double value, const Labels& labels, Rank* series) {
+    const bool is_known = series->comm_bytes.contains(name);
+    if (!is_known) {
+      const auto kind = std::find_if(std::begin(kCommBytes), std::end(kCommBytes),
+                                     [&](const auto& entry) { return absl::StartsWith(name, entry.first); });
+      if (kind == std::end(kCommBytes)) return false;
+      const std::string codec = name.substr(std::string(kind->first).size());
+      if (series->comm_bytes.size() >= kMostBytesSeries) return true;
+      series->comm_bytes[name] =
+          &comm_bytes_.Add(With(With(labels, "op", kind->second), "codec", codec.empty() ? "none" : codec));
+    }
+    Add(series->comm_bytes.at(name), value);
+    return true;
+  }
 
   // False if the value is not one of a layer type.
   bool SetOfType(const std::string& name, double value, const Labels& labels, Rank* series) {
@@ -364,12 +389,13 @@ class PrometheusMetrics final : public Metrics {
   Family<Gauge>& step_timestamp_;
   Family<Gauge>& step_;
   Family<Counter>& tokens_;
-  Family<Counter>& comm_seconds_;
+  Family<Histogram>& comm_seconds_;
   Family<Counter>& comm_bytes_;
   Family<Histogram>& checkpoint_seconds_;
   Family<Gauge>& checkpoint_step_;
   Family<Counter>& goodput_;
   Family<Counter>& ranks_ended_;
+  std::set<std::string> reasons_;  // that have series
   Family<Gauge>& slots_;
   Family<Gauge>& gpu_healthy_;
   Family<Gauge>& gpu_used_;

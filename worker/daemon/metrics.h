@@ -6,9 +6,10 @@
 //   gradient_norm, mfu              gauges grad_norm, mfu_ratio
 //   tokens                          tokens of this step over all ranks; summed up in tokens_total of rank 0
 //   step_seconds                    histogram
-//   comm_seconds, comm_exposed_seconds, quant_seconds    of this step and rank: comm_seconds_total with op="exchange",
-//                                   "exchange_exposed", "quantize" (the last two are parts of the first)
-//   comm_phase1_bytes, comm_phase2_bytes                 likewise: comm_bytes_total with phase="1", "2"
+//   comm_seconds, comm_exposed_seconds, quant_seconds    of this step and rank: comm_seconds, a histogram, with
+//                                   op="exchange", "exchange_exposed", "quantize" (the last two are parts of the first)
+//   comm_{phase1,phase2}_bytes_<codec>, comm_control_bytes    of this step and rank: comm_bytes_total with
+//                                   op="exchange_phase1", "exchange_phase2", "exchange_control", and codec
 //   quant_nmse_<type>, bits_<type>  gauges quant_nmse, quant_bits with layer_type: types of the job's spec, 40 at most
 //   masked_fraction_<part>          gauge masked_ratio with part: {attention,mlp}_{inputs,weights}
 //   plan_epoch                      gauge of the same name
@@ -23,6 +24,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -44,6 +46,8 @@ class Metrics {
 
   virtual void TaskBegan(const std::string& job_uid, const std::vector<int>& ranks) = 0;
   virtual void Progress(const std::string& job_uid, int rank, const v1::RankProgress& progress, absl::Time wall) = 0;
+  // goodput_seconds_total (goodput.h). A category that has no series counts as other.
+  virtual void Goodput(const std::string& job_uid, int rank, const std::map<std::string, double>& seconds) = 0;
   virtual void TaskEnded(const std::string& job_uid) = 0;
 
   // The daemon's loop has come round: /livez asks when that was last.
@@ -62,7 +66,8 @@ class Metrics {
   // worker_gpu_xids_total, with label `class`: noted or fatal.
   virtual void GpuXid(int index, const std::string& uuid, const std::string& xid_class) = 0;
   virtual void SetLogSpool(int64_t bytes_on_disk, int64_t lost_bytes) = 0;
-  // `reason` of the exit record: an enumeration.
+  // `reason` of the exit record. An enumeration in all that we write; beyond kMostReasons they share "other".
+  static constexpr size_t kMostReasons = 40;
   virtual void RankEnded(const std::string& reason) = 0;
 };
 

@@ -39,7 +39,10 @@ void RankContext::Book() {
   const absl::Duration now = clock_->Monotonic();
   const absl::Duration passed = now - booked_until_;
   booked_until_ = now;
-  goodput_[std::string(CategoryOf(section_))] += absl::ToDoubleSeconds(passed);
+  absl::string_view category = CategoryOf(section_);
+  if (category == "init" && follows_failure_) category = "recovery";
+  if (category == "productive" && step_ < reached_step_) category = "lost_progress";
+  goodput_[std::string(category)] += absl::ToDoubleSeconds(passed);
   if (section_ == "train") unit_seconds_ += passed;
 }
 
@@ -91,6 +94,12 @@ std::string RankContext::section() {
   return section_;
 }
 
+void RankContext::SetHistory(bool follows_failure, int64_t reached_step) {
+  MutexLock lock(&mutex_);
+  follows_failure_ = follows_failure;
+  reached_step_ = reached_step;
+}
+
 void RankContext::SetStep(int64_t step, int64_t total_steps) {
   MutexLock lock(&mutex_);
   step_ = step;
@@ -116,6 +125,7 @@ void RankContext::ReportUnit(const jobs::UnitResult& unit, const std::map<std::s
   v1::RunnerReport report;
   {
     MutexLock lock(&mutex_);
+    Book();  // by the step before it
     step_ = unit.step;
     total_steps_ = unit.total_steps;
     report = MakeReport();

@@ -40,6 +40,9 @@ class RankContext final : public jobs::JobContext {
 
   // Reports the end of a unit. Adds `extra` and, unless the job gave it, step_seconds to the unit's metrics.
   void ReportUnit(const jobs::UnitResult& unit, const std::map<std::string, double>& extra);
+  // Of the attempts before, as in v1::Launch: what they had done is done again, and coming up is recovery. Before the
+  // first section.
+  void SetHistory(bool follows_failure, int64_t reached_step);
   // Reports numbers that change within a unit. They stay the job's progress until others of their names come, and are
   // no part of its history.
   void ReportMoment(const std::map<std::string, double>& values);
@@ -66,6 +69,8 @@ class RankContext final : public jobs::JobContext {
   std::string section_ ABSL_GUARDED_BY(mutex_) = "prepare";
   int64_t step_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t total_steps_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool follows_failure_ ABSL_GUARDED_BY(mutex_) = false;
+  int64_t reached_step_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Duration booked_until_ ABSL_GUARDED_BY(mutex_);
   absl::Duration last_report_ ABSL_GUARDED_BY(mutex_);
   absl::Duration unit_seconds_ ABSL_GUARDED_BY(mutex_);  // in "train" since the last unit
@@ -73,7 +78,9 @@ class RankContext final : public jobs::JobContext {
   cache::FileCacheCounts cache_told_ ABSL_GUARDED_BY(mutex_);
 };
 
-// Goodput category (CP-70) of a section.
+// Goodput category (CP-70) of a section. Categories of an attempt that repeats an earlier one's work differ in two:
+// what would be init is recovery if that one failed, and what would be productive is lost_progress in units that begin
+// before the step that it had reached.
 absl::string_view CategoryOf(absl::string_view section);
 
 }  // namespace trainyard::runner

@@ -154,6 +154,7 @@ class Rank {
     context_ = std::make_unique<RankContext>(
         std::move(place), stop_, [this](const v1::RunnerReport& report) { Report(report); }, RealClock());
     context_->OfferCache(cache_.get());
+    context_->SetHistory(launch_.follows_failure(), launch_.reached_step());
     TY_RETURN_IF_ERROR(job_->Prepare(*context_));
 
     where_ = "restore";

@@ -161,6 +161,44 @@ TEST_F(RankContextTest, BooksAllWallTimeToCategories) {
   EXPECT_EQ(reports[1].values().at("checkpoint_step"), 1);
 }
 
+// Steps that an earlier attempt had reached are done again, each unit once; coming up after a failure is recovery.
+TEST_F(RankContextTest, BooksWhatIsDoneAgainAsLost) {
+  context.SetHistory(/*follows_failure=*/true, /*reached_step=*/12);
+  clock.Advance(absl::Seconds(3));
+  context.EnterSection("restore");
+  clock.Advance(absl::Seconds(1));
+  context.EnterSection("connect");
+  clock.Advance(absl::Seconds(2));
+  context.SetStep(10, 20);
+  context.EnterSection("train");
+  for (int step = 11; step <= 14; ++step) {
+    clock.Advance(absl::Seconds(step));
+    context.ReportUnit({.step = step, .total_steps = 20, .done = false, .metrics = {}}, {});
+  }
+  std::map<std::string, double> seconds;
+  for (const v1::RankProgress& progress : reports) {
+    for (const auto& [category, value] : progress.goodput_seconds()) seconds[category] += value;
+  }
+  EXPECT_EQ(seconds,
+            (std::map<std::string, double>{
+                {"recovery", 3 + 2}, {"checkpoint_restore", 1}, {"lost_progress", 11 + 12}, {"productive", 13 + 14}}));
+}
+
+// A planned new attempt (resume, drain) repeats nothing and recovers from nothing.
+TEST_F(RankContextTest, AnAttemptAfterAPlannedStopComesUpAsTheFirst) {
+  context.SetHistory(/*follows_failure=*/false, /*reached_step=*/10);
+  clock.Advance(absl::Seconds(3));
+  context.SetStep(10, 20);
+  context.EnterSection("train");
+  clock.Advance(absl::Seconds(4));
+  context.ReportUnit({.step = 11, .total_steps = 20, .done = false, .metrics = {}}, {});
+  std::map<std::string, double> seconds;
+  for (const v1::RankProgress& progress : reports) {
+    for (const auto& [category, value] : progress.goodput_seconds()) seconds[category] += value;
+  }
+  EXPECT_EQ(seconds, (std::map<std::string, double>{{"init", 3}, {"productive", 4}}));
+}
+
 // The watchdog lives on this: polls count in long sections, never in "train".
 TEST_F(RankContextTest, PollsAreSignsOfLifeOutsideOfTraining) {
   context.EnterSection("evaluate");

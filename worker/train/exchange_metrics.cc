@@ -17,6 +17,13 @@ void ExchangeMetrics::Add(const comm::GradientExchange* exchange, int ranks, std
   out["comm_bytes"] = static_cast<double>(now.bytes_sent - last_.bytes_sent);
   out["comm_phase1_bytes"] = phase1;
   out["comm_phase2_bytes"] = phase2;
+  for (const auto& [codec, bytes] : now.phase1_by_codec) {
+    out[absl::StrCat("comm_phase1_bytes_", codec)] = static_cast<double>(bytes - last_.phase1_by_codec[codec]);
+  }
+  for (const auto& [codec, bytes] : now.phase2_by_codec) {
+    out[absl::StrCat("comm_phase2_bytes_", codec)] = static_cast<double>(bytes - last_.phase2_by_codec[codec]);
+  }
+  out["comm_control_bytes"] = static_cast<double>(now.control_bytes - last_.control_bytes);
   // Of what would travel uncoded; the two differ by grains of a part even for identity.
   if (phase1 + phase2 > 0) out["compression_ratio"] = 2.0 * (ranks - 1) / ranks * exchanged / (phase1 + phase2);
   for (const auto& [type, error] : now.squared_error) out[absl::StrCat("quant_nmse_", type)] = error;

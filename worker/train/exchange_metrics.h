@@ -4,6 +4,8 @@
 //   quant_seconds                        of comm_seconds, encoding and decoding
 //   comm_bytes                           sent by this rank to the others, all of it
 //   comm_phase1_bytes, comm_phase2_bytes of it, pieces on their way to the owners, and sums
+//   comm_phase1_bytes_<codec>, ..2_..    of these, what each codec made; "none": not coded
+//   comm_control_bytes                   of comm_bytes, levels, bits, tables and hashes
 //   compression_ratio                    what f32 would have sent, over phases 1 and 2
 //   quant_nmse_<layer type>              |decoded - value|^2 / |value|^2 of what this rank encoded in phase 1, measured
 //                                        every 16 steps and repeated between
