@@ -19,6 +19,27 @@ void GlobalNorm(const GlobalNormArgs& args, Stream& stream) {
   TY_SELECT(stream, GlobalNorm)(args, stream);
 }
 
+int64_t SquareSumsBytes(absl::Span<const NormPiece> pieces) {
+  int64_t blocks = 0;
+  for (const NormPiece& piece : pieces) blocks += internal::BlocksOf(piece);
+  return blocks * static_cast<int64_t>(sizeof(double));
+}
+
+void SquareSums(const SquareSumsArgs& args, Stream& stream) {
+  for (const NormPiece& piece : args.pieces) {
+    TY_CHECK(piece.x.dtype() == DType::kF32 || piece.x.dtype() == DType::kBF16);
+    TY_CHECK_GE(piece.block, 1);
+  }
+  TY_CHECK_GE(args.sums.bytes(), SquareSumsBytes(args.pieces));
+  TY_SELECT(stream, SquareSums)(args, stream);
+}
+
+NormAndFactor NormOfSquares(double squares, float max_norm) {
+  NormAndFactor result;
+  internal::StoreNorm(squares, 1.0f, max_norm, &result.norm, &result.clip_factor);
+  return result;
+}
+
 int64_t GlobalNormWorkspaceBytes(absl::Span<const TensorView> tensors) {
   return internal::NormBlocks(tensors) * static_cast<int64_t>(sizeof(double));
 }

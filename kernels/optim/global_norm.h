@@ -30,4 +30,29 @@ int64_t GlobalNormWorkspaceBytes(absl::Span<const TensorView> tensors);
 
 void GlobalNorm(const GlobalNormArgs& args, Stream& stream);
 
+// The two stages one by one, for a norm over tensors of which several holders have parts: each sums the squares of its
+// blocks, somebody adds up all of them in an order that does not depend on who has what.
+//
+//   sums[j] = sum of x^2 over block j, blocks numbered through the pieces; each is `block` elements, the last of a
+//             piece what is left
+//
+// A block's sum has the same bits wherever it is computed on one kind of device.
+struct NormPiece {
+  TensorView x;       // f32 or bf16
+  int64_t block = 1;  // >= 1
+};
+struct SquareSumsArgs {
+  absl::Span<const NormPiece> pieces;
+  TensorView sums;  // u8: SquareSumsBytes(pieces) of f64, overwritten
+};
+int64_t SquareSumsBytes(absl::Span<const NormPiece> pieces);
+void SquareSums(const SquareSumsArgs& args, Stream& stream);
+
+struct NormAndFactor {
+  float norm = 0.0f;
+  float clip_factor = 1.0f;
+};
+// Of the sum of all squares, as GlobalNorm with grad_scale 1.
+NormAndFactor NormOfSquares(double squares, float max_norm);
+
 }  // namespace trainyard::kernels

@@ -36,9 +36,9 @@ TY_SIMD double SumOfSquares(const BFloat16* x, int64_t n) {
   return SquaresOf(x, n);
 }
 
-double BlockSum(const TensorView& x, int64_t block) {
-  const int64_t begin = block * kNormBlock;
-  const int64_t count = std::min(kNormBlock, x.size() - begin);
+double BlockSum(const TensorView& x, int64_t block_elements, int64_t block) {
+  const int64_t begin = block * block_elements;
+  const int64_t count = std::min(block_elements, x.size() - begin);
   if (x.dtype() == DType::kF32) return SumOfSquares(x.as<float>() + begin, count);
   return SumOfSquares(x.as<BFloat16>() + begin, count);
 }
@@ -54,7 +54,7 @@ void GlobalNormCpu(const GlobalNormArgs& args, Stream& stream) {
     for (const TensorView& x : args.tensors) {
       const int64_t blocks = NormBlocksOf(x);
       for (int64_t i = std::max(begin, first); i < std::min(end, first + blocks); ++i) {
-        partials[i] = BlockSum(x, i - first);
+        partials[i] = BlockSum(x, kNormBlock, i - first);
       }
       first += blocks;
     }
@@ -63,6 +63,21 @@ void GlobalNormCpu(const GlobalNormArgs& args, Stream& stream) {
   for (int64_t i = 0; i < total; ++i) sum += partials[i];
   float* const clip_factor = args.clip_factor ? args.clip_factor.as<float>() : nullptr;
   StoreNorm(sum, args.grad_scale, args.max_norm, args.norm.as<float>(), clip_factor);
+}
+
+void SquareSumsCpu(const SquareSumsArgs& args, Stream& stream) {
+  double* const sums = static_cast<double*>(args.sums.data());
+  const int64_t total = SquareSumsBytes(args.pieces) / static_cast<int64_t>(sizeof(double));
+  stream.pool().ParallelFor(total, 1, [&](int64_t begin, int64_t end) {
+    int64_t first = 0;  // number of the piece's first block
+    for (const NormPiece& piece : args.pieces) {
+      const int64_t blocks = BlocksOf(piece);
+      for (int64_t i = std::max(begin, first); i < std::min(end, first + blocks); ++i) {
+        sums[i] = BlockSum(piece.x, piece.block, i - first);
+      }
+      first += blocks;
+    }
+  });
 }
 
 }  // namespace trainyard::kernels::internal

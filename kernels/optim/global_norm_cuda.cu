@@ -7,10 +7,11 @@ namespace {
 constexpr int kThreads = 256, kFinishThreads = 1024;
 
 // One partial sum a block of threads; four sums a thread, so that its additions do not wait for each other.
-__global__ void PartialSquaresKernel(QuadArray x, int64_t size, int64_t blocks, bool is_aligned, double* partials) {
+__global__ void PartialSquaresKernel(QuadArray x, int64_t size, int64_t block_elements, int64_t blocks, bool is_aligned,
+                                     double* partials) {
   for (int64_t block = blockIdx.x; block < blocks; block += gridDim.x) {
-    const int64_t begin = block * kNormBlock;
-    const int64_t end = begin + kNormBlock < size ? begin + kNormBlock : size;
+    const int64_t begin = block * block_elements;
+    const int64_t end = begin + block_elements < size ? begin + block_elements : size;
     double sums[4] = {};
     for (int64_t at = begin + int64_t{threadIdx.x} * 4; at < end; at += kThreads * 4) {
       const QuadPlace place(at, end, is_aligned);
@@ -41,12 +42,24 @@ void GlobalNormCuda(const GlobalNormArgs& args, Stream& stream) {
   for (const TensorView& x : args.tensors) {
     const int64_t blocks = NormBlocksOf(x);
     if (blocks == 0) continue;
-    Launch(stream, RowGrid(blocks, kThreads), PartialSquaresKernel, QuadArray(x), x.size(), blocks,
+    Launch(stream, RowGrid(blocks, kThreads), PartialSquaresKernel, QuadArray(x), x.size(), kNormBlock, blocks,
            HasAlignedQuads({x}), partials + first);
     first += blocks;
   }
   Launch(stream, {.threads = kFinishThreads}, FinishNormKernel, partials, first, args.grad_scale, args.max_norm,
          args.norm.as<float>(), args.clip_factor ? args.clip_factor.as<float>() : nullptr);
+}
+
+void SquareSumsCuda(const SquareSumsArgs& args, Stream& stream) {
+  double* sums = static_cast<double*>(args.sums.data());
+  for (const NormPiece& piece : args.pieces) {
+    const int64_t blocks = BlocksOf(piece);
+    if (blocks == 0) continue;
+    const bool is_aligned = HasAlignedQuads({piece.x}) && piece.block % 4 == 0;
+    Launch(stream, RowGrid(blocks, kThreads), PartialSquaresKernel, QuadArray(piece.x), piece.x.size(), piece.block,
+           blocks, is_aligned, sums);
+    sums += blocks;
+  }
 }
 
 }  // namespace trainyard::kernels::internal

@@ -18,6 +18,10 @@ inline int64_t NormBlocks(absl::Span<const TensorView> tensors) {
   return blocks;
 }
 
+inline int64_t BlocksOf(const NormPiece& piece) {
+  return (piece.x.size() + piece.block - 1) / piece.block;
+}
+
 // The results, from the sum of squares. clip_factor may be null.
 TY_INLINE void StoreNorm(double squares, float grad_scale, float max_norm, float* norm, float* clip_factor) {
   const double length = std::sqrt(squares) * static_cast<double>(grad_scale);
@@ -30,5 +34,7 @@ TY_INLINE void StoreNorm(double squares, float grad_scale, float max_norm, float
 
 void GlobalNormCpu(const GlobalNormArgs& args, Stream& stream);
 void GlobalNormCuda(const GlobalNormArgs& args, Stream& stream);
+void SquareSumsCpu(const SquareSumsArgs& args, Stream& stream);
+void SquareSumsCuda(const SquareSumsArgs& args, Stream& stream);
 
 }  // namespace trainyard::kernels::internal

@@ -1,6 +1,7 @@
 #include "kernels/optim/global_norm.h"
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -83,6 +84,53 @@ TEST(GlobalNorm, ClipsByTheTrueNorm) {
   EXPECT_EQ(Norm({x}, 6, 1, stream).clip_factor, 1.0f);
   EXPECT_EQ(Norm({x}, 7, 1, stream).clip_factor, 1.0f);
   EXPECT_EQ(Norm({x}, 0, 1, stream).clip_factor, 1.0f);
+}
+
+// Whole tensors in blocks, then the same cut at a block's edge, as two holders have them: the same sums, bit by bit.
+TEST(SquareSums, OfPiecesAreThoseOfTheWhole) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    testing::TestStream stream(3);
+    const HostTensor a = HostTensor::Normal(dtype, {1000}, 1, 0.01), b = HostTensor::Normal(dtype, {70001}, 2, 0.03);
+    const std::vector<NormPiece> whole = {{a, 128}, {b, 4096}};
+    const std::vector<NormPiece> pieces = {{a.view().Slice(0, 384), 128},
+                                           {a.view().Slice(384, 616), 128},
+                                           {b.view().Slice(0, 65536), 4096},
+                                           {b.view().Slice(65536, 4465), 4096}};
+    const int64_t bytes = SquareSumsBytes(whole);
+    EXPECT_EQ(bytes, 8 * (8 + 18));
+    ASSERT_EQ(SquareSumsBytes(pieces), bytes);
+    const HostTensor expected(DType::kU8, {bytes}), sums(DType::kU8, {bytes});
+    SquareSums({.pieces = whole, .sums = expected}, stream);
+    SquareSums({.pieces = pieces, .sums = sums}, stream);
+    ASSERT_TRUE(stream.Synchronize().ok());
+    EXPECT_EQ(std::memcmp(sums.view().data(), expected.view().data(), static_cast<size_t>(bytes)), 0);
+
+    double squares = 0, reference = 0;
+    for (int64_t i = 0; i < bytes / 8; ++i) squares += static_cast<const double*>(expected.view().data())[i];
+    for (const HostTensor* tensor : {&a, &b}) {
+      for (double x : tensor->ToDoubles()) reference += x * x;
+    }
+    EXPECT_NEAR(squares, reference, 1e-12 * reference);
+    EXPECT_EQ(NormOfSquares(squares, 0).norm, Norm({a, b}, 0, 1, stream).norm);
+  }
+}
+
+TEST(SquareSums, AnyBlockLengthAndEmptyPieces) {
+  testing::TestStream stream(1);
+  const HostTensor x = HostTensor::Of(DType::kF32, {5}, {1, 2, 3, 4, 5});
+  const HostTensor sums(DType::kU8, {24});
+  const std::vector<NormPiece> pieces = {{x.view().Slice(0, 0), 7}, {x, 2}};
+  SquareSums({.pieces = pieces, .sums = sums}, stream);
+  ASSERT_TRUE(stream.Synchronize().ok());
+  const double* const values = static_cast<const double*>(sums.view().data());
+  EXPECT_EQ(std::vector<double>(values, values + 3), (std::vector<double>{5, 25, 25}));
+}
+
+TEST(SquareSums, NormAndFactorAreGlobalNorms) {
+  EXPECT_EQ(NormOfSquares(36, 1).norm, 6.0f);
+  EXPECT_FLOAT_EQ(NormOfSquares(36, 1).clip_factor, 1.0f / 6);
+  EXPECT_EQ(NormOfSquares(36, 0).clip_factor, 1.0f);
+  EXPECT_EQ(NormOfSquares(std::numeric_limits<double>::quiet_NaN(), 1).clip_factor, 1.0f);
 }
 
 TEST(GlobalNorm, OfNothingIsZero) {

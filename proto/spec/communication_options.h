@@ -118,6 +118,8 @@ struct CommunicationOptions {
   int64_t hash_check_interval_steps = 100;              // 0..1,000,000,000; 0: never
   absl::Duration timeout = absl::Seconds(120);          // 1 s..1 h
 
+  // Whether any layer type has a codec that is not identity.
+  bool HasCodecs() const;
   // All that ranks must agree on, as text: equal texts, equal exchanges.
   std::string Fingerprint() const;
 };

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <variant>
 
 #include "absl/strings/str_cat.h"
@@ -37,6 +38,13 @@ struct Text {
 
 const char* NameOf(const CodecOptions& codec) {
   return std::visit(Name(), codec);
+}
+
+bool CommunicationOptions::HasCodecs() const {
+  const auto is_coded = [](const CodecOptions& options) { return !std::holds_alternative<IdentityCodec>(options); };
+  return is_coded(codec) || std::any_of(types.begin(), types.end(), [&](const LayerTypeOptions& type) {
+           return type.codec && is_coded(*type.codec);
+         });
 }
 
 std::string CommunicationOptions::Fingerprint() const {

@@ -282,6 +282,27 @@ void CheckEco(const EcoOptions& eco, const LlamaShape* shape, FieldErrors& error
   if (!has_any) errors.Add("training.optimizer.eco.quantize", "no pattern matches a matrix of a block");
 }
 
+// Which optimizers and exchanges can share state out among the ranks.
+void CheckShard(const v1::JobSpec& spec, const JobOptions& options, FieldErrors& errors) {
+  if (options.training.shard == Shard::kNone) return;
+  const char* const name = options.training.shard == Shard::kZero1 ? "zero1" : "grads";
+  const OptimizerOptions& optimizer = options.training.optimizer;
+  if (!std::holds_alternative<AdamWOptions>(optimizer) && !std::holds_alternative<SgdOptions>(optimizer)) {
+    errors.Add("training.shard",
+               absl::StrCat(name,
+                            " is for adamw and sgd, which update each element on its own; the optimizer of this "
+                            "job looks at whole matrices or keeps weights as codes: take none"));
+  }
+  if (options.training.shard == Shard::kGrads && options.communication.HasCodecs()) {
+    errors.Add("training.shard",
+               "grads needs communication.codec identity for all layer types: coded sums go to all ranks, which have "
+               "no memory for them; take zero1");
+  }
+  if (spec.kind_case() == v1::JobSpec::kPruneTask || spec.kind_case() == v1::JobSpec::kSelectData) {
+    errors.Add("training.shard", absl::StrCat(name, " has no effect: every rank of this kind works on its own"));
+  }
+}
+
 // What depends on more than one section.
 void CheckRelations(const v1::JobSpec& spec, const JobOptions& options, FieldErrors& errors) {
   const LlamaShape* shape = ShapeOf(options.model);
@@ -456,6 +477,7 @@ absl::StatusOr<JobOptions> ParseJob(const v1::JobSpec& spec) {
   }
   CheckDeviceOfKind(spec, options, errors);
   const bool is_study = spec.kind_case() == v1::JobSpec::kStudy;
+  if (!is_gan) CheckShard(spec, options, errors);
   if (!is_gan && !is_study && spec.kind_case() != v1::JobSpec::kSelectData) CheckRelations(spec, options, errors);
   if (is_study && errors.violations().empty()) CheckStudyTrainings(spec, options, errors);
   options.depends_on = ParseDependencies(spec, options, errors);

@@ -4,7 +4,9 @@
 
 #include <cmath>
 #include <limits>
+#include <utility>
 
+#include "absl/strings/str_format.h"
 #include "base/check.h"
 #include "base/testing/status_matchers.h"
 #include "gmock/gmock.h"
@@ -18,6 +20,7 @@ using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::UnorderedElementsAre;
 
 constexpr char kSmallest[] = R"(
@@ -51,7 +54,8 @@ TEST(ParseJob, GpuSlotsAreForTheKindsThatRunThere) {
   spec.mutable_qoda_gan();
   EXPECT_THAT(Problems(spec), Not(Contains(HasSubstr("world.slot_type"))));
   spec.mutable_select_data();
-  EXPECT_THAT(Problems(spec), Contains(HasSubstr("world.slot_type: gpu is for pretrain, qat, study, qoda_gan and prune_search")));
+  EXPECT_THAT(Problems(spec),
+              Contains(HasSubstr("world.slot_type: gpu is for pretrain, qat, study, qoda_gan and prune_search")));
 }
 
 TEST(ParseJob, TheSmallestSpecGetsTheDocumentedDefaults) {
@@ -488,6 +492,36 @@ TEST(ParseJob, RelationsNameBothSides) {
 }
 
 // A code that the user moves to the other list must not collide with a default that he never saw.
+TEST(ParseJob, ShardNeedsAnOptimizerAndAnExchangeThatGoWithIt) {
+  ASSERT_OK_AND_ASSIGN(const JobOptions plain, ParseJob(Spec()));
+  EXPECT_EQ(plain.training.shard, Shard::kNone);
+  ASSERT_OK_AND_ASSIGN(const JobOptions zero1, ParseJob(Spec("training { shard: SHARD_ZERO1 }")));
+  EXPECT_EQ(zero1.training.shard, Shard::kZero1);
+  ASSERT_OK_AND_ASSIGN(const JobOptions grads, ParseJob(Spec("training { shard: SHARD_GRADS optimizer { sgd {} } } "
+                                                             "communication { codec { identity {} } }")));
+  EXPECT_EQ(grads.training.shard, Shard::kGrads);
+
+  const char kOptimizer[] = "training.shard: %s is for adamw and sgd";
+  for (const char* optimizer : {"trion {}", "dct_adamw {}", "eco {}", "elsa {}"}) {
+    for (const auto& [shard, name] : {std::pair{"SHARD_ZERO1", "zero1"}, {"SHARD_GRADS", "grads"}}) {
+      EXPECT_THAT(Problems(absl::StrFormat("training { shard: %s optimizer { %s } }", shard, optimizer)),
+                  Contains(HasSubstr(absl::StrFormat(kOptimizer, name))));
+      EXPECT_THAT(Problems(absl::StrFormat("training { shard: SHARD_NONE optimizer { %s } }", optimizer)),
+                  Not(Contains(HasSubstr("training.shard"))));
+    }
+  }
+  for (const char* codec :
+       {"codec { maxmin {} }", "codec { power_sgd {} }", "types { key: 'mlp' value { codec { top_k {} } } }"}) {
+    EXPECT_THAT(Problems(absl::StrFormat("training { shard: SHARD_GRADS } communication { %s }", codec)),
+                Contains(HasSubstr("training.shard: grads needs communication.codec identity")));
+    EXPECT_THAT(Problems(absl::StrFormat("training { shard: SHARD_ZERO1 } communication { %s }", codec)),
+                Not(Contains(HasSubstr("training.shard"))));
+  }
+  v1::JobSpec selection = Spec("training { shard: SHARD_ZERO1 }");
+  selection.mutable_select_data();
+  EXPECT_THAT(Problems(selection), Contains(HasSubstr("training.shard: zero1 has no effect")));
+}
+
 TEST(ParseJob, AListedExitCodeLeavesTheOtherDefault) {
   ASSERT_OK_AND_ASSIGN(JobOptions job, ParseJob(Spec("exit_policy { always_retry: 65 }")));
   EXPECT_THAT(job.exit_policy.never_retry, ElementsAre(64, 78));

@@ -214,6 +214,9 @@ TrainingOptions ParseTraining(const v1::TrainingSpec& spec, FieldErrors& errors)
   options.recompute = Choose<v1::Recompute, Recompute>(
       errors, "recompute", spec.recompute(),
       {{v1::RECOMPUTE_NONE, Recompute::kNone}, {v1::RECOMPUTE_BLOCK, Recompute::kBlock}});
+  options.shard = Choose<v1::Shard, Shard>(
+      errors, "shard", spec.shard(),
+      {{v1::SHARD_NONE, Shard::kNone}, {v1::SHARD_ZERO1, Shard::kZero1}, {v1::SHARD_GRADS, Shard::kGrads}});
   return options;
 }
 

@@ -87,6 +87,7 @@ struct EvaluationOptions {
 
 enum class NanPolicy { kFail, kSkip };
 enum class Recompute { kNone, kBlock };
+enum class Shard { kNone, kZero1, kGrads };  // kZero1 and kGrads: adamw and sgd; kGrads: gradients that are not coded
 
 struct TrainingOptions {
   int64_t steps = 0;         // required, 1..1,000,000,000
@@ -101,6 +102,7 @@ struct TrainingOptions {
   double alarm_z_score = 6.0;  // [0, 1000]; 0: off
   int32_t lm_head_chunks = 1;  // 1..1024; divides micro_batch * sequence_length
   Recompute recompute = Recompute::kNone;
+  Shard shard = Shard::kNone;  // docs/training-memory.md
 };
 
 // Each adds all problems of its section to `errors`, whose path is the section's. What depends on two sections is

@@ -1,13 +1,17 @@
 #include "worker/ckpt/checkpoint.h"
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 #include <system_error>
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "base/digest.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -20,7 +24,7 @@ using kernels::TensorView;
 using model::SafetensorsEntry;
 using model::SafetensorsReader;
 
-constexpr char kLocal[] = "local/";
+constexpr char kLocal[] = "local/", kPart[] = "part/";
 
 std::string Describe(absl::string_view format, const std::vector<int64_t>& shape) {
   return absl::StrCat(format, " (", absl::StrJoin(shape, ", "), ")");
@@ -57,6 +61,13 @@ void CheckpointWriter::AddTensor(std::string name, const TensorView& tensor) {
 void CheckpointWriter::AddLocalTensor(std::string name, const TensorView& tensor) {
   Add(std::move(name), tensor, &local_tensors_);
 }
+void CheckpointWriter::AddTensorPart(const std::string& name, const TensorView& part, int64_t begin, int64_t whole) {
+  if (name.empty() || begin < 0 || part.size() < 1 || begin + part.size() > whole) {
+    status_ = absl::InvalidArgumentError(absl::StrCat("checkpoint: elements ", begin, " to ", begin + part.size(),
+                                                      " are no part of \"", name, "\" with ", whole));
+  }
+  parts_.push_back({absl::StrCat(kPart, begin, "/", whole, "/", name), part.Reshape({part.size()})});
+}
 void CheckpointWriter::AddText(std::string name, std::string value) {
   AddText(std::move(name), std::move(value), &texts_);
 }
@@ -66,7 +77,7 @@ void CheckpointWriter::AddLocalText(std::string name, std::string value) {
 
 // Repeated tensor names are found when the shard is planned; a name that could be taken for a local one, here.
 void CheckpointWriter::Add(std::string name, const TensorView& tensor, std::vector<Item>* items) {
-  if (name.empty() || absl::StartsWith(name, kLocal)) {
+  if (name.empty() || absl::StartsWith(name, kLocal) || absl::StartsWith(name, kPart)) {
     status_ = absl::InvalidArgumentError(absl::StrCat("checkpoint: a tensor may not be named \"", name, "\""));
   }
   items->push_back({std::move(name), tensor});
@@ -116,11 +127,61 @@ absl::Status CheckpointReader::Index() {
   for (const SafetensorsReader& shard : shards_) {
     for (const auto& [name, entry] : shard.entries()) {
       if (absl::StartsWith(name, kLocal)) continue;
+      if (absl::StartsWith(name, kPart)) {
+        TY_RETURN_IF_ERROR(IndexPart(name, shard));
+        continue;
+      }
       const auto [at, is_new] = tensors_.emplace(name, &shard);
       if (!is_new) {
         return absl::DataLossError(
             absl::StrCat("tensor ", name, " is in two shards: ", at->second->path(), " and ", shard.path()));
       }
+    }
+  }
+  return CheckParts();
+}
+
+absl::Status CheckpointReader::IndexPart(const std::string& stored_name, const SafetensorsReader& shard) {
+  const std::vector<std::string> fields = absl::StrSplit(stored_name, absl::MaxSplits('/', 3));
+  StoredPart part{0, &shard, stored_name};
+  int64_t whole = 0;
+  if (fields.size() != 4 || !absl::SimpleAtoi(fields[1], &part.begin) || !absl::SimpleAtoi(fields[2], &whole) ||
+      fields[3].empty()) {
+    return absl::DataLossError(absl::StrCat(shard.path(), ": \"", stored_name, "\" is no name of a part"));
+  }
+  TensorInParts& tensor = parts_[fields[3]];
+  if (!tensor.parts.empty() && tensor.whole != whole) {
+    return absl::DataLossError(absl::StrCat("parts of ", fields[3], " are of ", tensor.whole, " elements, and in ",
+                                            shard.path(), " of ", whole));
+  }
+  tensor.whole = whole;
+  tensor.parts.push_back(std::move(part));
+  std::sort(tensor.parts.begin(), tensor.parts.end(),
+            [](const StoredPart& a, const StoredPart& b) { return a.begin < b.begin; });
+  return absl::OkStatus();
+}
+
+// The parts of each tensor cover it without a gap.
+absl::Status CheckpointReader::CheckParts() const {
+  for (const auto& [name, tensor] : parts_) {
+    int64_t end = 0;
+    if (tensors_.count(name) > 0) {
+      return absl::DataLossError(absl::StrCat("tensor ", name, " is there whole and in parts"));
+    }
+    std::optional<kernels::DType> dtype;
+    for (const StoredPart& part : tensor.parts) {
+      TY_ASSIGN_OR_RETURN(const SafetensorsEntry* entry, part.shard->Find(part.stored_name));
+      if (part.begin == 0) dtype = entry->dtype;
+      if (part.begin != end || entry->shape.size() != 1 || !dtype || entry->dtype != dtype) {
+        return absl::DataLossError(absl::StrCat("parts of ", name, ": elements from ", end,
+                                                " are missing, there twice "
+                                                "or of another type; see ",
+                                                part.shard->path()));
+      }
+      end += entry->shape[0];
+    }
+    if (end != tensor.whole) {
+      return absl::DataLossError(absl::StrCat("parts of ", name, " end at element ", end, " of ", tensor.whole));
     }
   }
   return absl::OkStatus();
@@ -138,6 +199,8 @@ bool CheckpointReader::HasLocal(const std::string& name) const {
 std::vector<std::string> CheckpointReader::TensorNames() const {
   std::vector<std::string> names;
   for (const auto& [name, shard] : tensors_) names.push_back(name);
+  for (const auto& [name, parts] : parts_) names.push_back(name);
+  std::sort(names.begin(), names.end());
   return names;
 }
 
@@ -160,6 +223,7 @@ absl::Status CheckpointReader::Copy(const std::string& stored_name, const Safete
 }
 
 absl::Status CheckpointReader::ReadTensor(const std::string& name, const TensorView& out) const {
+  if (parts_.count(name) > 0) return ReadTensorPart(name, 0, out.size(), out);
   const auto found = tensors_.find(name);
   return Copy(name, found == tensors_.end() ? nullptr : found->second, out);
 }
@@ -168,7 +232,41 @@ absl::Status CheckpointReader::ReadLocalTensor(const std::string& name, const Te
   return Copy(absl::StrCat(kLocal, name), OwnShard(), out);
 }
 
+absl::Status CheckpointReader::ReadTensorPart(const std::string& name, int64_t begin, int64_t whole,
+                                              const TensorView& out) const {
+  TensorInParts stored;
+  const auto in_parts = parts_.find(name);
+  if (in_parts != parts_.end()) {
+    stored = in_parts->second;
+  } else {
+    const auto found = tensors_.find(name);
+    if (found == tensors_.end()) return Copy(name, nullptr, out);
+    TY_ASSIGN_OR_RETURN(const SafetensorsEntry* entry, found->second->Find(name));
+    stored = {entry->size(), {{0, found->second, name}}};
+  }
+  const auto width = static_cast<int64_t>(kernels::SizeOf(out.dtype()));
+  for (const StoredPart& part : stored.parts) {
+    TY_ASSIGN_OR_RETURN(const SafetensorsEntry* entry, part.shard->Find(part.stored_name));
+    if (entry->dtype != out.dtype() || stored.whole != whole || begin < 0 || begin + out.size() > whole) {
+      return absl::FailedPreconditionError(absl::StrCat("tensor ", name, " is ", entry->format, " with ", stored.whole,
+                                                        " elements in the checkpoint of step ", step(),
+                                                        ", the job wants elements ", begin, " to ", begin + out.size(),
+                                                        " of ", kernels::Name(out.dtype()), " with ", whole));
+    }
+    const int64_t first = std::max(begin, part.begin);
+    const int64_t last = std::min(begin + out.size(), part.begin + entry->size());
+    if (first >= last) continue;
+    std::memcpy(static_cast<char*>(out.data()) + (first - begin) * width,
+                static_cast<const char*>(part.shard->Data(*entry)) + (first - part.begin) * width,
+                static_cast<size_t>((last - first) * width));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<TensorView> CheckpointReader::Tensor(const std::string& name) const {
+  if (parts_.count(name) > 0) {
+    return absl::FailedPreconditionError(absl::StrCat("tensor ", name, " is stored in parts: read a copy of it"));
+  }
   const auto found = tensors_.find(name);
   if (found == tensors_.end()) {
     return absl::NotFoundError(absl::StrCat("the checkpoint of step ", step(), " has no tensor ", name));

@@ -4,11 +4,14 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <thread>
+#include <utility>
 
 #include "base/testing/status_matchers.h"
 #include "base/testing/temp_dir.h"
 #include "gtest/gtest.h"
 #include "worker/ckpt/checkpointer.h"
+#include "worker/comm/local/local_communicator.h"
 
 namespace trainyard::ckpt {
 namespace {
@@ -188,6 +191,118 @@ TEST(CheckpointWriterTest, RefusesBadNames) {
   EXPECT_OK(writer.status());
   writer.AddTensor("local/a", TensorView(&x, DType::kF32, {1}));
   EXPECT_THAT(writer.status(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("local/a")));
+}
+
+// ---- tensors in parts ----
+
+constexpr int64_t kWhole = 1000;
+
+std::vector<float> Counting() {
+  std::vector<float> values(kWhole);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i) * 0.5f;
+  return values;
+}
+
+// Parts [cuts[r], cuts[r + 1]) by as many ranks as there are; empty ones are not written.
+class PartsTest : public ::testing::Test {
+ protected:
+  absl::StatusOr<std::unique_ptr<CheckpointReader>> Write(const std::vector<int64_t>& cuts, bool whole_too = false) {
+    const int ranks = static_cast<int>(cuts.size()) - 1;
+    auto communicators = comm::MakeLocalCommunicators(ranks);
+    std::vector<float> values = Counting();
+    v1::CheckpointManifest manifest;
+    std::vector<std::thread> threads;
+    for (int rank = 0; rank < ranks; ++rank) {
+      threads.emplace_back([&, rank] {
+        CheckpointerOptions options;
+        options.job_root = root_.path();
+        options.attempt = 1;
+        options.fence = 7;
+        auto checkpointer = Checkpointer::Create(options, communicators[static_cast<size_t>(rank)].get(),
+                                                 [&](const v1::CheckpointManifest& committed) {
+                                                   manifest = committed;
+                                                   return absl::OkStatus();
+                                                 });
+        EXPECT_OK(checkpointer->Snapshot(1, [&](CheckpointWriter& writer) {
+          const int64_t begin = cuts[static_cast<size_t>(rank)], end = cuts[static_cast<size_t>(rank) + 1];
+          if (end > begin) {
+            const TensorView part(values.data() + begin, DType::kF32, {end - begin});
+            writer.AddTensorPart("adamw.m/w", part, begin, kWhole);
+          }
+          if (whole_too) writer.AddTensor("adamw.m/w", TensorView(values.data(), DType::kF32, {kWhole}));
+          return absl::OkStatus();
+        }));
+        EXPECT_OK(checkpointer->Wait().status);
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    return CheckpointReader::Open(root_.path(), manifest, 0);
+  }
+
+  TempDir root_;
+};
+
+TEST_F(PartsTest, AnyNumberOfRanksReadsThem) {
+  const std::vector<float> expected = Counting();
+  for (const std::vector<int64_t>& cuts :
+       std::vector<std::vector<int64_t>>{{0, kWhole}, {0, 384, kWhole}, {0, 128, 128, 999, kWhole}}) {
+    ASSERT_OK_AND_ASSIGN(const auto reader, Write(cuts));
+    EXPECT_TRUE(reader->Has("adamw.m/w"));
+    EXPECT_EQ(reader->TensorNames(), std::vector<std::string>({"adamw.m/w"}));
+    EXPECT_THAT(reader->Tensor("adamw.m/w"), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("in parts")));
+    std::vector<float> whole(kWhole);
+    ASSERT_OK(reader->ReadTensor("adamw.m/w", TensorView(whole.data(), DType::kF32, {40, 25})));
+    EXPECT_EQ(whole, expected);
+    for (const auto& [begin, end] :
+         std::vector<std::pair<int64_t, int64_t>>{{0, 1}, {100, 900}, {384, 1000}, {999, 1000}}) {
+      std::vector<float> part(static_cast<size_t>(end - begin));
+      ASSERT_OK(
+          reader->ReadTensorPart("adamw.m/w", begin, kWhole, TensorView(part.data(), DType::kF32, {end - begin})));
+      EXPECT_EQ(part, std::vector<float>(expected.begin() + begin, expected.begin() + end));
+    }
+  }
+}
+
+TEST_F(PartsTest, WhatDoesNotFitIsRefused) {
+  ASSERT_OK_AND_ASSIGN(const auto reader, Write({0, 384, kWhole}));
+  std::vector<float> values(kWhole);
+  const TensorView all(values.data(), DType::kF32, {kWhole});
+  const auto is_misfit = StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("with 1000 elements"));
+  EXPECT_THAT(reader->ReadTensorPart("adamw.m/w", 0, 999, all.Slice(0, 999)), is_misfit);
+  EXPECT_THAT(reader->ReadTensorPart("adamw.m/w", 1, kWhole, all), is_misfit);
+  EXPECT_THAT(reader->ReadTensorPart("adamw.m/w", 0, kWhole, TensorView(values.data(), DType::kBF16, {kWhole})),
+              is_misfit);
+  EXPECT_THAT(reader->ReadTensor("adamw.m/w", all.Slice(0, 10)), is_misfit);
+  EXPECT_THAT(reader->ReadTensorPart("adamw.v/w", 0, kWhole, all),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("adamw.v/w")));
+}
+
+TEST_F(PartsTest, GapsOverlapsAndPartsBesideTheWholeAreDamage) {
+  const auto is_damage = [](const char* what) { return StatusIs(absl::StatusCode::kDataLoss, HasSubstr(what)); };
+  EXPECT_THAT(Write({0, 384}), is_damage("end at element 384"));
+  EXPECT_THAT(Write({128, kWhole}), is_damage("elements from 0"));
+  EXPECT_THAT(Write({0, kWhole}, /*whole_too=*/true), is_damage("whole and in parts"));
+}
+
+TEST(CheckpointWriterTest, PartsLieWithinTheirTensor) {
+  float values[4] = {};
+  const TensorView part(values, DType::kF32, {4});
+  for (const auto& [begin, whole] : {std::pair{-1, 10}, {7, 10}, {0, 3}}) {
+    CheckpointWriter writer;
+    writer.AddTensorPart("w", part, begin, whole);
+    EXPECT_THAT(writer.status(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("no part of \"w\"")));
+  }
+  CheckpointWriter writer;
+  writer.AddTensor("part/0/4/w", part);
+  EXPECT_FALSE(writer.status().ok());
+}
+
+// A tensor that was written whole can be read in parts.
+TEST_F(CheckpointReaderTest, GivesPartsOfWholeTensors) {
+  ASSERT_OK_AND_ASSIGN(const auto reader, CheckpointReader::Open(root_.path(), Write(1), 0));
+  std::vector<float> part(17);
+  ASSERT_OK(reader->ReadTensorPart("weights", 280, 300, TensorView(part.data(), DType::kF32, {17})));
+  EXPECT_EQ(part, std::vector<float>(state_.weights.begin() + 280, state_.weights.begin() + 297));
 }
 
 }  // namespace

@@ -10,7 +10,7 @@
 
 namespace trainyard::ckpt {
 
-// The replicated tensors that fall to this rank, then its own.
+// The replicated tensors that fall to this rank, its parts of others, then its own.
 absl::Status Snapshot::Plan(const CheckpointWriter& writer) {
   TY_RETURN_IF_ERROR(writer.status());
   specs_.clear();
@@ -39,6 +39,10 @@ absl::Status Snapshot::Plan(const CheckpointWriter& writer) {
   const std::vector<int> owners = DivideTensors(bytes, ranks_);
   for (size_t i = 0; i < owners.size(); ++i) {
     if (owners[i] == rank_) add(writer.tensors()[i].name, writer.tensors()[i].tensor);
+  }
+  for (const CheckpointWriter::Item& item : writer.parts()) {
+    if (repeated(item)) return absl::InvalidArgumentError(absl::StrCat("checkpoint: two parts named ", item.name));
+    add(item.name, item.tensor);
   }
   names.clear();
   for (const CheckpointWriter::Item& item : writer.local_tensors()) {

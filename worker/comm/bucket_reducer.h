@@ -6,8 +6,9 @@
 //   allgather  every rank sends its coded bucket to all, and all add them up
 //   ring       coded partial sums go round, coded anew at each rank, then the sums go to all
 //   power_sgd  matrices as two thin factors, each summed by all-reduce
+//   scatter    f32, uncoded, every rank's part of the sum to that rank only (ScatterOptions)
 //
-// In all of them every rank ends up with what decodes from the same bytes by the same operations in the same order
+// In all but the last every rank ends up with what decodes from the same bytes by the same operations in the same order
 // (pieces in rank order), so all ranks hold equal bits, whatever the codec loses. Nothing is dropped silently: a value
 // that is not finite makes its bucket NaN on all ranks.
 //
@@ -63,6 +64,7 @@ class ExchangeBuffers {
 struct ReduceContext {
   int64_t step = 0;
   float scale = 1.0f;
+  bool accumulate = false;  // scatter only: add to what is there
   Communicator* communicator = nullptr;
   ExchangeBuffers* buffers = nullptr;
   kernels::Stream* stream = nullptr;

@@ -8,6 +8,7 @@
 #include "worker/comm/plain_reducer.h"
 #include "worker/comm/power_sgd_reducer.h"
 #include "worker/comm/ring_reducer.h"
+#include "worker/comm/scatter_reducer.h"
 #include "worker/comm/sra_reducer.h"
 
 namespace trainyard::comm {
@@ -56,9 +57,17 @@ std::vector<std::vector<BucketTensor>> TensorsOf(const std::vector<GradientLayer
   return tensors;
 }
 
+std::vector<Bucket> LayOutBuckets(const ExchangeOptions& options, const std::vector<GradientLayer>& layers) {
+  const bool by_layer = options.scatter && options.scatter->by_layer;
+  return LayOutBuckets(SpecsOf(layers), ElementBytes(layers), by_layer ? 1 : options.communication.bucket_bytes);
+}
+
 std::unique_ptr<BucketReducer> MakeReducer(const std::vector<BucketTensor>& tensors, ExchangeParts* parts,
                                            PieceCoder* coder) {
   const int ranks = parts->ranks(), rank = parts->rank();
+  if (parts->options().scatter) {
+    return std::make_unique<ScatterReducer>(tensors, *parts->options().scatter, ranks, rank);
+  }
   if (parts->power_sgd() != nullptr) return std::make_unique<PowerSgdReducer>(tensors, parts, coder);
   const bool is_plain = std::none_of(tensors.begin(), tensors.end(), [&](const BucketTensor& tensor) {
     return parts->codecs().is_coded(tensor.index);
@@ -80,7 +89,7 @@ absl::StatusOr<ExchangePlan> PlanExchange(const ExchangeOptions& options, const 
   TY_ASSIGN_OR_RETURN(const std::unique_ptr<ExchangeParts> parts,
                       ExchangeParts::Make(options, layers, rank, ranks, /*has_memory=*/false));
   const int64_t element_bytes = ElementBytes(layers);
-  const std::vector<Bucket> buckets = LayOutBuckets(SpecsOf(layers), element_bytes, options.communication.bucket_bytes);
+  const std::vector<Bucket> buckets = LayOutBuckets(options, layers);
   ExchangePlan plan;
   plan.buckets = static_cast<int64_t>(buckets.size());
   if (ranks == 1) return plan;
@@ -95,7 +104,7 @@ absl::StatusOr<ExchangePlan> PlanExchange(const ExchangeOptions& options, const 
     const WireBytes bytes = reducer->BytesSent();
     plan.sent.phase1 += bytes.phase1;
     plan.sent.phase2 += bytes.phase2;
-    const WireBytes uncoded = AllReduceBytes(buckets[b].elements, element_bytes, ranks, rank);
+    const WireBytes uncoded = options.scatter ? bytes : AllReduceBytes(buckets[b].elements, element_bytes, ranks, rank);
     plan.uncoded_bytes += uncoded.phase1 + uncoded.phase2;
     elements += buckets[b].elements;
   }

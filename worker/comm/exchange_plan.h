@@ -32,6 +32,9 @@ absl::StatusOr<ExchangePlan> PlanExchange(const ExchangeOptions& options, const 
 
 std::vector<GradientLayerSpec> SpecsOf(const std::vector<GradientLayer>& layers);
 
+// LayOutBuckets of bucket_layout.h, as the options want it.
+std::vector<Bucket> LayOutBuckets(const ExchangeOptions& options, const std::vector<GradientLayer>& layers);
+
 // Bytes of a gradient's element, the same for all: 4 or 2.
 int64_t ElementBytes(const std::vector<GradientLayer>& layers);
 

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,7 @@
 #include "kernels/core/tensor.h"
 #include "proto/spec/communication_options.h"
 #include "worker/comm/codec.h"
+#include "worker/comm/shard_map.h"
 
 namespace trainyard::comm {
 
@@ -45,6 +47,15 @@ struct CodecSetting {
 };
 using CodecFactory = std::function<std::unique_ptr<Codec>(const CodecSetting&)>;
 
+// An exchange that stops half way: of each tensor a rank gets its part of the mean only. Nothing is coded.
+struct ScatterOptions {
+  ShardMap map{{}, 1};                     // tensors in forward order, as many ranks as the communicator has
+  std::vector<kernels::TensorView> parts;  // by tensor, where this rank's part goes: f32; no view where it has none
+  // Layers travel one by one, so that their gradients can lie in memory that layers take turns to use.
+  bool by_layer = false;
+  bool accumulates = false;  // Begin may ask for sums to be added to what `parts` hold
+};
+
 // With `compute`, gradients are memory of that stream's device, written by what is enqueued on it; the exchange works
 // on streams of the same device, and its own memory is of that kind too. Without, gradients are in host memory.
 struct ExchangeOptions {
@@ -53,6 +64,9 @@ struct ExchangeOptions {
   bool keeps_contribution = false;  // see GradientExchange::contributions
   CodecFactory make_codec;          // for tests; unset: MakeCodec (make_codec.h)
   kernels::Stream* compute = nullptr;
+  // The gradients' elements outside this rank's parts are undefined after the exchange, and inside too if `parts` are
+  // elsewhere. Of no effect with one rank.
+  std::optional<ScatterOptions> scatter;
 
   kernels::Device device() const { return compute != nullptr ? compute->device() : kernels::Device::kCpu; }
 };

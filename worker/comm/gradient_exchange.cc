@@ -48,7 +48,8 @@ class SoloExchange final : public GradientExchange {
     }
   }
 
-  void Begin(int64_t step, float scale) override { scale_ = scale; }
+  void Begin(int64_t step, float scale, bool accumulate) override { scale_ = scale; }
+  void WaitForLayer(int layer) override {}
 
   void LayerReady(int layer) override {
     if (scale_ == 1.0f) return;
@@ -190,11 +191,13 @@ class ThreadedExchange final : public GradientExchange {
     thread_.join();
   }
 
-  void Begin(int64_t step, float scale) override {
+  void Begin(int64_t step, float scale, bool accumulate) override {
+    TY_CHECK(!accumulate || (options_.scatter && options_.scatter->accumulates));
     MutexLock lock(&mutex_);
     TY_CHECK(next_bucket_ == buckets_.size() || !error_.ok());
     step_ = step;
     scale_ = scale;
+    accumulate_ = accumulate;
     for (size_t b = 0; b < buckets_.size(); ++b) {
       layers_missing_[b] = buckets_[b].last_layer - buckets_[b].first_layer + 1;
     }
@@ -213,6 +216,15 @@ class ThreadedExchange final : public GradientExchange {
     // Everything the bucket needs has been enqueued; the stream goes on without us.
     if (!ready_marks_.empty()) ready_marks_[bucket]->WaitFor(*options_.compute);
     wake_.NotifyAll();
+  }
+
+  void WaitForLayer(int layer) override {
+    const absl::Duration start = RealClock()->Monotonic();
+    MutexLock lock(&mutex_);
+    const auto bucket = static_cast<size_t>(bucket_of_layer_[static_cast<size_t>(layer)]);
+    for (size_t b = 0; error_.ok() && b <= bucket; ++b) TY_CHECK_EQ(layers_missing_[b], 0);
+    while (error_.ok() && next_bucket_ <= bucket) done_.Wait(&mutex_);
+    stats_.exposed_seconds += SecondsSince(start);
   }
 
   absl::Status Wait() override {
@@ -256,6 +268,7 @@ class ThreadedExchange final : public GradientExchange {
       size_t bucket = 0;
       int64_t step = 0;
       float scale = 1.0f;
+      bool accumulate = false;
       {
         MutexLock lock(&mutex_);
         while (!stopping_ && !HasWork()) wake_.Wait(&mutex_);
@@ -263,13 +276,14 @@ class ThreadedExchange final : public GradientExchange {
         bucket = next_bucket_;
         step = step_;
         scale = scale_;
+        accumulate = accumulate_;
         is_exchanging_ = true;
       }
       const absl::Duration start = RealClock()->Monotonic();
       const Traffic before = communicator_->traffic();
       const double codec_before = coder_.codec_seconds();
       WireBytes sent;
-      absl::Status status = Exchange(bucket, step, scale, &sent);
+      absl::Status status = Exchange(bucket, step, scale, accumulate, &sent);
       if (status.ok() && bucket + 1 == buckets_.size()) status = EndStep(step);
       const Traffic after = communicator_->traffic();
 
@@ -286,7 +300,7 @@ class ThreadedExchange final : public GradientExchange {
       BookByCodec(sent.phase2, uncoded, &coder_.encoded_bytes(2), &stats_.phase2_by_codec);
       stats_.control_bytes += bytes_sent - sent.phase1 - sent.phase2;
       stats_.bytes_received += after.bytes_received - before.bytes_received;
-      stats_.gradient_bytes += buckets_[bucket].elements * element_bytes_;
+      stats_.gradient_bytes += buckets_[bucket].elements * element_bytes_ / (options_.scatter ? 2 : 1);
       if (!status.ok()) {
         error_ = Annotate(status, absl::StrCat("gradient exchange, step ", step, ", layers ",
                                                buckets_[bucket].first_layer, "..", buckets_[bucket].last_layer));
@@ -300,7 +314,7 @@ class ThreadedExchange final : public GradientExchange {
     return error_.ok() && next_bucket_ < buckets_.size() && layers_missing_[next_bucket_] == 0;
   }
 
-  absl::Status Exchange(size_t bucket, int64_t step, float scale, WireBytes* sent) {
+  absl::Status Exchange(size_t bucket, int64_t step, float scale, bool accumulate, WireBytes* sent) {
     if (bucket == 0) {
       // A state restored after Create may hold other codecs.
       if (seen_epoch_ != parts().codecs().epoch()) TY_RETURN_IF_ERROR(CodecsHaveChanged());
@@ -310,12 +324,15 @@ class ThreadedExchange final : public GradientExchange {
     if (buckets_[bucket].elements == 0) return absl::OkStatus();
     if (!ready_marks_.empty()) stream_.WaitFor(*ready_marks_[bucket]);
     TY_RETURN_IF_ERROR(adaptation_.Look(tensors_[bucket], coder_));
-    return reducers_[bucket]->Reduce({.step = step,
-                                      .scale = scale,
-                                      .communicator = communicator_,
-                                      .buffers = &buffers_,
-                                      .stream = &stream_,
-                                      .sent = sent});
+    TY_RETURN_IF_ERROR(reducers_[bucket]->Reduce({.step = step,
+                                                  .scale = scale,
+                                                  .accumulate = accumulate,
+                                                  .communicator = communicator_,
+                                                  .buffers = &buffers_,
+                                                  .stream = &stream_,
+                                                  .sent = sent}));
+    // The memory of the bucket's gradients may be in use again as soon as the bucket counts as done.
+    return options_.scatter && options_.scatter->by_layer ? stream_.Synchronize() : absl::OkStatus();
   }
 
   absl::Status EndStep(int64_t step) {
@@ -325,6 +342,7 @@ class ThreadedExchange final : public GradientExchange {
     if (has_changed) TY_RETURN_IF_ERROR(CodecsHaveChanged());
     const int64_t interval = options_.communication.hash_check_interval_steps;
     if (interval == 0 || (step + 1) % interval != 0) return absl::OkStatus();
+    if (options_.scatter) return absl::OkStatus();  // each rank has something else
     uint64_t hash = 0;
     for (const std::vector<BucketTensor>& tensors : tensors_) {
       for (const BucketTensor& tensor : tensors) {
@@ -373,6 +391,7 @@ class ThreadedExchange final : public GradientExchange {
   CondVar wake_, done_;
   int64_t step_ ABSL_GUARDED_BY(mutex_) = 0;
   float scale_ ABSL_GUARDED_BY(mutex_) = 1.0f;
+  bool accumulate_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<int> layers_missing_ ABSL_GUARDED_BY(mutex_);  // by bucket
   std::vector<bool> is_ready_ ABSL_GUARDED_BY(mutex_);       // by layer
   size_t next_bucket_ ABSL_GUARDED_BY(mutex_) = buckets_.size();
@@ -387,6 +406,7 @@ class ThreadedExchange final : public GradientExchange {
 uint64_t SettingsDigest(const ExchangeOptions& options, const std::vector<ExchangeTensor>& tensors) {
   const std::string text = options.communication.Fingerprint();
   uint64_t digest = kernels::Hash64(text.data(), text.size(), options.seed);
+  if (options.scatter) digest ^= options.scatter->by_layer ? 2 : 1;
   for (const ExchangeTensor& tensor : tensors) {
     digest = kernels::Hash64(tensor.name.data(), tensor.name.size(), digest);
     digest = kernels::Hash64(&tensor.rows, sizeof(tensor.rows), digest);
@@ -413,7 +433,7 @@ absl::StatusOr<std::unique_ptr<GradientExchange>> GradientExchange::Create(const
   }
   const int64_t element_bytes = ElementBytes(layers);
   const std::vector<GradientLayerSpec> specs = SpecsOf(layers);
-  std::vector<Bucket> buckets = LayOutBuckets(specs, element_bytes, options.communication.bucket_bytes);
+  std::vector<Bucket> buckets = LayOutBuckets(options, layers);
   if (communicator->size() == 1) {
     return std::unique_ptr<GradientExchange>(
         std::make_unique<SoloExchange>(options, std::move(layers), std::move(buckets), std::move(holder)));

@@ -49,7 +49,8 @@ struct ExchangeStats {
   std::map<std::string, int64_t> phase1_by_codec, phase2_by_codec;
   int64_t control_bytes = 0;  // what has a schedule: levels, bits, tables, hashes
   int64_t bytes_received = 0;
-  int64_t gradient_bytes = 0;   // exchanged, before the codec: bytes_sent of identity is 2 (R-1)/R of it
+  int64_t gradient_bytes = 0;   // exchanged, before the codec: bytes_sent of identity is 2 (R-1)/R of it; of a scatter,
+                                // which is half of an all-reduce, half of them
   double exchange_seconds = 0;  // the thread's time on buckets
   double exposed_seconds = 0;   // of it, what Wait had to wait
   double codec_seconds = 0;     // of exchange_seconds, encoding and decoding
@@ -80,12 +81,18 @@ class GradientExchange {
                                                                   ExchangeState* state = nullptr);
 
   // `scale` is applied to the sum: 1/R for the mean over ranks, or 1/(sum of the ranks' weights) for gradients that are
-  // sums over tokens. Above 0, equal on all ranks. Steps go up.
-  virtual void Begin(int64_t step, float scale) = 0;
+  // sums over tokens. Above 0, equal on all ranks. Steps go up, or stay where they are. `accumulate`, for
+  // ScatterOptions::accumulates: what is made is added to the parts.
+  virtual void Begin(int64_t step, float scale, bool accumulate = false) = 0;
 
   // Each layer once a step, in any order; from any thread, one at a time. With options.compute: when the layer's
   // backward has been enqueued there.
   virtual void LayerReady(int layer) = 0;
+
+  // Returns when the exchange is done with the layer's gradients, and with what was enqueued to read them: their memory
+  // may then be written again, if they are not wanted any more (ScatterOptions). The layer and those that travel before
+  // it are ready, or an error has come up, which Wait then tells. From the thread that makes layers ready.
+  virtual void WaitForLayer(int layer) = 0;
 
   // After all layers are ready: returns when all buckets are done. On an error the gradients are undefined and so is
   // every later step; the attempt is over. DataLoss: the ranks' gradients differ (hash check).

@@ -62,13 +62,18 @@ std::map<std::string, int64_t> LanguageModelJob::MemoryPlan() const {
 absl::Status LanguageModelJob::Initialize() {
   trainer_->Initialize();
   if (weights_directory_.empty()) return absl::OkStatus();
-  TY_RETURN_IF_ERROR(ImportWeights(weights_directory_, config_, trainer_->leading_weights(), trainer_->stream()));
-  trainer_->RoundWeights();
-  return absl::OkStatus();
+  return ImportWeights(weights_directory_, config_, trainer_->leading_weights(), trainer_->stream(),
+                       [this](size_t parameter) { trainer_->RoundWeight(parameter); });
 }
 
 absl::Status LanguageModelJob::Save(ckpt::CheckpointWriter& writer) {
-  for (const optim::NamedTensor& tensor : trainer_->state()) writer.AddTensor(tensor.name, tensor.tensor);
+  for (const optim::NamedTensor& state : trainer_->state()) {
+    if (state.whole_size > 0) {
+      writer.AddTensorPart(state.name, state.tensor, state.part_begin, state.whole_size);
+    } else {
+      writer.AddTensor(state.name, state.tensor);
+    }
+  }
   if (comm::ExchangeState* const exchange = trainer_->exchange_state()) {
     for (const comm::NamedState& state : exchange->local_state()) writer.AddLocalTensor(state.name, state.tensor);
     for (const comm::NamedState& state : exchange->replicated_state()) writer.AddTensor(state.name, state.tensor);
@@ -93,8 +98,10 @@ absl::Status LanguageModelJob::Restore(ckpt::CheckpointReader& reader) {
                      " is not the data set that the checkpoint of step ", reader.step(), " was made with (fingerprint ",
                      rows_->Fingerprint(), ", then ", fingerprint, ")"));
   }
-  for (const optim::NamedTensor& tensor : trainer_->state()) {
-    TY_RETURN_IF_ERROR(reader.ReadTensor(tensor.name, tensor.tensor));
+  for (const optim::NamedTensor& state : trainer_->state()) {
+    TY_RETURN_IF_ERROR(state.whole_size > 0
+                           ? reader.ReadTensorPart(state.name, state.part_begin, state.whole_size, state.tensor)
+                           : reader.ReadTensor(state.name, state.tensor));
   }
   if (comm::ExchangeState* const exchange = trainer_->exchange_state()) {
     for (const comm::NamedState& state : exchange->local_state()) {
@@ -162,6 +169,12 @@ absl::StatusOr<UnitResult> LanguageModelJob::RunUnit() {
   unit.metrics["update_dropped"] = result.updated ? 0 : 1;
   trainer_->AddOptimizerMetrics(&unit.metrics);
   exchange_metrics_.Add(trainer_->exchange(), place.world_size, &unit.metrics);
+  if (trainer_->is_sharded()) {
+    const train::GatherStats now = trainer_->gather_stats();
+    unit.metrics["gather_bytes"] = static_cast<double>(now.bytes_sent - gathered_.bytes_sent);
+    unit.metrics["gather_seconds"] = now.seconds - gathered_.seconds;
+    gathered_ = now;
+  }
   if (place.rank == 0 && !result.updated) {
     LogWarning("step ", unit.step, ": loss ", result.loss, ", gradient norm ", result.gradient_norm,
                ": the update was dropped");

@@ -4,7 +4,8 @@
 // Metrics of a unit: loss, gradient_norm, learning_rate, tokens, tokens_per_second, mfu (model FLOPs a second of this
 // rank over its measured f32 GEMM rate), loss_z_score, gradient_norm_z_score, alarm (0 or 1), update_dropped (0 or 1);
 // evaluation_loss on the steps that evaluate; with several ranks comm_seconds and comm_exposed_seconds (of the
-// exchange, and what of it the step waited for), comm_bytes (sent by this rank), compression_ratio; what the optimizer
+// exchange, and what of it the step waited for), comm_bytes (sent by this rank), compression_ratio; with training.shard
+// gather_bytes and gather_seconds (weights and sums of the norm, sent by this rank beside these); what the optimizer
 // tells of itself (worker/optim/*_optimizer.h). Sections: prepare, train, evaluate, export, sample.
 //
 // Result of rank 0: artifact "model" (a Hugging Face folder in the attempt's directory), values final_loss,
@@ -72,6 +73,7 @@ class LanguageModelJob : public Job {
   bool is_connected_ = false;
   double last_loss_ = 0;
   train::ExchangeMetrics exchange_metrics_;
+  train::GatherStats gathered_;  // until the last unit
 };
 
 }  // namespace trainyard::jobs

@@ -46,6 +46,8 @@ absl::StatusOr<PretrainSetup> SetUpPretrain(const spec::JobOptions& options, con
   setup.trainer.threads = options.world.threads_per_rank;
   if (options.world.slot_type == spec::SlotType::kGpu) setup.trainer.device = kernels::Device::kCuda;
   setup.trainer.seed = seed;
+  setup.trainer.rank = rank;
+  setup.trainer.ranks = world_size;
 
   // A selection is a sample set by now (spec::ResolveReference).
   setup.reads_samples = !options.data.samples.empty();

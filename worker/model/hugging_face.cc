@@ -163,7 +163,8 @@ absl::Status ImportTensor(const SafetensorsReader& file, const std::string& name
 }
 
 absl::Status ImportWeights(const std::string& directory, const ModelConfig& config,
-                           const std::vector<TensorView>& tensors, kernels::Stream& stream) {
+                           const std::vector<TensorView>& tensors, kernels::Stream& stream,
+                           const std::function<void(size_t tensor)>& on_tensor) {
   const std::string config_path = JoinPath(directory, "config.json");
   if (FileExists(config_path)) {
     TY_ASSIGN_OR_RETURN(const std::string text, ReadFile(config_path));
@@ -194,6 +195,7 @@ absl::Status ImportWeights(const std::string& directory, const ModelConfig& conf
           ImportTensor(files[found->second], part.name, tensors[i].Slice(part.row_begin, part.rows), stream));
       file_of.erase(found);
     }
+    if (on_tensor) on_tensor(i);
   }
   for (const auto& [name, file] : file_of) {
     // Older files keep tables that follow from config.json, and a copy of a tied head.

@@ -2,6 +2,8 @@
 // model.safetensors.index.json), generation_config.json and the tokenizer's files.
 #pragma once
 
+#include <cstddef>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -23,8 +25,10 @@ absl::StatusOr<ModelConfig> ReadConfig(const std::string& directory);
 // InvalidArgument names the first tensor that is missing, has another shape than config.json says, or belongs to no
 // part of this network; DataLoss for damaged files.
 // A folder whose weights are codes (quantization_config) is refused.
+// `on_tensor`, if given, is called when a tensor is filled and before the next one is: some may share memory.
 absl::Status ImportWeights(const std::string& directory, const ModelConfig& config,
-                           const std::vector<kernels::TensorView>& tensors, kernels::Stream& stream);
+                           const std::vector<kernels::TensorView>& tensors, kernels::Stream& stream,
+                           const std::function<void(size_t tensor)>& on_tensor = nullptr);
 
 // One tensor of a file into `out` (f32 or bf16), which must have its shape; errors as ImportWeights.
 absl::Status ImportTensor(const SafetensorsReader& file, const std::string& name, const kernels::TensorView& out,

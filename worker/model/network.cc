@@ -221,15 +221,15 @@ void Network::BackwardTrunk(const StepArgs& args, Stream& stream) {
   const auto ready = [&args](int64_t layer) {
     if (args.on_layer_ready != nullptr) (*args.on_layer_ready)(static_cast<int>(layer));
   };
-  // Norm and embedding gradients only accumulate.
-  if (!args.accumulate) {
-    Fill({.y = gradients_->final_norm}, stream);
-    for (const BlockTensors& block : gradients_->blocks) {
-      if (block.attention_norm) Fill({.y = block.attention_norm}, stream);
-      if (block.mlp_norm) Fill({.y = block.mlp_norm}, stream);
-    }
-    if (!config_.tied_head) Fill({.y = gradients_->embedding}, stream);
-  }
+  const auto begin = [&args](int64_t layer) {
+    if (args.on_layer_begin != nullptr) (*args.on_layer_begin)(static_cast<int>(layer));
+  };
+  // Norm and embedding gradients only accumulate. They are cleared when their layer begins and not before: its memory
+  // may still be another layer's.
+  const auto clear = [&](const TensorView& gradient) {
+    if (gradient && !args.accumulate) Fill({.y = gradient}, stream);
+  };
+  clear(gradients_->final_norm);
   RmsNormBackward({.x = residual_.back(),
                    .w = weights_->final_norm,
                    .inv_rms = final_inv_rms_,
@@ -244,10 +244,15 @@ void Network::BackwardTrunk(const StepArgs& args, Stream& stream) {
     const BlockShape& shape = shapes_[static_cast<size_t>(layer)];
     // The forward left the last block's activations where they are needed.
     if (options_.recompute_blocks && layer != last_block_ && !shape.is_empty()) RecomputeBlock(layer, stream);
+    begin(layer + 1);
+    clear(gradients_->blocks[static_cast<size_t>(layer)].attention_norm);
+    clear(gradients_->blocks[static_cast<size_t>(layer)].mlp_norm);
     if (shape.has_mlp()) BackwardMlp(layer, args.accumulate, stream);
     if (shape.has_attention()) BackwardAttention(layer, args.accumulate, stream);
     ready(layer + 1);
   }
+  begin(0);
+  if (!config_.tied_head) clear(gradients_->embedding);
   EmbeddingBackward({.tokens = tokens_.Reshape({rows_}),
                      .dy = residual_grad_,
                      .dtable = gradients_->embedding,

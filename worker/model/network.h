@@ -75,6 +75,9 @@ class Network {
     linear::LinearRandom random = {};
     // Called when the gradients of a layer (Parameter::layer) are final, from the last layer to the first; may be null.
     const std::function<void(int layer)>* on_layer_ready = nullptr;
+    // Called before anything is written into the gradients of a layer, but for the last layer, and for layer 0 if the
+    // head is tied to it; may be null.
+    const std::function<void(int layer)>* on_layer_begin = nullptr;
   };
   void ForwardBackward(const StepArgs& args, kernels::Stream& stream);
 

@@ -21,7 +21,8 @@ class AdamWOptimizer final : public Optimizer {
     if (options.first_moment == spec::MomentType::kE4M3) {
       for (size_t i = 0; i < parameters_.size(); ++i) {
         const int64_t groups = (m_[i].size() + kernels::kMomentGroup - 1) / kernels::kMomentGroup;
-        m_scales_[i] = AllocateMoment("adamw.m_scales", parameters_[i], DType::kF32, groups, arena, &state_);
+        m_scales_[i] = AllocateMoment("adamw.m_scales", parameters_[i], DType::kF32, groups, arena, &state_,
+                                      kernels::kMomentGroup);
       }
     }
     v_ = AllocateMoments("adamw.v", parameters_, DTypeOf(options.second_moment), arena, &state_);
@@ -46,7 +47,8 @@ class AdamWOptimizer final : public Optimizer {
              .step = args.update,
              .gradient_factor = args.gradient_factor,
              .rounding = is_exact ? Rounding::kNearestEven : Rounding::kStochastic,
-             .random = RandomOf(args, parameter)},
+             .random = RandomOf(args, parameter),
+             .first_element = parameter.first_element},
             stream);
     }
   }

@@ -24,6 +24,10 @@ absl::Status CheckOptimizer(const spec::OptimizerOptions& options, const std::ve
   return absl::OkStatus();
 }
 
+bool TakesShards(const spec::OptimizerOptions& options) {
+  return std::holds_alternative<spec::AdamWOptions>(options) || std::holds_alternative<spec::SgdOptions>(options);
+}
+
 std::unique_ptr<Optimizer> MakeOptimizer(const spec::OptimizerOptions& options,
                                          std::vector<OptimizerParameter> parameters, kernels::Arena& arena) {
   using Made = std::unique_ptr<Optimizer>;

@@ -13,6 +13,9 @@ namespace trainyard::optim {
 // InvalidArgument if the optimizer does not fit these parameters. They may be without memory.
 absl::Status CheckOptimizer(const spec::OptimizerOptions& options, const std::vector<OptimizerParameter>& parameters);
 
+// Whether parameters may be shards: the optimizer updates each element on its own, whatever its neighbours are.
+bool TakesShards(const spec::OptimizerOptions& options);
+
 // Of parameters that CheckOptimizer accepts. State is booked under "moments", unless the optimizer's header says
 // otherwise.
 std::unique_ptr<Optimizer> MakeOptimizer(const spec::OptimizerOptions& options,

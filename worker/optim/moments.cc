@@ -20,9 +20,12 @@ DType DTypeOf(spec::MomentType type) {
 }
 
 TensorView AllocateMoment(const std::string& kind, const OptimizerParameter& parameter, DType dtype, int64_t elements,
-                          kernels::Arena& arena, std::vector<NamedTensor>* state) {
+                          kernels::Arena& arena, std::vector<NamedTensor>* state, int64_t stride) {
   const TensorView moment = arena.Allocate("moments", dtype, {elements});
-  state->push_back({absl::StrCat(kind, "/", parameter.name), moment});
+  state->push_back({.name = absl::StrCat(kind, "/", parameter.name),
+                    .tensor = moment,
+                    .part_begin = parameter.first_element / stride,
+                    .whole_size = (parameter.whole_size + stride - 1) / stride});
   return moment;
 }
 

@@ -12,9 +12,11 @@ namespace trainyard::optim {
 
 kernels::DType DTypeOf(spec::MomentType type);
 
-// A tensor of `elements`, booked under "moments" and added to `state` as "<kind>/<parameter>".
+// A tensor of `elements`, booked under "moments" and added to `state` as "<kind>/<parameter>". If the parameter is a
+// shard it is a part, one element of it for each `stride` of the parameter's.
 kernels::TensorView AllocateMoment(const std::string& kind, const OptimizerParameter& parameter, kernels::DType dtype,
-                                   int64_t elements, kernels::Arena& arena, std::vector<NamedTensor>* state);
+                                   int64_t elements, kernels::Arena& arena, std::vector<NamedTensor>* state,
+                                   int64_t stride = 1);
 
 // One for each parameter, of its size.
 std::vector<kernels::TensorView> AllocateMoments(const std::string& kind,

@@ -34,11 +34,18 @@ struct OptimizerParameter {
   std::vector<OptimizerPart> parts = {};  // cover the matrix in order; none: it is one
   uint32_t index = 0;                     // number in the network: a name for random streams
   kernels::CodedMatrix coded = {};        // optional: all that there is of the weight, and no master
+  // A shard: the views above are one-dimensional and hold elements first_element.. of the tensor, which has whole_size;
+  // first_element is a multiple of 128. 0: they are the tensor.
+  int64_t first_element = 0;
+  int64_t whole_size = 0;
 };
 
 struct NamedTensor {
   std::string name;  // "adamw.m/layers.0.qkv.weight"
   kernels::TensorView tensor;
+  // With whole_size above 0, `tensor` is elements part_begin.. of one of that many, the rest of which other ranks have.
+  int64_t part_begin = 0;
+  int64_t whole_size = 0;
 };
 
 struct UpdateArgs {

@@ -1,6 +1,7 @@
 #include "worker/tools/loaded_model.h"
 
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
@@ -60,11 +61,14 @@ absl::StatusOr<LoadedModel> LoadCheckpoint(const std::string& directory, kernels
       TY_RETURN_IF_ERROR(DecodeWeight(*reader, parameters[i].name, model.weights.all[i], stream));
       continue;
     }
-    TY_ASSIGN_OR_RETURN(const kernels::TensorView stored, reader->Tensor(absl::StrCat("weight/", parameters[i].name)));
-    if (stored.size() != model.weights.all[i].size() || stored.dtype() != kernels::DType::kF32) {
-      return absl::DataLossError(absl::StrCat(directory, ": ", parameters[i].name, " does not fit its config"));
+    // Each rank may have written a part of it.
+    std::vector<float> stored(static_cast<size_t>(model.weights.all[i].size()));
+    const kernels::TensorView copy(stored.data(), kernels::DType::kF32, {model.weights.all[i].size()});
+    const std::string name = absl::StrCat("weight/", parameters[i].name);
+    if (const absl::Status read = reader->ReadTensorPart(name, 0, copy.size(), copy); !read.ok()) {
+      return absl::DataLossError(absl::StrCat(directory, ": does not fit its config: ", read.message()));
     }
-    Convert({.x = stored, .y = model.weights.all[i]}, stream);
+    Convert({.x = copy, .y = model.weights.all[i]}, stream);
   }
   return model;
 }

@@ -40,6 +40,7 @@ void PrintJson(const std::string& name, int ranks, const train::TrainingPlan& pl
   root["flops_per_step"] = plan.flops_per_step;
   root["wire_bytes_per_step_per_rank"] = plan.wire_bytes_per_step;
   root["uncoded_bytes_per_step_per_rank"] = plan.uncoded_bytes_per_step;
+  root["gather_bytes_per_step_per_rank"] = plan.gather_bytes_per_step;
   root["exchange_buckets"] = plan.exchange_buckets;
   std::cout << root.dump() << "\n";
 }
@@ -76,6 +77,10 @@ void PrintText(const std::string& name, int ranks, const train::TrainingPlan& pl
             << absl::StrFormat("%12s", CountText(plan.flops_per_step) + "FLOP") << "  ("
             << CountText(plan.flops_per_token) << "FLOP a token)\n";
   if (ranks > 1) PrintWire(plan.wire_bytes_per_step, plan.uncoded_bytes_per_step, plan.exchange_buckets);
+  if (plan.gather_bytes_per_step > 0) {
+    std::cout << absl::StrFormat("  of these       %12s", BytesText(plan.gather_bytes_per_step))
+              << "  for weights that ranks update for each other (training.shard)\n";
+  }
 }
 
 void PrintJson(const std::string& name, int ranks, const train::GanPlan& plan) {

@@ -1,6 +1,7 @@
 #include "worker/train/coded_weights.h"
 
 #include <map>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
@@ -84,11 +85,14 @@ absl::Status CheckCodedWeights(const spec::OptimizerOptions& options, const std:
 }
 
 TrainedWeights AllocateTrainedWeights(const model::ModelConfig& config, DType dtype,
-                                      const spec::OptimizerOptions& options, Arena& arena) {
+                                      const spec::OptimizerOptions& options, Arena& arena,
+                                      std::vector<comm::Part> parts) {
   const auto* const eco = std::get_if<spec::EcoOptions>(&options);
   const std::vector<model::Parameter> parameters = ListParameters(config);
   const int last_layer = parameters.back().layer;
   TrainedWeights weights;
+  weights.parts = std::move(parts);
+  TY_CHECK(weights.parts.empty() || (eco == nullptr && weights.parts.size() == parameters.size()));
   std::vector<TensorView> values;
   for (const model::Parameter& parameter : parameters) {
     weights.coded.emplace_back();
@@ -100,6 +104,11 @@ TrainedWeights AllocateTrainedWeights(const model::ModelConfig& config, DType dt
     }
     values.push_back(Shaped(arena.Allocate("weights", dtype, {parameter.size()}).data(), dtype, parameter));
     if (dtype == DType::kF32) continue;
+    if (!weights.parts.empty()) {
+      const comm::Part& part = weights.parts[weights.masters.size() - 1];
+      if (part.size() > 0) weights.masters.back() = arena.Allocate("master", DType::kF32, {part.size()});
+      continue;
+    }
     weights.masters.back() =
         Shaped(arena.Allocate("master", DType::kF32, {parameter.size()}).data(), DType::kF32, parameter);
   }
@@ -112,6 +121,13 @@ void AppendWeightState(const TrainedWeights& weights, size_t parameter, const st
   if (weights.coded[parameter]) {
     state->push_back({absl::StrCat("weight.codes/", name), weights.coded[parameter].codes});
     state->push_back({absl::StrCat("weight.scales/", name), weights.coded[parameter].scales});
+  } else if (!weights.parts.empty() && weights.values.all[parameter].dtype() != DType::kF32) {
+    const comm::Part& part = weights.parts[parameter];
+    if (part.size() == 0) return;
+    state->push_back({.name = absl::StrCat("weight/", name),
+                      .tensor = weights.masters[parameter],
+                      .part_begin = part.begin,
+                      .whole_size = weights.values.all[parameter].size()});
   } else {
     const TensorView& master = weights.masters[parameter];
     state->push_back({absl::StrCat("weight/", name), master ? master : weights.values.all[parameter]});

@@ -9,6 +9,7 @@
 #include "kernels/core/arena.h"
 #include "kernels/quant/coded_matrix.h"
 #include "proto/spec/training_options.h"
+#include "worker/comm/partition.h"
 #include "worker/model/config.h"
 #include "worker/model/parameters.h"
 #include "worker/optim/optimizer.h"
@@ -21,18 +22,21 @@ absl::Status CheckCodedWeights(const spec::OptimizerOptions& options, const std:
 struct TrainedWeights {
   // As the network reads them, in the storage dtype; those that are coded have no data.
   model::NetworkTensors values;
-  // f32 masters of those that are neither coded nor f32; empty views elsewhere.
+  // f32 masters of those that are neither coded nor f32; empty views elsewhere. One-dimensional if they are parts.
   std::vector<kernels::TensorView> masters;
+  std::vector<comm::Part> parts;  // by parameter, what of it the master is; empty: all
   // Empty for those that are not coded. Scales have one entry for each scale of a row.
   std::vector<kernels::CodedMatrix> coded;
 };
 
-// Books values, codes and scales under "weights", masters under "master".
+// Books values, codes and scales under "weights", masters under "master". With `parts`, by parameter, masters are those
+// parts, if they are not empty; the optimizer then keeps no codes.
 TrainedWeights AllocateTrainedWeights(const model::ModelConfig& config, kernels::DType dtype,
-                                      const spec::OptimizerOptions& options, kernels::Arena& arena);
+                                      const spec::OptimizerOptions& options, kernels::Arena& arena,
+                                      std::vector<comm::Part> parts = {});
 
 // What of parameter `name` a checkpoint holds: "weight/<name>" (the master, if there is one), or if it is coded
-// "weight.codes/<name>" and "weight.scales/<name>".
+// "weight.codes/<name>" and "weight.scales/<name>". Of a master in parts, this rank's, if there is any.
 void AppendWeightState(const TrainedWeights& weights, size_t parameter, const std::string& name,
                        std::vector<optim::NamedTensor>* state);
 

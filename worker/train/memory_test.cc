@@ -12,7 +12,6 @@
 #include "kernels/embed/embedding.h"
 #include "kernels/gemm/linear.h"
 #include "kernels/norm/rms_norm.h"
-#include "kernels/optim/global_norm.h"
 #include "worker/data/loader.h"
 #include "worker/train/testing/tiny_dataset.h"
 #include "worker/train/trainer.h"
@@ -99,9 +98,11 @@ kernels::MemoryPlan Formula(const TrainerOptions& options) {
   for (const auto& [in, out] : {std::pair{C, K}, {A, C}, {C, 2 * D}, {D, C}, {C, V}}) {
     scratch = std::max(scratch, kernels::LinearWorkspaceBytes(options.dtype, N, in, out));
   }
-  const kernels::TensorView flat(nullptr, DType::kF32, {2 * V * C + C + L * (2 * C + K * C + C * A + 3 * D * C)});
-  plan["workspace"] =
-      logits + R(scratch) + 2 * R(4) + R(kernels::GlobalNormWorkspaceBytes({&flat, 1})) + 2 * R(kZScoreWindow * 4);
+  // Sums of squares: f64, of every 128 elements of such short tensors.
+  const auto sums = [](int64_t elements) { return 8 * ((elements + 127) / 128); };
+  const int64_t norm =
+      2 * sums(V * C) + sums(C) + L * (2 * sums(C) + sums(K * C) + sums(C * A) + sums(2 * D * C) + sums(C * D));
+  plan["workspace"] = logits + R(scratch) + R(4) + R(norm) + 2 * R(kZScoreWindow * 4);
   return plan;
 }
 

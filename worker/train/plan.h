@@ -13,7 +13,7 @@ namespace trainyard::train {
 struct TrainingPlan {
   // Of rank 0, which needs most. Beside what Trainer::Plan says: "communication" (pieces of buckets on their way),
   // "exchange_state" (error feedback and the like, if there is any) and "checkpoint" (the copy that is written beside
-  // the training; the largest of all ranks).
+  // the training; of all ranks the most, or, sharded, a little more than that).
   kernels::MemoryPlan memory;
   int64_t memory_bytes = 0;  // the sum
   int64_t parameters = 0;
@@ -24,10 +24,12 @@ struct TrainingPlan {
   // Exact for codes of fixed length; of PowerSGD from its start on; the most it can be with entropy coding.
   int64_t wire_bytes_per_step = 0;
   int64_t uncoded_bytes_per_step = 0;  // what identity would send
+  int64_t gather_bytes_per_step = 0;   // of both: the weights, and sums for the norm, that sharding sends
   int64_t exchange_buckets = 0;
 };
 
-// Errors of Trainer::Check, and InvalidArgument if the layer types of `communication` do not fit the model.
+// The rank of `options` does not matter. Errors of Trainer::Check, and InvalidArgument if the layer types of
+// `communication` do not fit the model, or its codecs the sharding.
 absl::StatusOr<TrainingPlan> PlanTraining(const TrainerOptions& options,
                                           const spec::CommunicationOptions& communication, int world_size);
 

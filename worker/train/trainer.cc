@@ -7,15 +7,18 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/status_macros.h"
+#include "kernels/codec/hash64.h"
 #include "kernels/core/dispatch.h"
 #include "kernels/core/philox.h"
-#include "kernels/optim/global_norm.h"
 #include "kernels/pointwise/elementwise.h"
+#include "worker/comm/rank_agreement.h"
 #include "worker/linear/coded_weights_scheme.h"
 #include "worker/linear/make_linear_scheme.h"
 #include "worker/model/linear_sites.h"
 #include "worker/optim/make_optimizer.h"
+#include "worker/train/gradient_slots.h"
 #include "worker/train/schedule.h"
 
 namespace trainyard::train {
@@ -38,21 +41,26 @@ TrainerOptions WithSchemeParameters(TrainerOptions options) {
   return options;
 }
 
+std::vector<optim::OptimizerPart> PartsOf(const model::Parameter& parameter) {
+  std::vector<optim::OptimizerPart> parts;
+  for (const model::HuggingFacePart& part : parameter.parts) parts.push_back({part.name, part.row_begin, part.rows});
+  return parts;
+}
+
 // All of a run's weights as the optimizer takes them.
-std::vector<optim::OptimizerParameter> ListUpdated(const std::vector<model::Parameter>& parameters,
-                                                   const TrainedWeights& weights, const model::Gradients& gradients) {
+std::vector<optim::OptimizerParameter> ListWhole(const std::vector<model::Parameter>& parameters,
+                                                 const TrainedWeights& weights,
+                                                 const model::NetworkTensors& gradients) {
   std::vector<optim::OptimizerParameter> updated;
   for (size_t i = 0; i < parameters.size(); ++i) {
     updated.push_back({.name = parameters[i].name,
                        .weight = weights.values.all[i],
                        .master = weights.masters[i],
-                       .gradient = gradients.tensors.all[i],
+                       .gradient = gradients.all[i],
                        .decays = parameters[i].decays(),
+                       .parts = PartsOf(parameters[i]),
                        .index = static_cast<uint32_t>(i),
                        .coded = weights.coded[i]});
-    for (const model::HuggingFacePart& part : parameters[i].parts) {
-      updated.back().parts.push_back({part.name, part.row_begin, part.rows});
-    }
   }
   return updated;
 }
@@ -61,9 +69,20 @@ absl::Status CheckUpdated(const TrainerOptions& options) {
   Arena arena = Arena::CountOnly();
   const TrainedWeights weights =
       AllocateTrainedWeights(options.config, options.dtype, options.training.optimizer, arena);
-  const model::Gradients gradients = AllocateGradients(options.config, arena);
+  const model::Gradients gradients = model::AllocateGradients(options.config, arena);
   return CheckOptimizer(options.training.optimizer,
-                        ListUpdated(model::ListParameters(options.config), weights, gradients));
+                        ListWhole(model::ListParameters(options.config), weights, gradients.tensors));
+}
+
+bool IsSharded(const TrainerOptions& options) {
+  TY_CHECK(options.rank >= 0 && options.rank < options.ranks);
+  return options.training.shard != spec::Shard::kNone && options.ranks > 1;
+}
+
+std::vector<int64_t> SizesOf(const std::vector<model::Parameter>& parameters) {
+  std::vector<int64_t> sizes;
+  for (const model::Parameter& parameter : parameters) sizes.push_back(parameter.size());
+  return sizes;
 }
 
 }  // namespace
@@ -74,22 +93,75 @@ Trainer::Trainer(const TrainerOptions& options, Arena arena)
       // A plan of a run on a device is made where there is none.
       stream_(arena_.counts_only() ? kernels::Device::kCpu : arena_.device(),
               arena_.counts_only() ? 1 : options.threads),
-      parameters_(model::ListParameters(options_.config)) {
+      parameters_(model::ListParameters(options_.config)),
+      is_sharded_(IsSharded(options_)),
+      shards_(SizesOf(parameters_), is_sharded_ ? options_.ranks : 1) {
   Allocate();
 }
 
+// What of a tensor that is whole this rank has to look after: nothing, where its part is empty.
+TensorView Trainer::OwnPart(size_t parameter, const TensorView& whole) const {
+  const comm::Part part = shards_.part(parameter, is_sharded_ ? options_.rank : 0);
+  return part.size() == 0 ? TensorView() : whole.Reshape({whole.size()}).Slice(part.begin, part.size());
+}
+
+void Trainer::AllocateGradients() {
+  if (!keeps_gradient_parts()) {
+    gradients_ = model::AllocateGradients(options_.config, arena_);
+    for (size_t i = 0; i < parameters_.size(); ++i) gradient_parts_.push_back(OwnPart(i, gradients_.tensors.all[i]));
+    return;
+  }
+  GradientSlots slots = AllocateGradientSlots(options_.config, arena_);
+  gradients_.tensors = std::move(slots.tensors);
+  previous_in_slot_ = std::move(slots.previous);
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const int64_t elements = shards_.part(i, options_.rank).size();
+    gradient_parts_.push_back(elements == 0 ? TensorView() : arena_.Allocate("gradients", DType::kF32, {elements}));
+  }
+}
+
+void Trainer::AllocateGather() {
+  if (!is_sharded_) return;
+  gather_ = std::make_unique<comm::PartGather>(weights_.values.all, shards_, options_.rank);
+  if (gather_->WorkspaceBytes() > 0) {
+    gather_workspace_ = arena_.Allocate("communication", DType::kU8, {gather_->WorkspaceBytes()});
+  }
+}
+
+std::vector<optim::OptimizerParameter> Trainer::ListUpdated() const {
+  std::vector<optim::OptimizerParameter> all = ListWhole(parameters_, weights_, gradients_.tensors);
+  if (!is_sharded_) return all;
+  std::vector<optim::OptimizerParameter> updated;
+  for (size_t i = 0; i < all.size(); ++i) {
+    const comm::Part part = shards_.part(i, options_.rank);
+    if (part.size() == 0) continue;
+    optim::OptimizerParameter& own = updated.emplace_back(std::move(all[i]));
+    own.weight = OwnPart(i, weights_.values.all[i]);
+    own.gradient = gradient_parts_[i];
+    own.parts.clear();
+    own.first_element = part.begin;
+    own.whole_size = shards_.size(i);
+  }
+  return updated;
+}
+
 void Trainer::Allocate() {
-  weights_ = AllocateTrainedWeights(options_.config, options_.dtype, options_.training.optimizer, arena_);
-  gradients_ = AllocateGradients(options_.config, arena_);
+  std::vector<comm::Part> parts;
+  for (size_t i = 0; is_sharded_ && i < parameters_.size(); ++i) parts.push_back(shards_.part(i, options_.rank));
+  weights_ =
+      AllocateTrainedWeights(options_.config, options_.dtype, options_.training.optimizer, arena_, std::move(parts));
+  AllocateGradients();
 
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const TensorView &value = weights_.values.all[i], &master = weights_.masters[i];
     const TensorView& gradient = gradients_.tensors.all[i];
     AppendWeightState(weights_, i, parameters_[i].name, &state_);
-    // Of a coded weight numbers exist between steps only, in memory that the next step's gradient overwrites.
-    leading_.push_back(weights_.coded[i] ? gradient : master ? master : value);
+    // Of a coded weight, and of one whose master is in parts, f32 numbers exist between steps only, in memory that the
+    // next step's gradient overwrites.
+    const bool is_for_writing = weights_.coded[i] || (is_sharded_ && options_.dtype != DType::kF32);
+    leading_.push_back(is_for_writing ? gradient : master ? master : value);
   }
-  optimizer_ = MakeOptimizer(options_.training.optimizer, ListUpdated(parameters_, weights_, gradients_), arena_);
+  optimizer_ = MakeOptimizer(options_.training.optimizer, ListUpdated(), arena_);
   state_.insert(state_.end(), optimizer_->state().begin(), optimizer_->state().end());
 
   scheme_ = linear::MakeLinearScheme(options_.training.linear);
@@ -112,10 +184,8 @@ void Trainer::Allocate() {
                             .weighted_targets = options_.weighted_targets},
       scheme_.get(), &weights_.values, &gradients_.tensors, arena_);
 
-  norm_ = arena_.AllocateShared("workspace", DType::kF32, {1});
-  clip_factor_ = arena_.Allocate("workspace", DType::kF32, {1});
-  norm_workspace_ =
-      arena_.Allocate("workspace", DType::kU8, {kernels::GlobalNormWorkspaceBytes({&gradients_.flat, 1})});
+  norm_ = std::make_unique<GradientNorm>(gradient_parts_, shards_, is_sharded_ ? options_.rank : 0, arena_);
+  AllocateGather();
   const auto make_z_score = [this](const char* name) {
     const TensorView window = arena_.AllocateShared("workspace", DType::kF32, {kZScoreWindow});
     state_.push_back({absl::StrCat("z_score/", name), window});
@@ -135,6 +205,12 @@ absl::Status Trainer::Check(const TrainerOptions& options) {
     return absl::InvalidArgumentError(
         absl::StrCat("data.sequence_length: ", options.sequence_length,
                      " is more than the model's max_position_embeddings: ", options.config.max_positions));
+  }
+  if (IsSharded(options) && !optim::TakesShards(options.training.optimizer)) {
+    return absl::InvalidArgumentError(
+        "training.shard: the optimizer looks at whole matrices or keeps weights as codes, so its state cannot be "
+        "shared "
+        "out among the ranks; take none");
   }
   TY_RETURN_IF_ERROR(CheckSites(options));
   TY_RETURN_IF_ERROR(CheckCodedWeights(options.training.optimizer, model::ListParameters(options.config)));
@@ -162,9 +238,28 @@ std::vector<comm::GradientLayer> Trainer::GradientLayers() const {
   return layers;
 }
 
+absl::Status Trainer::AddScatter(comm::ExchangeOptions* options) const {
+  if (!is_sharded_) return absl::OkStatus();
+  if (options->communication.HasCodecs()) {
+    // All ranks get the whole of a coded sum, so that all decode the same bytes; each takes its part of it.
+    if (!keeps_gradient_parts()) return absl::OkStatus();
+    return absl::InvalidArgumentError("training.shard: grads needs communication.codec identity for all layer types");
+  }
+  options->scatter = comm::ScatterOptions{.map = shards_,
+                                          .parts = gradient_parts_,
+                                          .by_layer = keeps_gradient_parts(),
+                                          .accumulates = keeps_gradient_parts() && options_.training.accumulation > 1};
+  return absl::OkStatus();
+}
+
 absl::Status Trainer::PrepareExchange(const comm::ExchangeOptions& options, int rank, int ranks) {
+  if (options_.training.shard != spec::Shard::kNone) {
+    TY_CHECK_EQ(options_.rank, rank);
+    TY_CHECK_EQ(options_.ranks, ranks);
+  }
   exchange_options_ = options;
   if (options_.device == kernels::Device::kCuda) exchange_options_.compute = &stream_;
+  TY_RETURN_IF_ERROR(AddScatter(&exchange_options_));
   TY_ASSIGN_OR_RETURN(exchange_state_, comm::ExchangeState::Create(exchange_options_, GradientLayers(), rank, ranks));
   return absl::OkStatus();
 }
@@ -180,16 +275,43 @@ absl::Status Trainer::Connect(comm::Communicator* communicator) {
                                                                 exchange_state_.get()));
   communicator_ = communicator;
   on_layer_ready_ = [this](int layer) { exchange_->LayerReady(layer); };
+  on_layer_begin_ = [this](int layer) {
+    const int previous = previous_in_slot_[static_cast<size_t>(layer)];
+    if (previous >= 0) exchange_->WaitForLayer(previous);
+  };
   rank_sums_ = std::make_unique<comm::RankSums>(communicator, 2);
+  // A checkpoint has given each rank its part of the masters.
+  return is_sharded_ ? GatherWeights() : absl::OkStatus();
+}
+
+absl::Status Trainer::GatherWeights() {
+  const absl::Duration start = RealClock()->Monotonic();
+  TY_RETURN_IF_ERROR(gather_->Gather(gather_workspace_, *communicator_, stream_));
+  TY_RETURN_IF_ERROR(stream_.Synchronize());
+  gather_stats_.bytes_sent += gather_->BytesSent();
+  gather_stats_.seconds += absl::ToDoubleSeconds(RealClock()->Monotonic() - start);
   return absl::OkStatus();
+}
+
+int64_t Trainer::GatherBytesPerStep() const {
+  return is_sharded_ ? gather_->BytesSent() + norm_->BytesSent() : 0;
+}
+
+// Gradients differ between ranks that keep parts of them, so it is the weights that are compared.
+absl::Status Trainer::CheckWeightsAgree() const {
+  uint64_t hash = 0;
+  for (const TensorView& weight : weights_.values.all) {
+    hash = kernels::Hash64(weight.data(), static_cast<size_t>(weight.bytes()), hash);
+  }
+  return AgreeOnHash(*communicator_, step_, hash);
 }
 
 void Trainer::Initialize() {
   for (const optim::NamedTensor& tensor : state_) Fill({.y = tensor.tensor}, stream_);
   for (size_t i = 0; i < parameters_.size(); ++i) {
     InitializeParameter(parameters_[i], static_cast<uint32_t>(i), options_.seed, leading_[i], stream_);
+    RoundWeight(i);
   }
-  RoundWeights();
   step_ = updates_ = dropped_in_a_row_ = 0;
   loss_z_score_->set_count(0);
   norm_z_score_->set_count(0);
@@ -198,16 +320,25 @@ void Trainer::Initialize() {
 }
 
 void Trainer::RoundWeights() {
-  RoundMasters();
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    if (weights_.coded[i]) EncodeMatrix({.x = leading_[i], .matrix = weights_.coded[i]}, stream_);
-  }
+  for (size_t i = 0; i < parameters_.size(); ++i) RoundWeight(i);
   kernels::WaitForDevice(stream_);
 }
 
+void Trainer::RoundWeight(size_t parameter) {
+  const TensorView &leading = leading_[parameter], &value = weights_.values.all[parameter];
+  if (weights_.coded[parameter]) {
+    EncodeMatrix({.x = leading, .matrix = weights_.coded[parameter]}, stream_);
+  } else if (options_.dtype != DType::kF32) {
+    Convert({.x = leading, .y = value}, stream_);
+    const TensorView& master = weights_.masters[parameter];
+    if (is_sharded_ && master) Convert({.x = OwnPart(parameter, leading), .y = master}, stream_);
+  }
+}
+
+// Of a sharded training, this rank's parts.
 void Trainer::RoundMasters() {
   for (size_t i = 0; i < parameters_.size(); ++i) {
-    if (weights_.masters[i]) Convert({.x = weights_.masters[i], .y = weights_.values.all[i]}, stream_);
+    if (weights_.masters[i]) Convert({.x = weights_.masters[i], .y = OwnPart(i, weights_.values.all[i])}, stream_);
   }
 }
 
@@ -237,35 +368,34 @@ absl::StatusOr<StepResult> Trainer::StepFrom(data::BatchSource* source) {
   const int64_t tokens = network_->losses().size() * training.accumulation;  // of this rank in this step
   const int rank = communicator_ == nullptr ? 0 : communicator_->rank();
   const int ranks = communicator_ == nullptr ? 1 : communicator_->size();
+  TY_CHECK(!is_sharded_ || exchange_ != nullptr);
   if (step_ == 0 && options_.config.site_parameters > 0) CalibrateScheme(source != nullptr);
   double loss_sum = 0;
   for (int micro = 0; micro < training.accumulation; ++micro) {
     if (source != nullptr) TY_RETURN_IF_ERROR(source->NextBatch(BatchMemory()));
-    const bool exchanges = exchange_ != nullptr && micro + 1 == training.accumulation;
-    if (exchanges) exchange_->Begin(step_, 1.0f / static_cast<float>(ranks));
+    // Gradients that are kept in parts leave this rank with every micro-batch.
+    const bool in_parts = keeps_gradient_parts();
+    const bool exchanges = exchange_ != nullptr && (in_parts || micro + 1 == training.accumulation);
+    if (exchanges) exchange_->Begin(step_, 1.0f / static_cast<float>(ranks), /*accumulate=*/in_parts && micro > 0);
     network_->ForwardBackward(
         {.loss_scale = static_cast<float>(1.0 / static_cast<double>(tokens)),
-         .accumulate = micro > 0,
+         .accumulate = micro > 0 && !in_parts,
          .random = {.seed = options_.seed, .step = step_, .micro_batch = int64_t{rank} * training.accumulation + micro},
-         .on_layer_ready = exchanges ? &on_layer_ready_ : nullptr},
+         .on_layer_ready = exchanges ? &on_layer_ready_ : nullptr,
+         .on_layer_begin = in_parts ? &on_layer_begin_ : nullptr},
         stream_);
     TY_RETURN_IF_ERROR(stream_.Synchronize());
     loss_sum += SumLosses();
+    if (exchanges) TY_RETURN_IF_ERROR(exchange_->Wait());
   }
-  if (exchange_ != nullptr) TY_RETURN_IF_ERROR(exchange_->Wait());
   if (rank_sums_ != nullptr) TY_RETURN_IF_ERROR(rank_sums_->Sum(&loss_sum, 1));
 
-  GlobalNorm({.tensors = {&gradients_.flat, 1},
-              .max_norm = static_cast<float>(training.clip_norm),
-              .norm = norm_,
-              .clip_factor = clip_factor_,
-              .workspace = norm_workspace_},
-             stream_);
-  TY_RETURN_IF_ERROR(stream_.Synchronize());
+  TY_RETURN_IF_ERROR(norm_->Measure(static_cast<float>(training.clip_norm), communicator_, stream_));
+  if (is_sharded_) gather_stats_.bytes_sent += norm_->BytesSent();
 
   StepResult result;
   result.loss = loss_sum / static_cast<double>(tokens * ranks);
-  result.gradient_norm = *norm_.as<float>();
+  result.gradient_norm = norm_->norm();
   result.learning_rate =
       optim::PeakLearningRate(training.optimizer) * RateMultiplier(training.schedule, step_, training.steps);
   result.updated = std::isfinite(result.loss) && std::isfinite(result.gradient_norm);
@@ -277,14 +407,17 @@ absl::StatusOr<StepResult> Trainer::StepFrom(data::BatchSource* source) {
     ++updates_;
     optimizer_->Update({.update = updates_,
                         .learning_rate = result.learning_rate,
-                        .gradient_factor = clip_factor_,
+                        .gradient_factor = norm_->clip_factor(),
                         .steps = training.steps,
                         .ranks = ranks,
                         .seed = options_.seed},
                        stream_);
+    if (is_sharded_) TY_RETURN_IF_ERROR(GatherWeights());
   }
   ++step_;
   TY_RETURN_IF_ERROR(stream_.Synchronize());
+  const int64_t hash_interval = exchange_options_.communication.hash_check_interval_steps;
+  if (is_sharded_ && hash_interval > 0 && step_ % hash_interval == 0) TY_RETURN_IF_ERROR(CheckWeightsAgree());
   return result;
 }
 
@@ -302,7 +435,7 @@ void Trainer::CalibrateScheme(bool draws_tokens) {
   network_->CalibrateScheme(stream_);
   for (size_t i = 0; i < parameters_.size(); ++i) {
     if (!parameters_[i].belongs_to_scheme || !weights_.masters[i]) continue;
-    Convert({.x = weights_.values.all[i], .y = weights_.masters[i]}, stream_);
+    Convert({.x = OwnPart(i, weights_.values.all[i]), .y = weights_.masters[i]}, stream_);
   }
 }
 

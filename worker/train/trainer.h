@@ -4,6 +4,10 @@
 // one, layers go to the exchange as they become final. Then the true global norm, the NaN policy, clipping, the
 // optimizer. The loss is the mean over all tokens of the step, over all ranks.
 //
+// With training.shard and several ranks, a rank keeps the optimizer's state, the masters of bf16 weights, and of grads
+// also the gradients, for its part of each tensor (comm/shard_map.h). It gets the mean of that part, updates it, and
+// the ranks send each other the weights. docs/training-memory.md has the bytes and what stays equal.
+//
 // All memory is taken in Create; a step allocates nothing. On a CUDA device every call here returns with the device
 // idle, so that callers on the host may read and write what the trainer shows them. Everything a step does is a
 // function of the state, the spec and the data: the same bits for any number of threads, memory options, and after a
@@ -25,7 +29,9 @@
 #include "proto/spec/training_options.h"
 #include "worker/comm/communicator.h"
 #include "worker/comm/gradient_exchange.h"
+#include "worker/comm/part_gather.h"
 #include "worker/comm/rank_sums.h"
+#include "worker/comm/shard_map.h"
 #include "worker/data/batch_source.h"
 #include "worker/linear/mask_counting_scheme.h"
 #include "worker/model/config.h"
@@ -33,6 +39,7 @@
 #include "worker/model/parameters.h"
 #include "worker/optim/optimizer.h"
 #include "worker/train/coded_weights.h"
+#include "worker/train/gradient_norm.h"
 #include "worker/train/z_score.h"
 
 namespace trainyard::train {
@@ -46,6 +53,15 @@ struct TrainerOptions {
   kernels::Device device = kernels::Device::kCpu;
   uint64_t seed = 0;
   bool weighted_targets = false;  // the source of the rows has weights (BatchSource::is_weighted)
+  // Of a training of several ranks. They matter for training.shard only, and must then be the communicator's.
+  int rank = 0;
+  int ranks = 1;
+};
+
+// Since Create: what sharding adds to the exchange of gradients.
+struct GatherStats {
+  int64_t bytes_sent = 0;  // to other ranks: weights, and sums for the norm
+  double seconds = 0;      // for weights; the step waits for all of it
 };
 
 struct StepResult {
@@ -79,17 +95,20 @@ class Trainer {
 
   // Joins the ranks. Call before the first step if there are several. `communicator` is borrowed; its calls are made by
   // the exchange's thread during a backward, and by the caller's between. The first form after PrepareExchange, the
-  // second without.
+  // second without. Sharded bf16 weights are whole on all ranks when this returns, whatever was restored.
   absl::Status Connect(comm::Communicator* communicator);
   absl::Status Connect(const comm::ExchangeOptions& options, comm::Communicator* communicator);
 
   // State of step 0 with initial weights from the seed.
   void Initialize();
   // The tensors that lead (masters, or weights if f32), as ListParameters. After writing them, call RoundWeights. Those
-  // of weights that are codes only are for writing: f32 numbers, which live in the gradients' memory.
+  // of weights that are codes only, and of bf16 weights whose masters are shared out, are for writing: f32 numbers,
+  // which live in the gradients' memory. With shard grads those share memory: write one, call RoundWeight for it, write
+  // the next. All ranks write the same.
   const std::vector<kernels::TensorView>& leading_weights() const { return leading_; }
-  // Makes bf16 weights from their masters, and the nearest codes from what was written.
+  // Makes bf16 weights from their masters, and the nearest codes from what was written; or of one parameter.
   void RoundWeights();
+  void RoundWeight(size_t parameter);
   // The weights as the next forward reads them, as ListParameters; those that are codes are decoded into the gradients'
   // memory. Valid until the next step or call.
   const model::NetworkTensors& DecodedWeights();
@@ -118,7 +137,7 @@ class Trainer {
   // All tensors that, with StateText, are the state between two steps. bf16 weights follow from their masters.
   const std::vector<optim::NamedTensor>& state() const { return state_; }
   std::string StateText() const;
-  // Call after the tensors of state() have been written.
+  // Call after the tensors of state() have been written; if sharded, before Connect.
   absl::Status RestoreState(const std::string& state_text);
 
   const TrainerOptions& options() const { return options_; }
@@ -144,12 +163,26 @@ class Trainer {
   comm::ExchangeState* exchange_state() { return exchange_state_.get(); }
   // Null before Connect.
   const comm::GradientExchange* exchange() const { return exchange_.get(); }
+  bool is_sharded() const { return is_sharded_; }
+  const GatherStats& gather_stats() const { return gather_stats_; }
+  // Of one step.
+  int64_t GatherBytesPerStep() const;
+  // Has the exchange stop half way, where the sharding wants no more. InvalidArgument for gradients in parts that are
+  // coded.
+  absl::Status AddScatter(comm::ExchangeOptions* options) const;
 
  private:
   Trainer(const TrainerOptions& options, kernels::Arena arena);
   absl::StatusOr<StepResult> StepFrom(data::BatchSource* source);
   void Allocate();
+  void AllocateGradients();
+  void AllocateGather();
+  std::vector<optim::OptimizerParameter> ListUpdated() const;
   void RoundMasters();
+  kernels::TensorView OwnPart(size_t parameter, const kernels::TensorView& whole) const;
+  bool keeps_gradient_parts() const { return is_sharded_ && options_.training.shard == spec::Shard::kGrads; }
+  absl::Status GatherWeights();
+  absl::Status CheckWeightsAgree() const;
   double SumLosses() const;  // after Synchronize
   data::BatchViews BatchMemory() const;
   absl::Status CheckFinite(const StepResult& result);
@@ -159,23 +192,30 @@ class Trainer {
   kernels::Arena arena_;
   kernels::Stream stream_;
   const std::vector<model::Parameter> parameters_;
+  const bool is_sharded_;
+  const comm::ShardMap shards_;  // of one rank if it is not sharded
 
   std::unique_ptr<linear::LinearScheme> scheme_;
   linear::MaskCountingScheme* mask_counts_ = nullptr;  // a part of scheme_, if that has masks
   TrainedWeights weights_;
   std::vector<kernels::TensorView> leading_;
-  model::NetworkTensors decoded_;  // of the last DecodedWeights
-  model::Gradients gradients_;
+  model::NetworkTensors decoded_;                    // of the last DecodedWeights
+  model::Gradients gradients_;                       // with gradients in parts: without `flat`, layers sharing memory
+  std::vector<kernels::TensorView> gradient_parts_;  // by parameter: where this rank's mean is after the exchange
+  std::vector<int> previous_in_slot_;                // GradientSlots::previous
   std::unique_ptr<optim::Optimizer> optimizer_;
   std::unique_ptr<model::Network> network_;
-  kernels::TensorView norm_, clip_factor_, norm_workspace_;
+  std::unique_ptr<GradientNorm> norm_;
+  std::unique_ptr<comm::PartGather> gather_;  // if sharded
+  kernels::TensorView gather_workspace_;
   std::vector<optim::NamedTensor> state_;
 
   comm::Communicator* communicator_ = nullptr;
   comm::ExchangeOptions exchange_options_;
   std::unique_ptr<comm::ExchangeState> exchange_state_;
   std::unique_ptr<comm::GradientExchange> exchange_;
-  std::function<void(int)> on_layer_ready_;
+  std::function<void(int)> on_layer_ready_, on_layer_begin_;
+  GatherStats gather_stats_;
   std::unique_ptr<comm::RankSums> rank_sums_;  // null before Connect
 
   int64_t step_ = 0;
