@@ -12,8 +12,8 @@ namespace trainyard::runner {
 
 // One square matrix product in f32 and one in bf16, of small whole numbers, so that every sum is exact: rows are
 // compared with what integers give, by a product with one vector (Freivalds' check). A fraction of a second, most
-// of it the host's; nothing is done for the CPU. Unavailable, with reason GPU_UNHEALTHY, the dtype and the first wrong row;
-// other errors if the device cannot be used at all.
+// of it the host's; nothing is done for the CPU. Unavailable, with reason GPU_UNHEALTHY, the dtype and the first wrong
+// row; other errors if the device cannot be used at all.
 absl::Status TryDevice(kernels::Device device);
 // The same with the matrices' extent: at most 2^18, so that sums stay exact.
 absl::Status TryDevice(kernels::Device device, int64_t extent);
