@@ -19,8 +19,8 @@ units=(//base/... //proto/... //scaling/... //kernels/... //coordinator/... //wo
 all=("${units[@]}" //deploy/... //tests/...)
 # A named subset: every unit test under each sanitizer would double the time of the gate.
 asan=(//base/... //kernels/codec/... //kernels/quant/... //kernels/transform/... //kernels/optim/... //kernels/prune/...
-  //worker/data/... //worker/comm/... //worker/ckpt/...)
-tsan=(//base/... //coordinator/core/... //worker/comm:gradient_exchange_test //worker/comm/local/... //kernels/core/...)
+  //worker/data/... //worker/comm/... //worker/ckpt/... //worker/cache/...)
+tsan=(//base/... //coordinator/core/... //worker/cache/... //worker/comm:gradient_exchange_test //worker/comm/local/... //kernels/core/...)
 passed=0
 failed=0
 failures=()
@@ -82,24 +82,24 @@ step "names that deploy/ and the programs share" tests/deploy/check_names.py
 step "queries of dashboards, consoles and rules on a live cluster" tests/deploy/check_queries.py
 step "web view in a browser, on a live cluster that trains" tests/web/check_web.py
 step "pods as the manifests describe them" tests/deploy/run_as_deployed.py
-suite "unit and integration tests" --config=opt --test_summary=short --test_tag_filters=-cuda_device "${all[@]}"
+suite "unit and integration tests" --config=opt --test_summary=short --test_tag_filters=-gpu "${all[@]}"
 suite "CUDA kernels and training on the emulated device" --config=opt --config=simt --test_summary=short \
-  --test_tag_filters=cuda_device //kernels/... //worker/...
+  --test_tag_filters=gpu //kernels/... //worker/...
 if [ -x /usr/local/cuda/bin/nvcc ]; then
   # No GPU is needed: what nvcc made must link, and a program built for GPUs must pass its CPU tests. One architecture,
   # for time; --config=cuda compiles all of them.
   step "CUDA build: all kernels by nvcc, linked into the worker's programs" bazel build --config=opt --config=sm90 \
     --noshow_progress //worker/runner:trainyard-runner //worker/tools:trainyard-local
   suite "CPU tests of programs built for GPUs" --config=opt --config=sm90 --test_summary=short \
-    --test_tag_filters=-cuda_device //kernels/gemm/... //kernels/norm/... //worker/train:trainer_test
+    --test_tag_filters=-gpu //kernels/gemm/... //kernels/norm/... //worker/train:trainer_test
 else
   echo "== CUDA build: skipped, /usr/local/cuda has no nvcc"
 fi
 step "lock annotations (clang -Wthread-safety)" tests/check_thread_safety.sh
 if ! $quick; then
-  suite "address and undefined-behaviour sanitizers over base, kernels/{codec,quant,transform,optim,prune}, worker/{data,comm,ckpt}" \
+  suite "address and undefined-behaviour sanitizers over base, kernels/{codec,quant,transform,optim,prune}, worker/{data,comm,ckpt,cache}" \
     --config=asan --test_summary=short --test_tag_filters=-process,-no_asan "${asan[@]}"
-  suite "thread sanitizer over base, coordinator/core, comm/local and the thread pool" --config=tsan \
+  suite "thread sanitizer over base, coordinator/core, worker/cache, comm/local and the thread pool" --config=tsan \
     --test_summary=short --test_tag_filters=-process,-no_tsan "${tsan[@]}"
 fi
 bazel shutdown

@@ -62,7 +62,7 @@ def op_library(name, deps = [], hdrs = [], srcs = [], test_deps = [], bench = Tr
             srcs = ["//kernels/testing:on_cuda.sh"],
             args = ["$(location :%s_test)" % name],
             data = [":%s_test" % name],
-            tags = ["cuda_device"],
+            tags = ["gpu"],
         )
     if bench:
         native.cc_binary(

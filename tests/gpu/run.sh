@@ -30,11 +30,11 @@ case "${1:-}" in
     ;;
 esac
 
-# The programs behind the targets that are tagged cuda_device, one label a line.
+# The programs behind the targets that are tagged gpu, one label a line.
 programs() {
   bazel query --noshow_progress \
-    'attr(tags, "cuda_device", kind(cc_test, //kernels/... + //worker/...)) union
-     kind(cc_test, deps(attr(tags, "cuda_device", kind(sh_test, //kernels/... + //worker/...)), 1))' 2>/dev/null
+    'attr(tags, "gpu", kind(cc_test, //kernels/... + //worker/...)) union
+     kind(cc_test, deps(attr(tags, "gpu", kind(sh_test, //kernels/... + //worker/...)), 1))' 2>/dev/null
 }
 
 if [ "$mode" != from ]; then

@@ -8,6 +8,7 @@
 // back only when the GPU's memory is free again (CP-21); daemon_gpus.cc.
 //
 // state_dir/  worker_id  start_count  fences  lock  slot-<i>.lock  gpu_faults  tasks/<uid>-<attempt>  logs/
+//             cache/ (of the runners)
 // job_root/   <namespace>/<uid>/...  quarantine/<uid>: files of jobs that the coordinator does not know
 #pragma once
 
