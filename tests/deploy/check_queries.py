@@ -121,9 +121,10 @@ class Server:
         return json.loads(body)["data"]["result"]
 
 
-def wait_for_series(server, expression, count, seconds=300):
+def wait_for_series(server, expression, count, seconds=300, meanwhile=lambda: None):
     end = time.monotonic() + seconds
     while True:
+        meanwhile()
         result = server.query(expression)
         if len(result) >= count and not isinstance(result, str):
             return
@@ -231,6 +232,9 @@ def main():
                                    ("trainyard_quant_nmse", 1), ("trainyard_masked_ratio", 4),
                                    ("rate(trainyard_attempts_total[20s])", 1)):
             wait_for_series(server, expression, series)
+        # A rate needs calls between two scrapes.
+        wait_for_series(server, "method:trainyard_grpc_server_handling_seconds:p99_5m >= 0", 1,
+                        meanwhile=lambda: client("list"))
         time.sleep(2)
         found, count, rules, pages = check(server)
         if arguments.keep:
