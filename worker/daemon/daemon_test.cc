@@ -45,7 +45,7 @@ TEST_F(DaemonTest, RunsATaskToItsResultWithAllItsLogsAndMetrics) {
   EXPECT_TRUE(WaitUntil([&] { return coordinator.metric("loss").size() == 20; }));
   // Nothing is left of an acknowledged task.
   EXPECT_TRUE(WaitUntil([&] { return ListDir(dir.Join("state/tasks"))->empty(); }));
-  EXPECT_FALSE(FileExists(dir.Join("state/logs/job5/1/pending")));
+  EXPECT_TRUE(WaitUntil([&] { return !FileExists(dir.Join("state/logs/job5/1/pending")); }));
 }
 
 TEST(DaemonMetricsTest, WhatAnExchangeReportsHasBoundedSeries) {
