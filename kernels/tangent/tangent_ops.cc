@@ -1,173 +1,132 @@
 #include "kernels/tangent/tangent_ops.h"
 
-#include <algorithm>
-#include <cmath>
 #include <type_traits>
-#include <vector>
 
-#include "base/check.h"
-#include "kernels/core/math.h"
-#include "kernels/linalg/dense.h"
+#include "kernels/core/dispatch.h"
+#include "kernels/tangent/tangent_ops_internal.h"
 
 namespace trainyard::kernels {
 namespace {
 
+// f64 is for checks on the CPU.
 template <typename T>
-TY_INLINE T Sigmoid(T x) {
-  if constexpr (std::is_same_v<T, float>) {
-    return FastSigmoid(x);
-  } else {
-    return 1 / (1 + std::exp(-x));
-  }
-}
+inline constexpr bool kHasTwin = std::is_same_v<T, float>;
 
-// sum of a[i] b[i] in kLanes partial sums, so that the loop vectorises and its order is fixed.
 template <typename T>
-TY_INLINE T Dot(const T* a, const T* b, int64_t count) {
-  T lanes[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] += a[i + lane] * b[i + lane];
-  }
-  for (int lane = 0; i < count; ++i, ++lane) lanes[lane] += a[i] * b[i];
-  T sum = 0;
-  for (int lane = 0; lane < kLanes; ++lane) sum += lanes[lane];
-  return sum;
+bool SameParts(const Dual<T>& a, const Dual<T>& b) {
+  return a.tangents == b.tangents && a.rows == b.rows;
 }
 
 }  // namespace
 
 template <typename T>
-void EmbeddingTangent(const EmbeddingTangentArgs<T>& args) {
-  const int64_t cols = args.y.cols;
-  for (int64_t row = 0; row < args.y.rows; ++row) {
-    const int64_t begin = int64_t{args.tokens[row]} * cols;
-    std::copy_n(args.table + begin, cols, args.y.value() + row * cols);
-    for (int64_t k = 0; k < args.y.tangents; ++k) {
-      DirectionKey key = args.key;
-      key.direction = static_cast<uint32_t>(k);
-      FillDirection(key, begin, cols, args.y.tangent(k) + row * cols);
-    }
+void EmbeddingTangent(const EmbeddingTangentArgs<T>& args, Stream& stream) {
+  if constexpr (kHasTwin<T>) {
+    TY_SELECT(stream, EmbeddingTangent)(args, stream);
+  } else {
+    TY_CHECK(stream.device() == Device::kCpu);
+    internal::EmbeddingTangentOnHost(args);
   }
 }
 
 template <typename T>
-void LinearTangent(const LinearTangentArgs<T>& args) {
-  const int64_t in = args.x.cols, out = args.y.cols, rows = args.y.rows;
-  // The primal's product has one shape whatever the number of tangents, so that it has the same bits.
-  for (int64_t part = 0; part <= args.y.tangents; ++part) {
-    Product<T>({.transpose_b = true,
-                .m = rows,
-                .n = out,
-                .k = in,
-                .a = args.x.data + part * args.x.part_size(),
-                .lda = in,
-                .b = args.w,
-                .ldb = in,
-                .c = args.y.data + part * args.y.part_size(),
-                .ldc = out});
-    if (args.bias == nullptr) continue;
-    const T* const bias = part == 0 ? args.bias : args.bias_dots + (part - 1) * out;
-    for (int64_t row = 0; row < rows; ++row) {
-      T* const y = args.y.data + part * args.y.part_size() + row * out;
-      for (int64_t c = 0; c < out; ++c) y[c] += bias[c];
-    }
+void LinearTangent(const LinearTangentArgs<T>& args, Stream& stream) {
+  TY_CHECK(SameParts(args.x, args.y));
+  TY_CHECK(args.bias == nullptr || args.bias_dots != nullptr || args.y.tangents == 0);
+  if constexpr (kHasTwin<T>) {
+    TY_SELECT(stream, LinearTangent)(args, stream);
+  } else {
+    TY_CHECK(stream.device() == Device::kCpu);
+    internal::LinearTangentOnHost(args);
   }
 }
 
 template <typename T>
-void AddWeightTangent(const Dual<T>& x, const T* panel, int64_t row_begin, int64_t count, int64_t k, const Dual<T>& y) {
-  Product<T>({.transpose_b = true,
-              .m = x.rows,
-              .n = count,
-              .k = x.cols,
-              .a = x.value(),
-              .lda = x.cols,
-              .b = panel,
-              .ldb = x.cols,
-              .beta = 1,
-              .c = y.tangent(k) + row_begin,
-              .ldc = y.cols});
-}
-
-template <typename T>
-void RmsNormTangent(const RmsNormTangentArgs<T>& args) {
-  const int64_t cols = args.x.cols;
-  for (int64_t row = 0; row < args.x.rows; ++row) {
-    const T* const x = args.x.value() + row * cols;
-    const T r = std::sqrt(Dot(x, x, cols) / static_cast<T>(cols) + static_cast<T>(args.eps));
-    const T inverse = 1 / r;
-    for (int64_t k = 0; k < args.x.tangents; ++k) {
-      const T* const x_dot = args.x.tangent(k) + row * cols;
-      const T* const w_dot = args.w_dots + k * cols;
-      T* const y_dot = args.y.tangent(k) + row * cols;
-      const T r_dot = Dot(x, x_dot, cols) / static_cast<T>(cols) * inverse;
-      const T shrink = r_dot * inverse * inverse;
-      for (int64_t c = 0; c < cols; ++c) {
-        y_dot[c] = w_dot[c] * x[c] * inverse + args.w[c] * (x_dot[c] * inverse - x[c] * shrink);
-      }
-    }
-    T* const y = args.y.value() + row * cols;
-    for (int64_t c = 0; c < cols; ++c) y[c] = x[c] * inverse * args.w[c];
+void AddWeightTangent(const WeightTangentArgs<T>& args, Stream& stream) {
+  TY_CHECK_EQ(args.x.rows, args.y.rows);
+  TY_CHECK_LT(args.tangent, args.y.tangents);
+  TY_CHECK_LE(args.row_begin + args.count, args.y.cols);
+  if constexpr (kHasTwin<T>) {
+    TY_SELECT(stream, AddWeightTangent)(args, stream);
+  } else {
+    TY_CHECK(stream.device() == Device::kCpu);
+    internal::AddWeightTangentOnHost(args);
   }
 }
 
 template <typename T>
-void SwigluTangent(const Dual<T>& gate_up, const Dual<T>& y) {
-  const int64_t width = y.cols;
-  for (int64_t row = 0; row < y.rows; ++row) {
-    const T* const gate = gate_up.value() + row * 2 * width;
-    const T* const up = gate + width;
-    for (int64_t k = 0; k < y.tangents; ++k) {
-      const T* const gate_dot = gate_up.tangent(k) + row * 2 * width;
-      const T* const up_dot = gate_dot + width;
-      T* const y_dot = y.tangent(k) + row * width;
-      for (int64_t c = 0; c < width; ++c) {
-        const T s = Sigmoid(gate[c]);
-        const T silu = gate[c] * s;
-        y_dot[c] = up_dot[c] * silu + up[c] * gate_dot[c] * (s + silu * (1 - s));
-      }
-    }
-    T* const out = y.value() + row * width;
-    for (int64_t c = 0; c < width; ++c) out[c] = up[c] * gate[c] * Sigmoid(gate[c]);
+void RmsNormTangent(const RmsNormTangentArgs<T>& args, Stream& stream) {
+  TY_CHECK(SameParts(args.x, args.y));
+  TY_CHECK_EQ(args.x.cols, args.y.cols);
+  if constexpr (kHasTwin<T>) {
+    TY_SELECT(stream, RmsNormTangent)(args, stream);
+  } else {
+    TY_CHECK(stream.device() == Device::kCpu);
+    internal::RmsNormTangentOnHost(args);
   }
 }
 
 template <typename T>
-void AddDual(const Dual<T>& x, const Dual<T>& y) {
+void SwigluTangent(const Dual<T>& gate_up, const Dual<T>& y, Stream& stream) {
+  TY_CHECK(SameParts(gate_up, y));
+  TY_CHECK_EQ(gate_up.cols, 2 * y.cols);
+  if constexpr (kHasTwin<T>) {
+    TY_SELECT(stream, SwigluTangent)(gate_up, y, stream);
+  } else {
+    TY_CHECK(stream.device() == Device::kCpu);
+    internal::SwigluTangentOnHost(gate_up, y);
+  }
+}
+
+template <typename T>
+void AddDual(const Dual<T>& x, const Dual<T>& y, Stream& stream) {
   TY_CHECK_EQ(x.size(), y.size());
-  for (int64_t i = 0; i < x.size(); ++i) y.data[i] += x.data[i];
-}
-
-template <typename T>
-void RopeTangent(const RopeTangentArgs<T>& args) {
-  const int64_t half = args.head_dim / 2;
-  for (int64_t part = 0; part <= args.qkv.tangents; ++part) {
-    for (int64_t row = 0; row < args.qkv.rows; ++row) {
-      const float* const pairs = args.table + row * half * 2;
-      T* const heads = args.qkv.data + part * args.qkv.part_size() + row * args.qkv.cols;
-      for (int64_t head = 0; head < args.turned_heads; ++head) {
-        T* const first = heads + head * args.head_dim;
-        T* const second = first + half;
-        for (int64_t i = 0; i < half; ++i) {
-          const T cosine = static_cast<T>(pairs[2 * i]), sine = static_cast<T>(pairs[2 * i + 1]);
-          const T a = first[i], b = second[i];
-          first[i] = a * cosine - b * sine;
-          second[i] = b * cosine + a * sine;
-        }
-      }
-    }
+  if constexpr (kHasTwin<T>) {
+    TY_SELECT(stream, AddDual)(x, y, stream);
+  } else {
+    TY_CHECK(stream.device() == Device::kCpu);
+    internal::AddDualOnHost(x, y);
   }
 }
 
-#define TY_INSTANTIATE(T)                                                                                 \
-  template void EmbeddingTangent<T>(const EmbeddingTangentArgs<T>&);                                      \
-  template void LinearTangent<T>(const LinearTangentArgs<T>&);                                            \
-  template void AddWeightTangent<T>(const Dual<T>&, const T*, int64_t, int64_t, int64_t, const Dual<T>&); \
-  template void RmsNormTangent<T>(const RmsNormTangentArgs<T>&);                                          \
-  template void SwigluTangent<T>(const Dual<T>&, const Dual<T>&);                                         \
-  template void AddDual<T>(const Dual<T>&, const Dual<T>&);                                               \
-  template void RopeTangent<T>(const RopeTangentArgs<T>&)
+template <typename T>
+void RopeTangent(const RopeTangentArgs<T>& args, Stream& stream) {
+  TY_CHECK_EQ(args.head_dim % 2, 0);
+  TY_CHECK_EQ(args.qkv.cols % args.head_dim, 0);
+  const int64_t kv_heads = args.qkv.cols / args.head_dim - args.turned_heads;
+  TY_CHECK_GE(kv_heads, 1);
+  TY_CHECK_GT(args.turned_heads, kv_heads);
+  if constexpr (kHasTwin<T>) {
+    TY_SELECT(stream, RopeTangent)(args, stream);
+  } else {
+    TY_CHECK(stream.device() == Device::kCpu);
+    internal::RopeTangentOnHost(args);
+  }
+}
+
+template <typename T>
+void AttentionTangent(const AttentionTangentArgs<T>& args, Stream& stream) {
+  TY_CHECK(SameParts(args.qkv, args.o));
+  TY_CHECK_EQ(args.qkv.cols, (args.q_heads + 2 * args.kv_heads) * args.head_dim);
+  TY_CHECK_EQ(args.o.cols, args.q_heads * args.head_dim);
+  TY_CHECK(args.kv_of_head != nullptr || args.q_heads % args.kv_heads == 0);
+  if constexpr (kHasTwin<T>) {
+    TY_SELECT(stream, AttentionTangent)(args, stream);
+  } else {
+    TY_CHECK(stream.device() == Device::kCpu);
+    internal::AttentionTangentOnHost(args);
+  }
+}
+
+#define TY_INSTANTIATE(T)                                                     \
+  template void EmbeddingTangent<T>(const EmbeddingTangentArgs<T>&, Stream&); \
+  template void LinearTangent<T>(const LinearTangentArgs<T>&, Stream&);       \
+  template void AddWeightTangent<T>(const WeightTangentArgs<T>&, Stream&);    \
+  template void RmsNormTangent<T>(const RmsNormTangentArgs<T>&, Stream&);     \
+  template void SwigluTangent<T>(const Dual<T>&, const Dual<T>&, Stream&);    \
+  template void AddDual<T>(const Dual<T>&, const Dual<T>&, Stream&);          \
+  template void RopeTangent<T>(const RopeTangentArgs<T>&, Stream&);           \
+  template void AttentionTangent<T>(const AttentionTangentArgs<T>&, Stream&)
 TY_INSTANTIATE(float);
 TY_INSTANTIATE(double);
 #undef TY_INSTANTIATE

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "base/status_macros.h"
 #include "kernels/pointwise/rope.h"
 
 namespace trainyard::model {
@@ -13,18 +14,29 @@ using kernels::DirectionKey;
 using kernels::Dual;
 using kernels::Stream;
 
-// Memory of one sequence. Views of the widest extent; `wide` holds qkv, then gate and up.
+// Views of one sequence, of the widest extent; `wide` holds qkv, then gate and up.
 template <typename T>
 struct TangentNetwork<T>::Activations {
-  const std::vector<int32_t>* tokens = nullptr;
-  std::vector<T> memory;
+  const int32_t* tokens = nullptr;
   Dual<T> residual, normed, wide, narrow, out;
 };
+
+namespace {
+
+// Views begin at multiples of this, so that a sequence has the same alignment wherever it lies.
+constexpr int64_t kAlignment = 64;  // numbers
+constexpr int64_t kViews = 5;       // of a sequence
+
+int64_t Aligned(int64_t count) {
+  return (count + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+}  // namespace
 
 template <typename T>
 TangentNetwork<T>::TangentNetwork(const ModelConfig& config, const TangentOptions& options,
                                   std::vector<const T*> weights)
-    : config_(config), options_(options), weights_(std::move(weights)) {
+    : config_(config), options_(options), weights_(std::move(weights)), arena_(kernels::Arena::CountOnly()) {
   TY_CHECK_LE(options.blocks, config.layers);
   TY_CHECK_LE(options.max_length, config.max_positions);
   const std::vector<Parameter> parameters = ListParameters(config);
@@ -37,6 +49,14 @@ TangentNetwork<T>::TangentNetwork(const ModelConfig& config, const TangentOption
              .head_dim = config.head_dim,
              .scaling = config.rope_scaling},
             stream);
+  widths_.in = config.hidden_size;
+  for (int64_t layer = 0; layer < options.blocks; ++layer) {
+    const BlockShape shape = config.block_shape(layer);
+    widths_.wide = std::max({widths_.wide, config.qkv_width(shape), 2 * shape.intermediate});
+    widths_.narrow = std::max({widths_.narrow, config.attention_width(shape), shape.intermediate});
+    widths_.q_heads = std::max<int64_t>(widths_.q_heads, shape.q_heads);
+  }
+  widths_.in = std::max(widths_.in, widths_.narrow);
 }
 
 template <typename T>
@@ -53,61 +73,110 @@ uint32_t TangentNetwork<T>::Number(const std::string& name) const {
 }
 
 template <typename T>
-std::vector<T> TangentNetwork<T>::VectorDots(const std::string& name, int64_t size) const {
-  std::vector<T> dots(static_cast<size_t>(options_.tangents * size));
-  for (int64_t k = 0; k < options_.tangents; ++k) {
-    kernels::FillDirection(
-        DirectionKey{.seed = options_.seed, .direction = static_cast<uint32_t>(k), .tensor = Number(name)}, 0, size,
-        dots.data() + k * size);
+int64_t TangentNetwork<T>::ActivationNumbers(const Extents& extents) const {
+  const int64_t token = (1 + options_.tangents) * (3 * config_.hidden_size + widths_.wide + widths_.narrow);
+  return extents.tokens * token + extents.sequences * kViews * kAlignment;
+}
+
+template <typename T>
+typename TangentNetwork<T>::Memory TangentNetwork<T>::Lay(const Extents& extents, kernels::Arena& arena) const {
+  const auto numbers = [&](int64_t count) {
+    return static_cast<T*>(
+        arena.Allocate("tangents", kernels::DType::kU8, {count * static_cast<int64_t>(sizeof(T))}).data());
+  };
+  const auto table = static_cast<int64_t>(rope_table_.size());
+  Memory memory;
+  memory.numbers = numbers(ActivationNumbers(extents));
+  memory.dots = numbers(options_.tangents * std::max(config_.hidden_size, widths_.wide));
+  memory.panel = numbers(options_.tangents > 0 ? options_.panel_rows * widths_.in : 0);
+  memory.rope_table = arena.Allocate("tangents", kernels::DType::kF32, {table}).template as<float>();
+  memory.tokens = arena.AllocateShared("tangents", kernels::DType::kI32, {extents.tokens}).template as<int32_t>();
+  if (options_.device == kernels::Device::kCpu) return memory;
+  memory.product = numbers(options_.tangents > 0 ? options_.panel_rows * extents.longest : 0);
+  memory.lse =
+      arena.Allocate("tangents", kernels::DType::kF32, {widths_.q_heads * extents.longest}).template as<float>();
+  return memory;
+}
+
+template <typename T>
+absl::Status TangentNetwork<T>::Reserve(const Extents& extents) {
+  if (extents.sequences <= reserved_.sequences && extents.tokens <= reserved_.tokens &&
+      extents.longest <= reserved_.longest) {
+    return absl::OkStatus();
   }
-  return dots;
+  const Extents wanted = {std::max(extents.sequences, reserved_.sequences), std::max(extents.tokens, reserved_.tokens),
+                          std::max(extents.longest, reserved_.longest)};
+  reserved_ = {};
+  arena_ = kernels::Arena::CountOnly(options_.device);  // the old memory goes first
+  kernels::Arena counting = kernels::Arena::CountOnly(options_.device);
+  Lay(wanted, counting);
+  TY_ASSIGN_OR_RETURN(arena_, kernels::Arena::Reserve(counting));
+  memory_ = Lay(wanted, arena_);
+  std::copy(rope_table_.begin(), rope_table_.end(), memory_.rope_table);
+  reserved_ = wanted;
+  return absl::OkStatus();
+}
+
+template <typename T>
+template <typename Body>
+void TangentNetwork<T>::ForAll(std::vector<Activations>& all, Stream& stream, const Body& body) const {
+  if (stream.device() != kernels::Device::kCpu) {
+    for (Activations& a : all) body(a);
+    return;
+  }
+  stream.pool().ParallelFor(static_cast<int64_t>(all.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) body(all[static_cast<size_t>(i)]);
+  });
+}
+
+template <typename T>
+void TangentNetwork<T>::FillVectorDots(const std::string& name, int64_t size, Stream& stream) const {
+  DirectionKey key{.seed = options_.seed, .tensor = Number(name)};
+  for (int64_t k = 0; k < options_.tangents; ++k) {
+    key.direction = static_cast<uint32_t>(k);
+    FillDirection(key, 0, size, memory_.dots + k * size, stream);
+  }
 }
 
 template <typename T>
 void TangentNetwork<T>::Norm(const std::string& name, Dual<T> Activations::*from, Dual<T> Activations::*to,
                              std::vector<Activations>& all, Stream& stream) const {
-  const std::vector<T> dots = VectorDots(name, config_.hidden_size);
+  FillVectorDots(name, config_.hidden_size, stream);
   const T* const w = Weight(name);
-  stream.pool().ParallelFor(static_cast<int64_t>(all.size()), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      Activations& a = all[static_cast<size_t>(i)];
-      kernels::RmsNormTangent<T>({.x = a.*from, .w = w, .w_dots = dots.data(), .y = a.*to, .eps = config_.norm_eps});
-    }
+  ForAll(all, stream, [&](Activations& a) {
+    kernels::RmsNormTangent<T>({.x = a.*from, .w = w, .w_dots = memory_.dots, .y = a.*to, .eps = config_.norm_eps},
+                               stream);
   });
 }
 
 template <typename T>
 void TangentNetwork<T>::Linear(const std::string& prefix, int64_t out, Dual<T> Activations::*from,
                                Dual<T> Activations::*to, std::vector<Activations>& all, Stream& stream) const {
-  const auto count = static_cast<int64_t>(all.size());
-  if (count == 0) return;
+  if (all.empty()) return;
   const T* const w = Weight(absl::StrCat(prefix, ".weight"));
   const T* const bias = Weight(absl::StrCat(prefix, ".bias"));
-  std::vector<T> bias_dots;
-  if (bias != nullptr) bias_dots = VectorDots(absl::StrCat(prefix, ".bias"), out);
+  if (bias != nullptr) FillVectorDots(absl::StrCat(prefix, ".bias"), out, stream);
   TY_CHECK(w != nullptr);
   const int64_t in = (all[0].*from).cols;
-  stream.pool().ParallelFor(count, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      Activations& a = all[static_cast<size_t>(i)];
-      (a.*to).cols = out;
-      kernels::LinearTangent<T>({.x = a.*from, .w = w, .bias = bias, .bias_dots = bias_dots.data(), .y = a.*to});
-    }
+  ForAll(all, stream, [&](Activations& a) {
+    (a.*to).cols = out;
+    kernels::LinearTangent<T>({.x = a.*from, .w = w, .bias = bias, .bias_dots = memory_.dots, .y = a.*to}, stream);
   });
-  std::vector<T> panel(static_cast<size_t>(options_.panel_rows * in));
   DirectionKey key{.seed = options_.seed, .tensor = Number(absl::StrCat(prefix, ".weight"))};
   for (int64_t k = 0; k < options_.tangents; ++k) {
     key.direction = static_cast<uint32_t>(k);
     for (int64_t row = 0; row < out; row += options_.panel_rows) {
       const int64_t rows = std::min(options_.panel_rows, out - row);
-      stream.pool().ParallelFor(rows, 1, [&](int64_t begin, int64_t end) {
-        kernels::FillDirection(key, (row + begin) * in, (end - begin) * in, panel.data() + begin * in);
-      });
-      stream.pool().ParallelFor(count, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          const Activations& a = all[static_cast<size_t>(i)];
-          kernels::AddWeightTangent(a.*from, panel.data(), row, rows, k, a.*to);
-        }
+      FillDirection(key, row * in, rows * in, memory_.panel, stream);
+      ForAll(all, stream, [&](Activations& a) {
+        kernels::AddWeightTangent<T>({.x = a.*from,
+                                      .panel = memory_.panel,
+                                      .row_begin = row,
+                                      .count = rows,
+                                      .tangent = k,
+                                      .y = a.*to,
+                                      .product = memory_.product},
+                                     stream);
       });
     }
   }
@@ -117,95 +186,99 @@ template <typename T>
 void TangentNetwork<T>::RunBlock(int64_t layer, std::vector<Activations>& all, Stream& stream) const {
   const BlockShape shape = config_.block_shape(layer);
   const std::string prefix = absl::StrCat("layers.", layer, ".");
-  const auto for_all = [&](auto&& body) {
-    stream.pool().ParallelFor(static_cast<int64_t>(all.size()), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) body(all[static_cast<size_t>(i)]);
-    });
-  };
   if (shape.has_attention()) {
     const int64_t width = config_.attention_width(shape);
     Norm(prefix + "attention_norm.weight", &Activations::residual, &Activations::normed, all, stream);
     Linear(prefix + "qkv", config_.qkv_width(shape), &Activations::normed, &Activations::wide, all, stream);
-    for_all([&](Activations& a) {
+    ForAll(all, stream, [&](Activations& a) {
       kernels::RopeTangent<T>({.qkv = a.wide,
-                               .table = rope_table_.data(),
+                               .table = memory_.rope_table,
                                .turned_heads = shape.q_heads + shape.kv_heads,
-                               .head_dim = config_.head_dim});
+                               .head_dim = config_.head_dim},
+                              stream);
       a.narrow.cols = width;
       kernels::AttentionTangent<T>({.qkv = a.wide,
                                     .o = a.narrow,
                                     .q_heads = shape.q_heads,
                                     .kv_heads = shape.kv_heads,
                                     .head_dim = config_.head_dim,
-                                    .kv_of_head = shape.kv_of_head.empty() ? nullptr : shape.kv_of_head.data()});
+                                    .kv_of_head = shape.kv_of_head.empty() ? nullptr : shape.kv_of_head.data(),
+                                    .lse = memory_.lse},
+                                   stream);
     });
     Linear(prefix + "output", config_.hidden_size, &Activations::narrow, &Activations::out, all, stream);
-    for_all([](Activations& a) { AddDual(a.out, a.residual); });
+    ForAll(all, stream, [&](Activations& a) { AddDual(a.out, a.residual, stream); });
   }
   if (shape.has_mlp()) {
     Norm(prefix + "mlp_norm.weight", &Activations::residual, &Activations::normed, all, stream);
     Linear(prefix + "gate_up", 2 * shape.intermediate, &Activations::normed, &Activations::wide, all, stream);
-    for_all([&](Activations& a) {
+    ForAll(all, stream, [&](Activations& a) {
       a.narrow.cols = shape.intermediate;
-      SwigluTangent(a.wide, a.narrow);
+      SwigluTangent(a.wide, a.narrow, stream);
     });
     Linear(prefix + "down", config_.hidden_size, &Activations::narrow, &Activations::out, all, stream);
-    for_all([](Activations& a) { AddDual(a.out, a.residual); });
+    ForAll(all, stream, [&](Activations& a) { AddDual(a.out, a.residual, stream); });
   }
 }
 
 template <typename T>
-std::vector<std::vector<T>> TangentNetwork<T>::Run(const std::vector<std::vector<int32_t>>& sequences,
-                                                   Stream& stream) const {
-  const int64_t hidden = config_.hidden_size, parts = 1 + options_.tangents;
-  int64_t widest = 0, middle = 0;
-  for (int64_t layer = 0; layer < options_.blocks; ++layer) {
-    const BlockShape shape = config_.block_shape(layer);
-    widest = std::max({widest, config_.qkv_width(shape), 2 * shape.intermediate});
-    middle = std::max({middle, config_.attention_width(shape), shape.intermediate});
+absl::Status TangentNetwork<T>::Run(const std::vector<std::vector<int32_t>>& sequences, Stream& stream,
+                                    absl::FunctionRef<void(size_t, const Dual<T>&)> take) {
+  TY_CHECK(stream.device() == options_.device);
+  TY_RETURN_IF_ERROR(stream.Synchronize());  // the memory may be in use
+  Extents extents;
+  for (const std::vector<int32_t>& sequence : sequences) {
+    const auto rows = static_cast<int64_t>(sequence.size());
+    TY_CHECK_LE(rows, options_.max_length);
+    extents.sequences += rows > 0 ? 1 : 0;
+    extents.tokens += rows;
+    extents.longest = std::max(extents.longest, rows);
   }
+  TY_RETURN_IF_ERROR(Reserve(extents));
   std::vector<Activations> all;
   std::vector<size_t> places;
+  T* next = memory_.numbers;
+  int32_t* next_token = memory_.tokens;
   for (size_t i = 0; i < sequences.size(); ++i) {
-    const auto rows = static_cast<int64_t>(sequences[i].size());
-    if (rows == 0) continue;
-    TY_CHECK_LE(rows, options_.max_length);
-    Activations a;
-    a.tokens = &sequences[i];
-    a.memory.resize(static_cast<size_t>(parts * rows * (3 * hidden + widest + middle)));
-    T* next = a.memory.data();
-    const auto take = [&](int64_t cols) {
-      const Dual<T> view{next, options_.tangents, rows, cols};
-      next += view.size();
+    if (sequences[i].empty()) continue;
+    for (const int32_t token : sequences[i]) {
+      TY_CHECK_GE(token, 0);
+      TY_CHECK_LT(token, config_.vocab_size);
+    }
+    const auto take_view = [&](int64_t cols) {
+      const Dual<T> view{next, options_.tangents, static_cast<int64_t>(sequences[i].size()), cols};
+      next += Aligned(view.size());
       return view;
     };
-    a.residual = take(hidden);
-    a.normed = take(hidden);
-    a.out = take(hidden);
-    a.wide = take(widest);
-    a.narrow = take(middle);
-    all.push_back(std::move(a));
+    Activations a;
+    a.tokens = next_token;
+    next_token = std::copy(sequences[i].begin(), sequences[i].end(), next_token);
+    a.residual = take_view(config_.hidden_size);
+    a.normed = take_view(config_.hidden_size);
+    a.out = take_view(config_.hidden_size);
+    a.wide = take_view(widths_.wide);
+    a.narrow = take_view(widths_.narrow);
+    all.push_back(a);
     places.push_back(i);
   }
   const T* const table = Weight("embedding.weight");
   const DirectionKey key{.seed = options_.seed, .tensor = Number("embedding.weight")};
-  stream.pool().ParallelFor(static_cast<int64_t>(all.size()), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      Activations& a = all[static_cast<size_t>(i)];
-      for (const int32_t token : *a.tokens) {
-        TY_CHECK_GE(token, 0);
-        TY_CHECK_LT(token, config_.vocab_size);
-      }
-      kernels::EmbeddingTangent<T>({.tokens = a.tokens->data(), .table = table, .key = key, .y = a.residual});
-    }
+  ForAll(all, stream, [&](Activations& a) {
+    kernels::EmbeddingTangent<T>({.tokens = a.tokens, .table = table, .key = key, .y = a.residual}, stream);
   });
   for (int64_t layer = 0; layer < options_.blocks; ++layer) RunBlock(layer, all, stream);
   Norm("final_norm.weight", &Activations::residual, &Activations::normed, all, stream);
-  std::vector<std::vector<T>> results(sequences.size());
-  for (size_t i = 0; i < all.size(); ++i) {
-    const Dual<T>& normed = all[i].normed;
-    results[places[i]].assign(normed.data, normed.data + normed.size());
-  }
+  for (size_t i = 0; i < all.size(); ++i) take(places[i], all[i].normed);
+  return absl::OkStatus();
+}
+
+template <typename T>
+std::vector<std::vector<T>> TangentNetwork<T>::Run(const std::vector<std::vector<int32_t>>& sequences, Stream& stream) {
+  std::vector<Dual<T>> states(sequences.size());
+  TY_CHECK_OK(Run(sequences, stream, [&](size_t i, const Dual<T>& taken) { states[i] = taken; }));
+  TY_CHECK_OK(stream.Synchronize());
+  std::vector<std::vector<T>> results;
+  for (const Dual<T>& taken : states) results.emplace_back(taken.data, taken.data + taken.size());
   return results;
 }
 

@@ -173,7 +173,7 @@ TEST(TangentNetworkTest, ASequenceHasTheSameBitsAloneAndAmongOthers) {
   std::vector<std::vector<int32_t>> sequences = {kTokens, {1}, {}, {4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, kTokens};
   kernels::Stream one(1), three(3);
   TangentOptions options{.blocks = 2, .tangents = 2, .max_length = 16};
-  const TangentNetwork<float> network(config, options, Pointers(weights));
+  TangentNetwork<float> network(config, options, Pointers(weights));
   const std::vector<std::vector<float>> together = network.Run(sequences, three);
   EXPECT_TRUE(together[2].empty());
   EXPECT_EQ(together[0], together[4]);

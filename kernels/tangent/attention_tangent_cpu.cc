@@ -3,12 +3,11 @@
 #include <type_traits>
 #include <vector>
 
-#include "base/check.h"
 #include "kernels/core/math.h"
 #include "kernels/linalg/dense.h"
-#include "kernels/tangent/tangent_ops.h"
+#include "kernels/tangent/tangent_ops_internal.h"
 
-namespace trainyard::kernels {
+namespace trainyard::kernels::internal {
 namespace {
 
 // Query rows whose scores exist at a time.
@@ -63,10 +62,8 @@ void SoftmaxTangent(const T* weights, T* dots, int64_t rows, int64_t keys) {
 }  // namespace
 
 template <typename T>
-void AttentionTangent(const AttentionTangentArgs<T>& args) {
+void AttentionTangentOnHost(const AttentionTangentArgs<T>& args) {
   const int64_t width = args.head_dim, rows = args.qkv.rows;
-  TY_CHECK_EQ(args.qkv.cols, (args.q_heads + 2 * args.kv_heads) * width);
-  TY_CHECK_EQ(args.o.cols, args.q_heads * width);
   const T scale = 1 / std::sqrt(static_cast<T>(width));
   std::vector<T> weights(static_cast<size_t>(kBlock * rows)), dots(weights.size());
   const auto head = [&](int64_t part, int64_t number) {
@@ -121,7 +118,11 @@ void AttentionTangent(const AttentionTangentArgs<T>& args) {
   }
 }
 
-template void AttentionTangent<float>(const AttentionTangentArgs<float>&);
-template void AttentionTangent<double>(const AttentionTangentArgs<double>&);
+template void AttentionTangentOnHost<float>(const AttentionTangentArgs<float>&);
+template void AttentionTangentOnHost<double>(const AttentionTangentArgs<double>&);
 
-}  // namespace trainyard::kernels
+void AttentionTangentCpu(const AttentionTangentArgs<float>& args, Stream& /*stream*/) {
+  AttentionTangentOnHost(args);
+}
+
+}  // namespace trainyard::kernels::internal
