@@ -365,24 +365,6 @@ void RefuseLanguageModelSections(const v1::JobSpec& spec, FieldErrors& errors) {
   if (spec.has_training()) errors.Add("training", absl::StrCat(kText, "optimizer, updates and the like"));
 }
 
-// The kinds whose ops all work in a device's memory. A study is only about its trainings.
-void CheckDeviceOfKind(const v1::JobSpec& spec, const JobOptions& options, FieldErrors& errors) {
-  if (options.world.slot_type != SlotType::kGpu) return;
-  switch (spec.kind_case()) {
-    case v1::JobSpec::kPretrain:
-    case v1::JobSpec::kQat:
-    case v1::JobSpec::kStudy:
-    case v1::JobSpec::kQodaGan:
-    case v1::JobSpec::kPruneSearch:
-    case v1::JobSpec::kPruneTask:
-    case v1::JobSpec::KIND_NOT_SET:
-      return;
-    default:
-      errors.Add("world.slot_type",
-                 "gpu is for pretrain, qat, study, qoda_gan and prune_search; select_data runs on cpu slots");
-  }
-}
-
 std::string DigestOfMessage(const v1::JobSpec& spec) {
   std::string bytes;
   {
@@ -475,7 +457,6 @@ absl::StatusOr<JobOptions> ParseJob(const v1::JobSpec& spec) {
       errors.Add("", "no job kind; give one of: pretrain, qat, qoda_gan, prune_search, select_data, study");
       break;
   }
-  CheckDeviceOfKind(spec, options, errors);
   const bool is_study = spec.kind_case() == v1::JobSpec::kStudy;
   if (!is_gan) CheckShard(spec, options, errors);
   if (!is_gan && !is_study && spec.kind_case() != v1::JobSpec::kSelectData) CheckRelations(spec, options, errors);

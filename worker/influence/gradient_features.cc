@@ -10,12 +10,12 @@
 #include "base/pattern.h"
 #include "base/status_macros.h"
 #include "kernels/loss/cross_entropy.h"
-#include "kernels/tangent/random_direction.h"
 
 namespace trainyard::influence {
 namespace {
 
 using kernels::Arena;
+using kernels::DType;
 using kernels::Stream;
 
 constexpr int64_t kShortest = 32;
@@ -32,26 +32,9 @@ kernels::RandomProjection::Kind KindOf(spec::SelectionProjection projection) {
   return kernels::RandomProjection::Kind::kHadamard;
 }
 
-double Norm(const float* x, int64_t count) {
-  double sum = 0;
-  for (int64_t i = 0; i < count; ++i) sum += double{x[i]} * double{x[i]};
-  return std::sqrt(sum);
-}
-
-bool IsUsable(double norm) {
-  return std::isfinite(norm) && norm > 0;
-}
+constexpr int64_t kNorms = 3;
 
 }  // namespace
-
-template <typename Body>
-void GradientFeatures::ForElements(const Body& body) const {
-  for (const Part& part : parts_) {
-    for (int64_t i = 0; i < part.count; ++i) {
-      body(part.parameter, part.elements.empty() ? i : int64_t{part.elements[static_cast<size_t>(i)]}, part.begin + i);
-    }
-  }
-}
 
 absl::Status GradientFeatures::ChooseElements() {
   const std::vector<model::Parameter> parameters = ListParameters(options_.config);
@@ -84,17 +67,34 @@ absl::Status GradientFeatures::ChooseElements() {
   return absl::OkStatus();
 }
 
-void GradientFeatures::MakeNetworks(Arena& arena, std::vector<Length>* lengths) const {
-  lengths->clear();
+// Everything but the projection's own table. On the second call, over the real arena, networks replace those that were
+// only counted.
+void GradientFeatures::Lay(Arena& arena) {
+  lengths_.clear();
   for (int64_t positions = kShortest;; positions *= 2) {
     const int64_t length = std::min(positions, options_.sequence_length);
     model::NetworkOptions network;
     network.seq = length;
     network.dtype = options_.dtype;
     network.threads = options_.threads;
-    lengths->push_back({length, std::make_unique<model::Network>(options_.config, network, scheme_.get(), weights_,
+    lengths_.push_back({length, std::make_unique<model::Network>(options_.config, network, scheme_.get(), weights_,
                                                                  gradients_, arena)});
-    if (length == options_.sequence_length) return;
+    if (length == options_.sequence_length) break;
+  }
+  const auto floats = [&](int64_t count) { return arena.Allocate("features", DType::kF32, {count}).as<float>(); };
+  const auto doubles = [](const kernels::TensorView& bytes) { return static_cast<double*>(bytes.data()); };
+  elements_ = floats(element_count_);
+  scratch_ = floats(projection_->scratch_size());
+  constexpr int64_t kDouble = sizeof(double);
+  const int64_t partials = kernels::VectorNormWorkspace(std::max(element_count_, projection_->outputs()));
+  workspace_ = doubles(arena.Allocate("features", DType::kU8, {partials * kDouble}));
+  feature_ = arena.AllocateShared("features", DType::kF32, {projection_->outputs()}).as<float>();
+  norms_ = doubles(arena.AllocateShared("features", DType::kU8, {kNorms * kDouble}));
+  for (Part& part : parts_) {
+    if (part.elements.empty()) continue;
+    void* const copy = arena.Allocate("features", DType::kU32, {part.count}).data();
+    if (!arena.counts_only()) std::copy(part.elements.begin(), part.elements.end(), static_cast<uint32_t*>(copy));
+    part.on_device = static_cast<uint32_t*>(copy);
   }
 }
 
@@ -105,28 +105,26 @@ absl::StatusOr<std::unique_ptr<GradientFeatures>> GradientFeatures::Create(const
   features->weights_ = weights;
   features->gradients_ = gradients;
   TY_RETURN_IF_ERROR(features->ChooseElements());
-  features->scheme_ = options.dtype == kernels::DType::kBF16 ? linear::MakeBf16Scheme() : linear::MakeFp32Scheme();
-  Arena counting = Arena::CountOnly();
-  features->MakeNetworks(counting, &features->lengths_);
-  TY_ASSIGN_OR_RETURN(features->arena_, Arena::Reserve(counting.used_bytes()));
-  features->MakeNetworks(features->arena_, &features->lengths_);
-  Stream stream(1);
+  features->scheme_ = options.dtype == DType::kBF16 ? linear::MakeBf16Scheme() : linear::MakeFp32Scheme();
+  features->projection_ =
+      std::make_unique<kernels::RandomProjection>(KindOf(options.gradients.projection), features->element_count_,
+                                                  options.gradients.projection_dim, options.seed, options.device);
+  Arena counting = Arena::CountOnly(options.device);
+  features->Lay(counting);
+  TY_ASSIGN_OR_RETURN(features->arena_, Arena::Reserve(counting));
+  features->Lay(features->arena_);
+  Stream stream(options.device, 1);
   for (const Length& length : features->lengths_) length.network->Prepare(stream);
-  features->projection_ = std::make_unique<kernels::RandomProjection>(
-      KindOf(options.gradients.projection), features->element_count_, options.gradients.projection_dim, options.seed);
-  features->elements_.resize(static_cast<size_t>(features->element_count_));
-  features->scratch_.resize(static_cast<size_t>(features->projection_->scratch_size()));
+  TY_RETURN_IF_ERROR(stream.Synchronize());
   return features;
 }
 
-void GradientFeatures::Gradient(const Sample& sample, float* out, Stream& stream) {
+bool GradientFeatures::EnqueueGradient(const Sample& sample, Stream& stream) {
+  TY_CHECK(stream.device() == options_.device);
   const auto length = static_cast<int64_t>(sample.tokens.size());
   const int64_t positions = std::min(length - 1, options_.sequence_length);
   const int64_t labels = std::max<int64_t>(0, positions + 1 - sample.label_begin);
-  if (labels == 0) {
-    std::fill_n(out, element_count_, 0.0f);
-    return;
-  }
+  if (labels == 0) return false;
   const auto fits = std::find_if(lengths_.begin(), lengths_.end(),
                                  [&](const Length& candidate) { return candidate.positions >= positions; });
   TY_CHECK(fits != lengths_.end());
@@ -139,69 +137,117 @@ void GradientFeatures::Gradient(const Sample& sample, float* out, Stream& stream
     targets[i] = is_label ? sample.tokens[static_cast<size_t>(i) + 1] : kernels::kIgnoreTarget;
   }
   network.ForwardBackward({.loss_scale = static_cast<float>(1 / static_cast<double>(labels))}, stream);
-  ForElements([&](size_t parameter, int64_t element, int64_t place) {
-    out[place] = static_cast<const float*>(gradients_->all[parameter].data())[element];
-  });
-}
-
-void GradientFeatures::Scale(FeatureKind kind, float* elements) const {
-  if (kind != FeatureKind::kScaled && kind != FeatureKind::kLess) return;
-  const double first = (1 - state_.adam.beta1) / state_.adam.first_correction();
-  const double correction = 1 - std::pow(state_.adam.beta2, static_cast<double>(state_.adam.steps + 1));
-  ForElements([&](size_t parameter, int64_t element, int64_t place) {
-    const double v = state_.v[parameter].as<float>()[element];
-    const double g = elements[place];
-    if (kind == FeatureKind::kScaled) {  // FrozenAdam::GradientScale, without its powers
-      elements[place] = static_cast<float>(first / (std::sqrt(v / correction) + state_.adam.epsilon) * g);
-    } else {
-      const double m = state_.m[parameter].as<float>()[element];
-      elements[place] = static_cast<float>(state_.adam.LessDirection(g, m, v));
-    }
-  });
-}
-
-void GradientFeatures::FixedPart(float* out) const {
-  ForElements([&](size_t parameter, int64_t element, int64_t place) {
-    const double theta = weights_->all[parameter].as<float>()[element];
-    out[place] = static_cast<float>(state_.adam.FixedPart(theta, state_.m[parameter].as<float>()[element],
-                                                          state_.v[parameter].as<float>()[element]));
-  });
-}
-
-void GradientFeatures::Project(const float* elements, float* feature, Stream& stream) {
-  projection_->Apply(elements, scratch_.data(), feature, stream);
-}
-
-double GradientFeatures::Feature(const Sample& sample, FeatureKind kind, float* feature, Stream& stream) {
-  Gradient(sample, elements_.data(), stream);
-  const bool is_less = kind == FeatureKind::kLess || kind == FeatureKind::kLessTarget;
-  double norm = Norm(elements_.data(), element_count_);
-  if (IsUsable(norm)) {  // a sample without labels has no direction either, not even that of the momentum
-    Scale(kind, elements_.data());
-    norm = Norm(elements_.data(), element_count_);
+  for (const Part& part : parts_) {
+    kernels::GatherElements({.x = gradients_->all[part.parameter].as<float>(),
+                             .elements = part.on_device,
+                             .count = part.count,
+                             .y = elements_ + part.begin},
+                            stream);
   }
-  if (!IsUsable(norm)) {
+  return true;
+}
+
+void GradientFeatures::EnqueueScale(FeatureKind kind, Stream& stream) {
+  if (kind != FeatureKind::kScaled && kind != FeatureKind::kLess) return;
+  const FrozenAdam& adam = state_.adam;
+  kernels::ScaleGradientArgs args;
+  args.rule =
+      kind == FeatureKind::kLess ? kernels::ScaleGradientArgs::Rule::kLess : kernels::ScaleGradientArgs::Rule::kFrozen;
+  // FrozenAdam::GradientScale, without its powers.
+  args.first = (1 - adam.beta1) / adam.first_correction();
+  args.correction = 1 - std::pow(adam.beta2, static_cast<double>(adam.steps + 1));
+  args.beta1 = adam.beta1;
+  args.beta2 = adam.beta2;
+  args.epsilon = adam.epsilon;
+  for (const Part& part : parts_) {
+    args.m = state_.m[part.parameter].as<float>();
+    args.v = state_.v[part.parameter].as<float>();
+    args.elements = part.on_device;
+    args.count = part.count;
+    args.y = elements_ + part.begin;
+    kernels::ScaleGradient(args, stream);
+  }
+}
+
+kernels::VectorNormArgs GradientFeatures::NormOf(float* x, int64_t count, const double* gate, double* norm) const {
+  return {.x = x, .count = count, .gate = gate, .norm = norm, .workspace = workspace_};
+}
+
+absl::StatusOr<double> GradientFeatures::Feature(const Sample& sample, FeatureKind kind, float* feature,
+                                                 Stream& stream) {
+  if (!EnqueueGradient(sample, stream)) {
     std::fill_n(feature, feature_size(), 0.0f);
     return 0;
   }
-  if (!is_less) {
-    const auto factor = static_cast<float>(1 / norm);
-    for (float& element : elements_) element *= factor;
-  }
-  Project(elements_.data(), feature, stream);
+  const bool is_less = kind == FeatureKind::kLess || kind == FeatureKind::kLessTarget;
+  double *const of_gradient = norms_, *const of_scaled = norms_ + 1, *const of_projected = norms_ + 2;
+  // A gradient of 0 has no direction either, not even that of the momentum.
+  VectorNorm(NormOf(elements_, element_count_, nullptr, of_gradient), stream);
+  EnqueueScale(kind, stream);
+  VectorNorm(NormOf(elements_, element_count_, of_gradient, of_scaled), stream);
+  DivideByNorm({.x = elements_, .count = element_count_, .norm = of_scaled, .keeps_length = is_less}, stream);
+  projection_->Apply(elements_, scratch_, feature_, stream);
   if (is_less) {
-    const double projected = Norm(feature, feature_size());
-    const auto factor = static_cast<float>(IsUsable(projected) ? 1 / projected : 0);
-    for (int64_t i = 0; i < feature_size(); ++i) feature[i] *= factor;
+    VectorNorm(NormOf(feature_, feature_size(), of_scaled, of_projected), stream);
+    DivideByNorm({.x = feature_, .count = feature_size(), .norm = of_projected}, stream);
   }
-  return norm;
+  TY_RETURN_IF_ERROR(stream.Synchronize());
+  std::copy_n(feature_, feature_size(), feature);
+  return *of_scaled;
 }
 
-void GradientFeatures::MoveWeights(const float* direction, double step) const {
-  ForElements([&](size_t parameter, int64_t element, int64_t place) {
-    float& weight = weights_->all[parameter].as<float>()[element];
-    weight = static_cast<float>(double{weight} + step * double{direction[place]});
-  });
+absl::Status GradientFeatures::Gradient(const Sample& sample, FeatureKind kind, float* out, Stream& stream) {
+  if (!EnqueueGradient(sample, stream)) {
+    std::fill_n(out, element_count_, 0.0f);
+    return absl::OkStatus();
+  }
+  EnqueueScale(kind, stream);
+  TY_RETURN_IF_ERROR(stream.Synchronize());
+  std::copy_n(elements_, element_count_, out);
+  return absl::OkStatus();
+}
+
+absl::Status GradientFeatures::Project(const float* elements, float* feature, Stream& stream) {
+  std::copy_n(elements, element_count_, elements_);
+  projection_->Apply(elements_, scratch_, feature_, stream);
+  TY_RETURN_IF_ERROR(stream.Synchronize());
+  std::copy_n(feature_, feature_size(), feature);
+  return absl::OkStatus();
+}
+
+absl::Status GradientFeatures::KeepWeights(Stream& stream) {
+  if (kept_ == nullptr) {
+    const auto lay = [&](Arena& arena) {
+      return arena.Allocate("features", DType::kF32, {element_count_}).as<float>();
+    };
+    Arena counting = Arena::CountOnly(options_.device);
+    lay(counting);
+    TY_ASSIGN_OR_RETURN(kept_arena_, Arena::Reserve(counting));
+    kept_ = lay(kept_arena_);
+  }
+  for (const Part& part : parts_) {
+    kernels::GatherElements({.x = weights_->all[part.parameter].as<float>(),
+                             .elements = part.on_device,
+                             .count = part.count,
+                             .y = kept_ + part.begin},
+                            stream);
+  }
+  return stream.Synchronize();
+}
+
+absl::Status GradientFeatures::MoveWeights(const float* direction, double step, Stream& stream) {
+  TY_CHECK(kept_ != nullptr);
+  std::copy_n(direction, element_count_, elements_);
+  for (const Part& part : parts_) {
+    kernels::MoveElements({.base = kept_ + part.begin,
+                           .direction = elements_ + part.begin,
+                           .step = step,
+                           .elements = part.on_device,
+                           .count = part.count,
+                           .x = weights_->all[part.parameter].as<float>()},
+                          stream);
+  }
+  return stream.Synchronize();
 }
 
 }  // namespace trainyard::influence

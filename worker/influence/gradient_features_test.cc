@@ -79,7 +79,7 @@ TEST(GradientFeaturesTest, GradientIsTheSlopeOfTheMeanLossOverTheLabels) {
   }();
   EXPECT_EQ(features->element_count(), 2 * 16 * 24 + 32 * 16);
   std::vector<float> gradient(static_cast<size_t>(features->element_count()));
-  features->Gradient(kSample, gradient.data(), model.stream);
+  ASSERT_OK(features->Gradient(kSample, FeatureKind::kPlain, gradient.data(), model.stream));
   std::vector<float> direction(gradient.size());
   kernels::FillDirection({.seed = 1}, 0, features->element_count(), direction.data());
 
@@ -102,10 +102,14 @@ TEST(GradientFeaturesTest, GradientIsTheSlopeOfTheMeanLossOverTheLabels) {
     return sum / 4;
   };
   constexpr double kStep = 1e-3;
-  features->MoveWeights(direction.data(), kStep);
+  const double before = loss();
+  ASSERT_OK(features->KeepWeights(model.stream));
+  ASSERT_OK(features->MoveWeights(direction.data(), kStep, model.stream));
   const double above = loss();
-  features->MoveWeights(direction.data(), -2 * kStep);
+  ASSERT_OK(features->MoveWeights(direction.data(), -kStep, model.stream));
   const double below = loss();
+  ASSERT_OK(features->MoveWeights(direction.data(), 0, model.stream));
+  EXPECT_EQ(loss(), before);
   const double slope = (above - below) / (2 * kStep);
   EXPECT_NEAR(Inner(gradient, direction), slope, 0.01 * std::abs(slope) + 1e-3);
   EXPECT_GT(std::abs(slope), 0.05);
@@ -119,9 +123,10 @@ TEST(GradientFeaturesTest, FeaturesHaveUnitNormAndKeepTheNormBeside) {
     return model.Features(options);
   }();
   std::vector<float> gradient(static_cast<size_t>(features->element_count()));
-  features->Gradient(kSample, gradient.data(), model.stream);
+  ASSERT_OK(features->Gradient(kSample, FeatureKind::kPlain, gradient.data(), model.stream));
   std::vector<float> feature(static_cast<size_t>(features->feature_size()));
-  const double norm = features->Feature(kSample, FeatureKind::kPlain, feature.data(), model.stream);
+  ASSERT_OK_AND_ASSIGN(const double norm,
+                       features->Feature(kSample, FeatureKind::kPlain, feature.data(), model.stream));
   EXPECT_NEAR(norm, std::sqrt(Inner(gradient, gradient)), 1e-6 * norm);
   EXPECT_NEAR(Inner(feature, feature), 1, 1e-5);  // all rows of the transform: norms are kept
 }
@@ -147,9 +152,10 @@ TEST(GradientFeaturesTest, OptimizersScaleIsAppliedBeforeTheNormalisation) {
   features->SetOptimizerState(state);
   const auto size = static_cast<size_t>(features->element_count());
   std::vector<float> gradient(size), scaled(size), less(size);
-  features->Gradient(kSample, gradient.data(), model.stream);
-  const double norm = features->Feature(kSample, FeatureKind::kScaled, scaled.data(), model.stream);
-  features->Feature(kSample, FeatureKind::kLess, less.data(), model.stream);
+  ASSERT_OK(features->Gradient(kSample, FeatureKind::kPlain, gradient.data(), model.stream));
+  ASSERT_OK_AND_ASSIGN(const double norm,
+                       features->Feature(kSample, FeatureKind::kScaled, scaled.data(), model.stream));
+  ASSERT_OK(features->Feature(kSample, FeatureKind::kLess, less.data(), model.stream));
   // The first chosen parameter is layers.0.down.weight.
   size_t first = 0;
   while (ListParameters(model.config)[first].name != "layers.0.down.weight") ++first;
@@ -180,8 +186,8 @@ TEST(GradientFeaturesTest, AMaskKeepsItsNumberOfElements) {
   }();
   EXPECT_EQ(some->element_count(), 100);
   std::vector<float> whole(static_cast<size_t>(all->element_count())), part(100);
-  all->Gradient(kSample, whole.data(), model.stream);
-  some->Gradient(kSample, part.data(), model.stream);
+  ASSERT_OK(all->Gradient(kSample, FeatureKind::kPlain, whole.data(), model.stream));
+  ASSERT_OK(some->Gradient(kSample, FeatureKind::kPlain, part.data(), model.stream));
   size_t next = 0;  // in order, each once
   for (const float value : part) {
     while (next < whole.size() && whole[next] != value) ++next;
@@ -195,7 +201,9 @@ TEST(GradientFeaturesTest, SamplesWithoutLabelsHaveNoFeatureAndNoNan) {
   const std::unique_ptr<GradientFeatures> features = model.Features({});
   std::vector<float> feature(static_cast<size_t>(features->feature_size()), 1.0f);
   for (const Sample& sample : {Sample{{}, 1}, Sample{{4}, 1}, Sample{{4, 5, 6}, 3}}) {
-    EXPECT_EQ(features->Feature(sample, FeatureKind::kPlain, feature.data(), model.stream), 0);
+    ASSERT_OK_AND_ASSIGN(const double norm,
+                         features->Feature(sample, FeatureKind::kPlain, feature.data(), model.stream));
+    EXPECT_EQ(norm, 0);
     for (const float value : feature) EXPECT_EQ(value, 0);
   }
 }
@@ -208,8 +216,9 @@ TEST(GradientFeaturesTest, LongSamplesAreCut) {
   Sample cut = longer;
   cut.tokens.resize(71);
   std::vector<float> a(static_cast<size_t>(features->feature_size())), b(a.size());
-  EXPECT_EQ(features->Feature(longer, FeatureKind::kPlain, a.data(), model.stream),
-            features->Feature(cut, FeatureKind::kPlain, b.data(), model.stream));
+  ASSERT_OK_AND_ASSIGN(const double of_longer, features->Feature(longer, FeatureKind::kPlain, a.data(), model.stream));
+  ASSERT_OK_AND_ASSIGN(const double of_cut, features->Feature(cut, FeatureKind::kPlain, b.data(), model.stream));
+  EXPECT_EQ(of_longer, of_cut);
   EXPECT_EQ(a, b);
 }
 

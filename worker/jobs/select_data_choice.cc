@@ -63,37 +63,30 @@ absl::StatusOr<std::function<void(const std::vector<double>&, std::vector<double
   const int64_t width = features_->feature_size();
   const auto elements = static_cast<size_t>(features_->element_count());
   features_->SetOptimizerState(StateOf(*trainer_));
-  std::vector<std::vector<float>> before;
-  for (const TensorView& weight : trainer_->leading_weights()) {
-    before.emplace_back(weight.as<float>(), weight.as<float>() + weight.size());
-  }
-  const auto put_back = [&] {
-    for (size_t i = 0; i < before.size(); ++i) {
-      std::copy(before[i].begin(), before[i].end(), trainer_->leading_weights()[i].as<float>());
-    }
-  };
+  TY_RETURN_IF_ERROR(features_->KeepWeights(stream()));
   double weight_square = 0;
-  for (const std::vector<float>& values : before) {
-    for (const float value : values) weight_square += double{value} * double{value};
+  for (const TensorView& weight : trainer_->leading_weights()) {
+    for (int64_t i = 0; i < weight.size(); ++i) {
+      weight_square += double{weight.as<float>()[i]} * double{weight.as<float>()[i]};
+    }
   }
   std::vector<float> u(elements), one(elements), difference(elements);
+  // Adds factor times the targets' gradients at the weights moved by step * direction.
   const auto target_gradient = [&](const std::vector<float>& direction, double step, double factor) -> absl::Status {
-    features_->MoveWeights(direction.data(), step);
+    TY_RETURN_IF_ERROR(features_->MoveWeights(direction.data(), step, stream()));
     for (int64_t t = 0; t < target_->size(); ++t) {
       TY_ASSIGN_OR_RETURN(const Sample sample, target_->At(t));
-      features_->Gradient(sample, one.data(), stream());
+      TY_RETURN_IF_ERROR(features_->Gradient(sample, FeatureKind::kPlain, one.data(), stream()));
       for (size_t e = 0; e < elements; ++e) difference[e] += static_cast<float>(factor) * one[e];
     }
-    put_back();
-    return absl::OkStatus();
+    return features_->MoveWeights(direction.data(), 0, stream());
   };
   const std::vector<int64_t> own = Own(count);
   std::vector<float> own_u(own.size() * static_cast<size_t>(width)), own_hu(own_u.size());
   TY_RETURN_IF_ERROR(ForOwn(count, [&](int64_t first, int64_t end) -> absl::Status {
     for (int64_t j = first; j < end; ++j) {
       TY_ASSIGN_OR_RETURN(const Sample sample, pool_->At(landmarks_[static_cast<size_t>(own[static_cast<size_t>(j)])]));
-      features_->Gradient(sample, u.data(), stream());
-      features_->Scale(pool_kind(), u.data());
+      TY_RETURN_IF_ERROR(features_->Gradient(sample, pool_kind(), u.data(), stream()));
       const double norm = std::sqrt(Dot(u.data(), u.data(), static_cast<int64_t>(elements)));
       std::fill(difference.begin(), difference.end(), 0.0f);
       if (norm > 0) {
@@ -103,8 +96,8 @@ absl::StatusOr<std::function<void(const std::vector<double>&, std::vector<double
         TY_RETURN_IF_ERROR(target_gradient(u, step, factor));
         TY_RETURN_IF_ERROR(target_gradient(u, -step, -factor));
       }
-      features_->Project(u.data(), own_u.data() + j * width, stream());
-      features_->Project(difference.data(), own_hu.data() + j * width, stream());
+      TY_RETURN_IF_ERROR(features_->Project(u.data(), own_u.data() + j * width, stream()));
+      TY_RETURN_IF_ERROR(features_->Project(difference.data(), own_hu.data() + j * width, stream()));
     }
     return absl::OkStatus();
   }));

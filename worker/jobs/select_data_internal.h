@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "base/status_macros.h"
+#include "kernels/core/arena.h"
+#include "kernels/transform/random_projection.h"
 #include "worker/comm/communicator.h"
 #include "worker/influence/gradient_features.h"
 #include "worker/influence/selection_pool.h"
@@ -87,6 +89,7 @@ class SelectDataJob final : public Job {
   std::vector<StateTensor> StateTensors();
   absl::Status CheckOptions();
   absl::Status PrepareModel();
+  absl::Status ReserveEmbeddings(kernels::Device device);
   absl::Status InitializeTrainer();
   void Allocate();
   spec::TrainingOptions WarmupTraining() const;
@@ -139,6 +142,15 @@ class SelectDataJob final : public Job {
   std::unique_ptr<model::TangentNetwork<float>> tangents_;
   std::unique_ptr<kernels::RandomProjection> embedding_projection_;
   int64_t embedding_width_ = 0;
+  // Of the device, for the embeddings of kBatch samples.
+  struct EmbeddingMemory {
+    float* out = nullptr;      // (kBatch, embedding_width_)
+    float* raw = nullptr;      // before the projection
+    float* scratch = nullptr;  // of the projection
+    double* sums = nullptr;    // of RDS+
+  };
+  kernels::Arena embedding_arena_ = kernels::Arena::CountOnly();
+  EmbeddingMemory embedding_memory_;
   std::vector<int64_t> warmup_samples_;
 
   // ---- State ----

@@ -126,6 +126,7 @@ absl::Status SelectDataJob::PrepareModel() {
     features.dtype = trained.dtype;
     features.sequence_length = select_.sequence_length;
     features.threads = trained.threads;
+    features.device = trained.device;
     features.gradients = select_.gradients;
     features.seed = select_.embedding.seed;
     TY_ASSIGN_OR_RETURN(
@@ -138,18 +139,41 @@ absl::Status SelectDataJob::PrepareModel() {
   tangents.tangents = is_rds ? 0 : select_.embedding.tangents;
   tangents.seed = select_.embedding.seed;
   tangents.max_length = select_.sequence_length;
+  tangents.device = trained.device;
   std::vector<const float*> weights;
   for (const TensorView& leading : trainer_->leading_weights()) weights.push_back(leading.as<float>());
   tangents_ = std::make_unique<model::TangentNetwork<float>>(trained.config, tangents, std::move(weights));
   embedding_width_ = trained.config.hidden_size;
-  if (is_rds) return absl::OkStatus();
+  if (is_rds) return ReserveEmbeddings(trained.device);
   const int64_t raw = tangents.tangents * trained.config.hidden_size;
   // A projection that would not make the vector shorter is left out.
   const bool projects = select_.embedding.projection_dim < raw;
   embedding_projection_ = std::make_unique<kernels::RandomProjection>(
       projects ? kernels::RandomProjection::Kind::kHadamard : kernels::RandomProjection::Kind::kNone, raw,
-      select_.embedding.projection_dim, select_.embedding.seed);
+      select_.embedding.projection_dim, select_.embedding.seed, trained.device);
   embedding_width_ = embedding_projection_->outputs();
+  return ReserveEmbeddings(trained.device);
+}
+
+absl::Status SelectDataJob::ReserveEmbeddings(kernels::Device device) {
+  const bool projects = embedding_projection_ != nullptr;
+  const auto lay = [&](kernels::Arena& arena) -> EmbeddingMemory {
+    const auto floats = [&](int64_t count) {
+      return arena.Allocate("embeddings", kernels::DType::kF32, {count}).as<float>();
+    };
+    EmbeddingMemory memory;
+    memory.out = floats(kBatch * embedding_width_);
+    memory.raw = floats(projects ? embedding_projection_->length() : 0);
+    memory.scratch = floats(projects ? embedding_projection_->scratch_size() : 0);
+    const int64_t sums = projects ? 0 : embedding_width_;
+    memory.sums = static_cast<double*>(
+        arena.Allocate("embeddings", kernels::DType::kU8, {sums * static_cast<int64_t>(sizeof(double))}).data());
+    return memory;
+  };
+  kernels::Arena counting = kernels::Arena::CountOnly(device);
+  lay(counting);
+  TY_ASSIGN_OR_RETURN(embedding_arena_, kernels::Arena::Reserve(counting));
+  embedding_memory_ = lay(embedding_arena_);
   return absl::OkStatus();
 }
 
@@ -179,7 +203,7 @@ std::map<std::string, int64_t> SelectDataJob::MemoryPlan() const {
   std::map<std::string, int64_t> plan = trainer_->memory_plan();
   const auto bytes = [](const auto& values) { return static_cast<int64_t>(values.size() * sizeof(values[0])); };
   if (features_) plan["features"] = features_->memory_bytes();
-  plan["embeddings"] = bytes(embeddings_);
+  plan["embeddings"] = bytes(embeddings_) + embedding_arena_.used_bytes();
   plan["landmarks"] = bytes(landmark_features_) + bytes(coefficients_);
   plan["targets"] = bytes(target_features_);
   plan["scores"] = bytes(scores_) + bytes(selected_) + bytes(weights_);

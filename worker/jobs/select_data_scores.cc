@@ -6,7 +6,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/check.h"
 #include "base/status_macros.h"
+#include "kernels/tangent/sequence_embedding.h"
 #include "worker/data/permutation.h"
 #include "worker/data/sample_loader.h"
 #include "worker/influence/kernel_regression.h"
@@ -128,8 +130,8 @@ absl::Status SelectDataJob::LessScores(double share) {
   return ForOwn(pool_->size(), [&](int64_t first, int64_t end) -> absl::Status {
     for (int64_t j = first; j < end; ++j) {
       TY_ASSIGN_OR_RETURN(const Sample sample, pool_->At(rank() + j * ranks()));
-      ScoreAgainstTargets(feature.data(), features_->Feature(sample, FeatureKind::kLess, feature.data(), stream()),
-                          row.data());
+      TY_ASSIGN_OR_RETURN(const double norm, features_->Feature(sample, FeatureKind::kLess, feature.data(), stream()));
+      ScoreAgainstTargets(feature.data(), norm, row.data());
       for (int64_t c = 0; c < columns(); ++c) {
         scores_[static_cast<size_t>(j * columns() + c)] += share * row[static_cast<size_t>(c)];
       }
@@ -154,7 +156,7 @@ void SelectDataJob::ScoreAgainstTargets(const float* feature, double norm, doubl
 
 absl::Status SelectDataJob::EmbedRange(const influence::SelectionPool& pool, const std::vector<int64_t>& own,
                                        float* out) {
-  const int64_t hidden = trainer_->options().config.hidden_size;
+  TY_CHECK_LE(own.size(), static_cast<size_t>(kBatch));
   std::vector<std::vector<int32_t>> sequences;
   for (const int64_t i : own) {
     TY_ASSIGN_OR_RETURN(Sample sample, pool.At(i));
@@ -163,34 +165,18 @@ absl::Status SelectDataJob::EmbedRange(const influence::SelectionPool& pool, con
     }
     sequences.push_back(std::move(sample.tokens));
   }
-  const std::vector<std::vector<float>> results = tangents_->Run(sequences, stream());
-  std::vector<float> raw, scratch;
-  for (size_t s = 0; s < results.size(); ++s) {
-    const auto rows = static_cast<int64_t>(sequences[s].size());
-    float* const embedding = out + static_cast<int64_t>(s) * embedding_width_;
+  // Into the memory of the device, then to `out` in one piece.
+  TY_RETURN_IF_ERROR(tangents_->Run(sequences, stream(), [&](size_t s, const kernels::Dual<float>& states) {
+    float* const embedding = embedding_memory_.out + static_cast<int64_t>(s) * embedding_width_;
     if (select_.method == SelectionMethod::kRdsPlus) {
-      // Mean of the states with weights that grow with the position, normalised.
-      std::vector<double> mean(static_cast<size_t>(hidden));
-      double square = 0;
-      for (int64_t row = 0; row < rows; ++row) {
-        for (int64_t c = 0; c < hidden; ++c) {
-          mean[static_cast<size_t>(c)] +=
-              static_cast<double>(row + 1) * double{results[s][static_cast<size_t>(row * hidden + c)]};
-        }
-      }
-      for (const double value : mean) square += value * value;
-      const double scale = square > 0 ? 1 / std::sqrt(square) : 0;
-      for (int64_t c = 0; c < hidden; ++c) embedding[c] = static_cast<float>(mean[static_cast<size_t>(c)] * scale);
-      continue;
+      kernels::PositionMean({.states = states, .sums = embedding_memory_.sums, .out = embedding}, stream());
+      return;
     }
-    raw.clear();
-    for (int64_t k = 0; k < select_.embedding.tangents; ++k) {
-      const float* const last = results[s].data() + ((1 + k) * rows + rows - 1) * hidden;
-      raw.insert(raw.end(), last, last + hidden);
-    }
-    scratch.resize(static_cast<size_t>(embedding_projection_->scratch_size()));
-    embedding_projection_->Apply(raw.data(), scratch.data(), embedding, stream());
-  }
+    kernels::LastTangents(states, embedding_memory_.raw, stream());
+    embedding_projection_->Apply(embedding_memory_.raw, embedding_memory_.scratch, embedding, stream());
+  }));
+  TY_RETURN_IF_ERROR(stream().Synchronize());
+  std::copy_n(embedding_memory_.out, static_cast<int64_t>(own.size()) * embedding_width_, out);
   return absl::OkStatus();
 }
 
@@ -219,8 +205,8 @@ absl::Status SelectDataJob::LandmarkGradients(UnitResult* unit) {
   return ForOwn(count, [&](int64_t first, int64_t end) -> absl::Status {
     for (int64_t j = first; j < end; ++j) {
       TY_ASSIGN_OR_RETURN(const Sample sample, pool_->At(landmarks_[static_cast<size_t>(rank() + j * ranks())]));
-      landmark_norms_[static_cast<size_t>(j)] =
-          features_->Feature(sample, pool_kind(), landmark_features_.data() + j * width, stream());
+      TY_ASSIGN_OR_RETURN(landmark_norms_[static_cast<size_t>(j)],
+                          features_->Feature(sample, pool_kind(), landmark_features_.data() + j * width, stream()));
     }
     return absl::OkStatus();
   });
@@ -239,7 +225,8 @@ absl::Status SelectDataJob::GatherTargets() {
     const FeatureKind kind = select_.method == SelectionMethod::kLess ? FeatureKind::kLessTarget : FeatureKind::kPlain;
     for (int64_t j = first; j < end; ++j) {
       TY_ASSIGN_OR_RETURN(const Sample sample, target_->At(own[static_cast<size_t>(j)]));
-      norms[static_cast<size_t>(j)] = features_->Feature(sample, kind, features.data() + j * width, stream());
+      TY_ASSIGN_OR_RETURN(norms[static_cast<size_t>(j)],
+                          features_->Feature(sample, kind, features.data() + j * width, stream()));
     }
     return absl::OkStatus();
   }));
@@ -357,7 +344,8 @@ absl::Status SelectDataJob::Score(UnitResult* unit) {
         continue;
       }
       TY_ASSIGN_OR_RETURN(const Sample sample, pool_->At(rank() + j * ranks()));
-      ScoreAgainstTargets(feature.data(), features_->Feature(sample, pool_kind(), feature.data(), stream()), row);
+      TY_ASSIGN_OR_RETURN(const double norm, features_->Feature(sample, pool_kind(), feature.data(), stream()));
+      ScoreAgainstTargets(feature.data(), norm, row);
     }
     return absl::OkStatus();
   });
