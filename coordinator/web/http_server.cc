@@ -156,7 +156,14 @@ void HttpServer::Advance(Connection& connection) {
   using Result = ByteChannel::Result;
   if (connection.state == State::kHandshake) {
     const Result result = connection.channel.Handshake();
-    if (result == Result::kClosed) return End(connection);
+    if (result == Result::kClosed) {
+      // Who was refused may be sending its request already. It shall not meet a closed socket, and so miss the alert
+      // that tells why.
+      connection.state = State::kLingering;
+      connection.since = now_;
+      connection.channel.EndWriting();
+      return Wait(connection, EPOLLIN);
+    }
     if (result != Result::kDone) return Wait(connection, result == Result::kWantWrite ? EPOLLOUT : EPOLLIN);
     connection.state = State::kReading;
   }
