@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,60 +24,11 @@ import urllib.request
 
 import yaml
 
-ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+from local_cluster import CODEC, QUEST, ROOT, LocalCluster, free_ports, job_spec
+
 # Queries that say something only after an hour, or only when something is broken, still have to be valid.
 RATE = "20s"
-JOB = """
-name: %s
-world: {min: 1, slot_type: cpu, threads_per_rank: 1}
-seed: 7
-%s
-model:
-  shape: {vocab_size: 512, hidden_size: 64, intermediate_size: 128, num_hidden_layers: 2, num_attention_heads: 4,
-          num_key_value_heads: 2}
-data: {path: data, sequence_length: 64}
-training:
-  steps: %d
-%s  micro_batch: 2
-  optimizer: {adamw: {learning_rate: 3.0e-3}}
-  schedule: {shape: cosine, warmup_steps: 5}
-  evaluation: {interval_steps: 20, batches: 1}
-checkpoint: {interval_steps: 20, keep_last: 2}
-%s
-"""
-QUEST = """  linear: {quest: {hadamard_dim: 64}}
-"""
-WORLD_OF_TWO = {"world: {min: 1,": "world: {min: 2,"}
-CODEC = """communication:
-  exchange: sra
-  codec: {maxmin: {bits: 4, bucket_size: 512}}
-  phase2_bits: 8
-"""
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-def free_ports(count):
-    """`count` ports in a row, as deploy/local/cluster.sh takes them for metrics."""
-    for _ in range(100):
-        first = free_port()
-        sockets = []
-        try:
-            for i in range(count):
-                one = socket.socket()
-                sockets.append(one)
-                one.bind(("127.0.0.1", first + i))
-            return first
-        except OSError:
-            continue
-        finally:
-            for one in sockets:
-                one.close()
-    raise SystemExit("no %d free ports in a row" % count)
 
 
 class Server:
@@ -94,7 +44,7 @@ class Server:
         for name, targets in (("coordinator", [coordinator]), ("workers", workers)):
             with open(os.path.join(folder, "prometheus", "targets", name + ".yml"), "w", encoding="utf-8") as file:
                 yaml.safe_dump([{"targets": targets}], file)
-        self.port = free_port()
+        self.port = free_ports(1)
         self.log = open(os.path.join(folder, "prometheus.log"), "wb")
         self.process = subprocess.Popen(
             ["prometheus", "--config.file=" + config, "--storage.tsdb.path=" + os.path.join(folder, "tsdb"),
@@ -200,33 +150,16 @@ def main():
     parser.add_argument("--keep", action="store_true", help="leave all running until Enter, to look at the consoles")
     arguments = parser.parse_args()
     folder = tempfile.mkdtemp(prefix="trainyard-queries-")
-    binaries = os.path.abspath(arguments.bin)
-    metrics = free_ports(3)
-    address = "127.0.0.1:%d" % free_port()
-    environment = dict(os.environ, TRAINYARD_BIN=binaries, TRAINYARD_ADDRESS=address)
-    local = [os.path.join(ROOT, "deploy/local/cluster.sh")]
-    options = ["--dir", os.path.join(folder, "cluster"), "--address", address]
-
-    def client(*command, stdin=None):
-        return subprocess.run([os.path.join(binaries, "client/trainyard"), *command], env=environment, input=stdin,
-                              capture_output=True, text=True, check=True, timeout=60).stdout.strip()
-
+    cluster = LocalCluster(os.path.abspath(arguments.bin), folder)
     server = None
     try:
-        subprocess.run(local + ["start", "--workers", "2", "--slots", "2", "--metrics_port", str(metrics)] + options,
-                       env=environment, check=True, stdout=subprocess.DEVNULL)
-        server = Server(folder, "127.0.0.1:%d" % metrics, ["127.0.0.1:%d" % (metrics + i) for i in (1, 2)])
-        text = os.path.join(folder, "text.txt")
-        with open(text, "w", encoding="utf-8") as file:
-            file.write("".join("line %d of a text, %d\n" % (i, i * i % 91) for i in range(4000)))
-        subprocess.run([os.path.join(binaries, "worker/tools/trainyard-local"), "data", "tokenize", "--input", text, "--output",
-                        os.path.join(folder, "cluster", "data"), "--tokenizer", "bytes", "--validation_fraction", "0.05"],
-                       check=True, stdout=subprocess.DEVNULL)
-        pair = JOB % ("pair", "pretrain: {}", 100000, "", CODEC)
-        for old, new in WORLD_OF_TWO.items():
-            pair = pair.replace(old, new)
-        uids = [client("--quiet", "submit", "-f", "-", stdin=spec) for spec in (JOB % ("single", "qat: {}", 100000, QUEST, ""), pair)]
-        client("--quiet", "submit", "-f", "-", stdin=JOB % ("short", "pretrain: {}", 5, "", ""))   # an attempt that ends
+        cluster.start()
+        server = Server(folder, cluster.metrics, cluster.worker_metrics)
+        cluster.tokenize()
+        specs = (job_spec("single", 100000, kind="qat", training=QUEST, checkpoint_steps=20),
+                 job_spec("pair", 100000, ranks=2, more=CODEC, checkpoint_steps=20))
+        uids = [cluster.submit(spec) for spec in specs]
+        cluster.submit(job_spec("short", 5))   # an attempt that ends
         for expression, series in (('rate(trainyard_checkpoint_seconds_count{phase="commit"}[1m]) > 0', 2),
                                    ("trainyard_evaluation_loss", 2), ("job_rank:trainyard_speed:ratio10m", 3),
                                    ("trainyard_quant_nmse", 1), ("trainyard_masked_ratio", 4),
@@ -234,19 +167,19 @@ def main():
             wait_for_series(server, expression, series)
         # A rate needs calls between two scrapes.
         wait_for_series(server, "method:trainyard_grpc_server_handling_seconds:p99_5m >= 0", 1,
-                        meanwhile=lambda: client("list"))
+                        meanwhile=lambda: cluster.client("list"))
         time.sleep(2)
         found, count, rules, pages = check(server)
         if arguments.keep:
             print("http://127.0.0.1:%d/consoles/service.html, folder %s; Enter ends it" % (server.port, folder))
             sys.stdin.readline()
         for uid in uids:
-            client("cancel", uid)
+            cluster.client("cancel", uid)
     finally:
         if server is not None:
             server.process.send_signal(signal.SIGTERM)
             server.process.wait()
-        subprocess.run(local + ["stop"] + options, env=environment, stdout=subprocess.DEVNULL)
+        cluster.stop()
         shutil.rmtree(folder, ignore_errors=True)
     print("\n".join(found) or "%d queries, %d rules and %d consoles give what they should" % (count, rules, pages))
     return 1 if found else 0

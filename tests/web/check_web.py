@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import shutil
-import socket
 import ssl
 import statistics
 import subprocess
@@ -21,37 +20,10 @@ import urllib.request
 
 from devtools import Page
 
-ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+from local_cluster import CODEC, QUEST, ROOT, LocalCluster, free_ports, job_spec
+
 HOSTILE = "<img src=x onerror=\"document.title='hit'\"><script>document.title='hit'</script>"
-MODEL = """
-model:
-  shape: {vocab_size: 512, hidden_size: 64, intermediate_size: 128, num_hidden_layers: 2, num_attention_heads: 4,
-          num_key_value_heads: 2}
-data: {path: data, sequence_length: 64}
-"""
-JOB = """
-name: %s
-world: {min: %d, slot_type: cpu, threads_per_rank: 1}
-seed: 7
-%s
-annotations: {note: %s}
-""" + MODEL + """
-training:
-  steps: %d
-%s  micro_batch: 2
-  optimizer: {adamw: {learning_rate: 3.0e-3}}
-  schedule: {shape: cosine, warmup_steps: 5}
-  evaluation: {interval_steps: 20, batches: 1}
-checkpoint: {interval_steps: 50, keep_last: 2}
-%s
-"""
-QUEST = "  linear: {quest: {hadamard_dim: 64}}\n"
-CODEC = """communication:
-  exchange: sra
-  codec: {maxmin: {bits: 4, bucket_size: 512}}
-  types: {embedding: {codec: {maxmin: {bits: 8, bucket_size: 512}}}, mlp: {codec: {maxmin: {bits: 3, bucket_size: 512}}}}
-  phase2_bits: 8
-"""
 STUDY = """
 name: law
 world: {min: 1, threads_per_rank: 1}
@@ -85,61 +57,13 @@ def need(condition, text):
         found.append(text)
 
 
-def free_ports(count):
-    """`count` ports in a row."""
-    for _ in range(100):
-        sockets = []
-        try:
-            for i in range(count):
-                one = socket.socket()
-                sockets.append(one)
-                one.bind(("127.0.0.1", sockets[0].getsockname()[1] + i if i else 0))
-            return sockets[0].getsockname()[1]
-        except OSError:
-            continue
-        finally:
-            for one in sockets:
-                one.close()
-    raise SystemExit("no %d free ports in a row" % count)
+def job(name, *lines, note="", **options):
+    """A job with a note, which the page must show as text whatever it is."""
+    return job_spec(name, more="annotations: {note: %s}\n%s" % (json.dumps(note), "".join(lines)), **options)
 
 
-class Cluster:
-    def __init__(self, binaries, folder):
-        self.binaries, self.folder = binaries, folder
-        first = free_ports(5)
-        self.address, self.web = "127.0.0.1:%d" % first, "http://127.0.0.1:%d" % (first + 1)
-        self.environment = dict(os.environ, TRAINYARD_BIN=binaries, TRAINYARD_ADDRESS=self.address)
-        self.script = [os.path.join(ROOT, "deploy/local/cluster.sh")]
-        self.options = ["--dir", os.path.join(folder, "cluster"), "--address", self.address, "--web_port", str(first + 1),
-                        "--metrics_port", str(first + 2), "--workers", "2", "--slots", "2"]
-
-    def start(self):
-        subprocess.run(self.script + ["start"] + self.options, env=self.environment, check=True, stdout=subprocess.DEVNULL)
-
-    def stop(self):
-        subprocess.run(self.script + ["stop"] + self.options, env=self.environment, stdout=subprocess.DEVNULL)
-
-    def end_coordinator(self):
-        with open(os.path.join(self.folder, "cluster", "coordinator.pid"), encoding="ascii") as file:
-            pid = int(file.read())
-        os.kill(pid, 15)
-        while os.path.exists("/proc/%d" % pid) and open("/proc/%d/stat" % pid, encoding="ascii").read().split()[2] != "Z":
-            time.sleep(0.05)
-
-    def client(self, *command, stdin=None):
-        return subprocess.run([os.path.join(self.binaries, "client/trainyard"), *command], env=self.environment, input=stdin,
-                              capture_output=True, text=True, check=True, timeout=60).stdout.strip()
-
-    def submit(self, spec):
-        return self.client("--quiet", "submit", "-f", "-", stdin=spec)
-
-    def tokenize(self):
-        text = os.path.join(self.folder, "text.txt")
-        with open(text, "w", encoding="utf-8") as file:
-            file.write("".join("line %d of a text, %d\n" % (i, i * i % 91) for i in range(4000)))
-        subprocess.run([os.path.join(self.binaries, "worker/tools/trainyard-local"), "data", "tokenize", "--input", text,
-                        "--output", os.path.join(self.folder, "cluster", "data"), "--tokenizer", "bytes",
-                        "--validation_fraction", "0.05"], check=True, stdout=subprocess.DEVNULL)
+def suspended(name, note=""):
+    return job(name, "suspend: true\n", note=note, steps=5)
 
 
 def check_names(page, where):
@@ -244,7 +168,7 @@ def check_live(cluster, uids, figures, out):
         delays = []
         for i in range(15):
             name = "appears-%d" % i
-            uid = cluster.submit(JOB % (name, 1, "suspend: true\npretrain: {}", json.dumps(HOSTILE), 5, "", ""))
+            uid = cluster.submit(suspended(name, HOSTILE))
             page.wait("window.seen['%s']" % name, 10)
             submitted = page.run("fetch('/api/jobs/%s').then(a => a.json()).then(a => Date.parse(a.job.submitTime))" % uid)
             delays.append(page.run("window.seen['%s']" % name) - submitted)
@@ -294,7 +218,7 @@ def check_lost(cluster, out):
         cluster.start()
         page.wait("document.getElementById('link').dataset.state === 'live' && document.getElementById('lost').hidden", 30, "it comes back")
         name = "after-restart"
-        cluster.submit(JOB % (name, 1, "suspend: true\npretrain: {}", '""', 5, "", ""))
+        cluster.submit(suspended(name))
         page.wait("document.querySelector('main').textContent.includes('%s')" % name, 10, "a new job after the restart")
         collect(page, cluster, "restart")
     finally:
@@ -302,9 +226,9 @@ def check_lost(cluster, out):
 
 
 def check_many(cluster, figures, out, count):
-    specs = "---\n".join(JOB % ("many-%04d" % i, 1, "suspend: true\npretrain: {}", '""', 5, "", "") for i in range(count))
+    specs = [suspended("many-%04d" % i) for i in range(count)]
     for begin in range(0, count, 250):
-        cluster.submit("---\n".join(specs.split("---\n")[begin:begin + 250]))
+        cluster.submit("---\n".join(specs[begin:begin + 250]))
     page = Page()
     page.call("Page.addScriptToEvaluateOnNewDocument", source=FIRST_DATA)
     try:
@@ -379,7 +303,7 @@ def main():
     out = os.path.abspath(arguments.out)
     os.makedirs(out, exist_ok=True)
     folder = tempfile.mkdtemp(prefix="trainyard-web-")
-    cluster = Cluster(binaries, folder)
+    cluster = LocalCluster(binaries, folder)
     figures = {}
     try:
         check_tls(binaries, folder)
@@ -392,12 +316,12 @@ def main():
         finally:
             page.close()
         cluster.tokenize()
-        note = json.dumps(HOSTILE)
-        uids = {"pair": cluster.submit(JOB % ("pair", 2, "pretrain: {}", note, 100000, "", CODEC)),
-                "single": cluster.submit(JOB % ("single", 1, "qat: {}", note, 100000, QUEST, "")),
-                "law": cluster.submit(STUDY),
-                "waits": cluster.submit(JOB % ("waits", 4, "pretrain: {}", note, 100, "", "")),
-                "fails": cluster.submit(JOB.replace("path: data", "path: no-such-data") % ("fails", 1, "pretrain: {}\npriority: 10", note, 5, "", ""))}
+        specs = {"pair": job("pair", CODEC, note=HOSTILE, ranks=2, steps=100000),
+                 "single": job("single", note=HOSTILE, kind="qat", training=QUEST, steps=100000),
+                 "law": STUDY,
+                 "waits": job("waits", note=HOSTILE, ranks=4, steps=100),
+                 "fails": job("fails", "priority: 10\n", note=HOSTILE, data="no-such-data", steps=5)}
+        uids = {name: cluster.submit(spec) for name, spec in specs.items()}
         total = sum(os.path.getsize(os.path.join(ROOT, "coordinator/web/page", name))
                     for name in os.listdir(os.path.join(ROOT, "coordinator/web/page")))
         figures["bytes of the page and its files"] = total
