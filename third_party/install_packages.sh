@@ -13,7 +13,7 @@ build=(
 demo=(bible-kjv bible-kjv-text jargon-text wordnet-base dataset-fashion-mnist)
 test=(libgtest-dev libgmock-dev libbenchmark-dev clang clang-format-14 prometheus procps git
   python3 python3-yaml python3-pip yamllint busybox-static iproute2 util-linux
-  chromium openssl)
+  chromium openssl libnss3-tools)
 
 case "${1:-}" in
   build) wanted=("${build[@]}") ;;

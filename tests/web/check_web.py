@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """The web view in headless Chromium against a live small cluster that trains: pages in light and dark and at the width of
 a phone, live updates without a reload, what is said when the coordinator is gone; no error in the console, no request to
-another host. Screenshots and figures are written to --out. Then mutual TLS, with the certificates of `trainyard certs init`.
+another host. Before that, mutual TLS (mutual_tls.py). Screenshots and figures are written to --out.
 
   tests/web/check_web.py --bin DIR [--out DIR]     # --bin is laid out like bazel-bin
 """
@@ -9,19 +9,17 @@ import argparse
 import json
 import os
 import shutil
-import ssl
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 
+import mutual_tls
 from devtools import Page
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
-from local_cluster import CODEC, QUEST, ROOT, LocalCluster, free_ports, job_spec
+from local_cluster import CODEC, QUEST, ROOT, LocalCluster, job_spec
 
 HOSTILE = "<img src=x onerror=\"document.title='hit'\"><script>document.title='hit'</script>"
 STUDY = """
@@ -250,49 +248,6 @@ def check_many(cluster, figures, out, count):
         page.close()
 
 
-def check_tls(binaries, folder):
-    certs = os.path.join(folder, "certs")
-    subprocess.run([os.path.join(binaries, "client/trainyard"), "certs", "init", "--dir", certs], check=True,
-                   stdout=subprocess.DEVNULL)
-    port = free_ports(2)
-    flags = ["--tls_cert=%s/coordinator/tls.crt" % certs, "--tls_key=%s/coordinator/tls.key" % certs,
-             "--tls_ca=%s/coordinator/ca.crt" % certs]
-    log = open(os.path.join(folder, "tls.log"), "wb")
-    server = subprocess.Popen([os.path.join(binaries, "coordinator/trainyard-coordinator"), "--listen=127.0.0.1:%d" % port,
-                               "--metrics_listen", "", "--web_listen=127.0.0.1:%d" % (port + 1),
-                               "--data_dir=" + os.path.join(folder, "tls-data")] + flags, stdout=log, stderr=log)
-
-    def get(context):
-        for _ in range(100):
-            try:
-                return urllib.request.urlopen("https://localhost:%d/" % (port + 1), context=context, timeout=10).status
-            except urllib.error.URLError as error:
-                if not isinstance(error.reason, ConnectionRefusedError):
-                    return str(error.reason)
-            except OSError as error:
-                return str(error)
-            time.sleep(0.1)
-        return "nobody listens"
-
-    try:
-        ours = ssl.create_default_context(cafile=certs + "/ca.crt")
-        ours.load_cert_chain(certs + "/client/tls.crt", certs + "/client/tls.key")
-        need(get(ours) == 200, "TLS: with a certificate of `certs init`: %s" % get(ours))
-        need(get(ssl.create_default_context(cafile=certs + "/ca.crt")) != 200, "TLS: without a certificate the page is served")
-        # The line that docs/operations.md gives for browsers makes a file that holds key, certificate and CA.
-        bundle = os.path.join(folder, "browser.p12")
-        subprocess.run(["openssl", "pkcs12", "-export", "-out", bundle, "-inkey", certs + "/client/tls.key", "-in",
-                        certs + "/client/tls.crt", "-certfile", certs + "/ca.crt", "-name", "trainyard", "-passout", "pass:x"],
-                       check=True)
-        shown = subprocess.run(["openssl", "pkcs12", "-in", bundle, "-passin", "pass:x", "-nodes"], check=True,
-                               capture_output=True, text=True).stdout
-        need(shown.count("BEGIN CERTIFICATE") == 2 and "PRIVATE KEY" in shown, "TLS: the .p12 for browsers is not whole")
-    finally:
-        server.terminate()
-        server.wait()
-        log.close()
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", default=os.path.join(ROOT, "bazel-bin"))
@@ -306,7 +261,7 @@ def main():
     cluster = LocalCluster(binaries, folder)
     figures = {}
     try:
-        check_tls(binaries, folder)
+        found.extend(mutual_tls.check(binaries, os.path.join(folder, "tls"), out))
         cluster.start()
         page = Page()
         try:

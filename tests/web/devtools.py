@@ -14,11 +14,37 @@ class Timeout(Exception):
     pass
 
 
-class Page:
-    """One tab of a browser of its own. Collects what the check is about: messages, failures, addresses asked for."""
+class Certificates:
+    """What a user has imported into the browser: a CA to trust and, if given, a .p12 file. Which certificate a site is shown
+    is asked in a window, which nobody could answer here, so the profile says that `origin` gets the one that fits."""
 
-    def __init__(self, width=1280, height=900, dark=False, phone=False):
+    def __init__(self, ca, p12=None, password="", origin=None):
+        self.ca, self.p12, self.password, self.origin = ca, p12, password, origin
+
+    def put_into(self, home):
+        """Into the home and profile folder of a browser that has not been started."""
+        store = os.path.join(home, ".pki", "nssdb")
+        os.makedirs(store)
+        for command in (["certutil", "-N", "-d", "sql:" + store, "--empty-password"],
+                        ["certutil", "-A", "-d", "sql:" + store, "-t", "C,,", "-n", "ca", "-i", self.ca],
+                        ["pk12util", "-d", "sql:" + store, "-i", self.p12, "-W", self.password] if self.p12 else None):
+            if command:
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        if self.origin:
+            chosen = {self.origin + ",*": {"setting": {"filters": [{}]}}}
+            os.makedirs(os.path.join(home, "Default"))
+            with open(os.path.join(home, "Default", "Preferences"), "w", encoding="utf-8") as file:
+                json.dump({"profile": {"content_settings": {"exceptions": {"auto_select_certificate": chosen}}}}, file)
+
+
+class Page:
+    """One tab of a browser of its own, whose home is a temporary folder. Collects what the check is about: messages,
+    failures, addresses asked for."""
+
+    def __init__(self, width=1280, height=900, dark=False, phone=False, certificates=None):
         self.profile = tempfile.mkdtemp(prefix="trainyard-chromium-")
+        if certificates:
+            certificates.put_into(self.profile)
         to_browser, self.to = os.pipe()
         self.back, from_browser = os.pipe()
         command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
@@ -32,8 +58,8 @@ class Page:
             os.dup2(second, 4)
             os.setsid()
 
-        self.process = subprocess.Popen(command, preexec_fn=wire, close_fds=False, stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(command, preexec_fn=wire, close_fds=False, env=dict(os.environ, HOME=self.profile),
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(to_browser)
         os.close(from_browser)
         self.input = b""
@@ -114,7 +140,8 @@ class Page:
     # ---- for tests ----
 
     def go(self, url):
-        self.call("Page.navigate", url=url)
+        """The browser's error, or None if something came."""
+        return self.call("Page.navigate", url=url).get("errorText")
 
     def run(self, expression):
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
