@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "kernels/core/device.h"
+#include "kernels/core/device_copy.h"
 
 namespace trainyard::kernels {
 namespace {
@@ -51,6 +52,16 @@ void* CreateCudaStream() {
   cudaStream_t stream = nullptr;
   Must(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
   return stream;
+}
+
+void* CreateCudaCopyStream() {
+  return CreateCudaStream();
+}
+
+// Default: from where the addresses are, and managed memory from where it prefers to be.
+void EnqueueCudaCopy(void* stream, void* to, const void* from, int64_t bytes) {
+  Must(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, static_cast<cudaStream_t>(stream)),
+       "cudaMemcpyAsync");
 }
 
 void DestroyCudaStream(void* stream) {

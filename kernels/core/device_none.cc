@@ -1,6 +1,7 @@
 // The backend of a program built without CUDA.
 #include "base/check.h"
 #include "kernels/core/device.h"
+#include "kernels/core/device_copy.h"
 
 namespace trainyard::kernels {
 
@@ -22,6 +23,10 @@ void* CreateCudaStream() {
   TY_CHECK(false && "a CUDA stream in a program built without CUDA");
   return nullptr;
 }
+void* CreateCudaCopyStream() {
+  return CreateCudaStream();
+}
+void EnqueueCudaCopy(void*, void*, const void*, int64_t) {}
 void DestroyCudaStream(void*) {}
 absl::Status SynchronizeCudaStream(void*) {
   return absl::OkStatus();

@@ -1,5 +1,5 @@
-// How often a program for the emulated device has waited for a stream (Stream::Synchronize, Stream::pool): for tests
-// that code enqueues its work and does not wait. Always 0 in other programs.
+// How often a program for the emulated device has waited for a stream (Stream::Synchronize, Stream::pool), and how many
+// bytes copy streams have moved: for tests that code enqueues its work and does not wait. Always 0 in other programs.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +7,10 @@
 namespace trainyard::simt {
 
 int64_t WaitCount();
-void CountWait();  // for the device's backend
+int64_t CopiedBytes();
+
+// For the device's backend.
+void CountWait();
+void CountCopy(int64_t bytes);
 
 }  // namespace trainyard::simt
