@@ -57,13 +57,15 @@ Arena::Arena(Arena&& other) noexcept
     : device_(other.device_),
       main_(std::exchange(other.main_, {})),
       shared_(std::exchange(other.shared_, {})),
-      plan_(std::move(other.plan_)) {}
+      plan_(std::move(other.plan_)),
+      pinned_plan_(std::move(other.pinned_plan_)) {}
 
 Arena& Arena::operator=(Arena&& other) noexcept {
   std::swap(device_, other.device_);
   std::swap(main_, other.main_);
   std::swap(shared_, other.shared_);
   std::swap(plan_, other.plan_);
+  std::swap(pinned_plan_, other.pinned_plan_);
   return *this;
 }
 
@@ -89,6 +91,7 @@ TensorView Arena::AllocateFrom(Region& region, const std::string& purpose, DType
   TensorView view(base + region.used, dtype, shape);
   region.used += bytes;
   plan_[purpose] += bytes;
+  if (&region == &shared_) pinned_plan_[purpose] += bytes;
   return view;
 }
 

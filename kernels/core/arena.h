@@ -36,12 +36,14 @@ class Arena {
   // A block for the arena's life, aligned to 64 bytes, booked under `purpose`. Aborts if the reservation is too small:
   // the plan and the run disagree, which is our bug.
   TensorView Allocate(const std::string& purpose, DType dtype, std::initializer_list<int64_t> shape);
-  // The same for small things that host and device take turns with at every step: tokens, losses. Pinned memory of the
-  // host if the device is not the CPU.
+  // The same in pinned memory of the host, if the device is not the CPU: for small things that host and device take
+  // turns with at every step (tokens, losses), and for what rests there while the device does without it.
   TensorView AllocateShared(const std::string& purpose, DType dtype, std::initializer_list<int64_t> shape);
 
   int64_t used_bytes() const { return main_.used + shared_.used; }  // with alignment
   const MemoryPlan& plan() const { return plan_; }
+  // What of it AllocateShared has taken. Nothing on the CPU, all of whose memory is the host's.
+  const MemoryPlan& pinned_plan() const { return pinned_plan_; }
 
  private:
   struct Region {
@@ -58,7 +60,7 @@ class Arena {
 
   Device device_ = Device::kCpu;
   Region main_, shared_;  // on the CPU all is in main_
-  MemoryPlan plan_;
+  MemoryPlan plan_, pinned_plan_;
 };
 
 }  // namespace trainyard::kernels

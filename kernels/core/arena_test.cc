@@ -24,6 +24,20 @@ TEST(ArenaTest, CountingPlansExactlyWhatReservingUses) {
   EXPECT_EQ(real.used_bytes(), counting.used_bytes());
 }
 
+TEST(ArenaTest, ThePlanOfADeviceTellsWhatIsPinned) {
+  for (const Device device : {Device::kCpu, Device::kCuda}) {
+    Arena arena = Arena::CountOnly(device);
+    AllocateSome(arena);
+    EXPECT_TRUE(arena.pinned_plan().empty());
+    arena.AllocateShared("activations", DType::kI32, {17});
+    EXPECT_EQ(arena.plan(), (MemoryPlan{{"weights", 64 + 64}, {"activations", 64 + 128}}));
+    EXPECT_EQ(arena.pinned_plan(), device == Device::kCpu ? MemoryPlan() : (MemoryPlan{{"activations", 128}}));
+    EXPECT_EQ(arena.used_bytes(), 5 * 64);
+    const Arena moved = std::move(arena);
+    EXPECT_EQ(moved.pinned_plan().size(), device == Device::kCpu ? 0u : 1u);
+  }
+}
+
 TEST(ArenaTest, BlocksAreAlignedZeroAndDisjoint) {
   ASSERT_OK_AND_ASSIGN(Arena arena, Arena::Reserve(1024));
   TensorView a = arena.Allocate("a", DType::kF32, {3});

@@ -303,6 +303,41 @@ void CheckShard(const v1::JobSpec& spec, const JobOptions& options, FieldErrors&
   }
 }
 
+// What can live on the host, and of which jobs.
+void CheckOffload(const v1::JobSpec& spec, const JobOptions& options, FieldErrors& errors) {
+  const OffloadOptions& offload = options.training.offload;
+  if (!offload.any()) return;
+  constexpr char kField[] = "training.offload";
+  const v1::JobSpec::KindCase kind = spec.kind_case();
+  if (kind != v1::JobSpec::kPretrain && kind != v1::JobSpec::kQat && kind != v1::JobSpec::kStudy &&
+      kind != v1::JobSpec::KIND_NOT_SET) {
+    errors.Add(kField, "is for pretrain, qat and study; leave it empty");
+    return;
+  }
+  if (options.world.slot_type != SlotType::kGpu) {
+    errors.Add(kField, "needs world.slot_type gpu: on a cpu slot all memory is the host's; leave it empty");
+  }
+  const OptimizerOptions& optimizer = options.training.optimizer;
+  const auto* const sgd = std::get_if<SgdOptions>(&optimizer);
+  const bool is_elementwise = sgd != nullptr || std::holds_alternative<AdamWOptions>(optimizer);
+  for (const auto& [is_chosen, name] : {std::pair{offload.moments, "moments"}, {offload.master, "master"}}) {
+    if (!is_chosen || is_elementwise) continue;
+    errors.Add(kField, absl::StrCat(name,
+                                    " is for adamw and sgd, which update each element on its own; the optimizer "
+                                    "of this job looks at whole matrices or keeps weights as codes: residuals "
+                                    "is all it can take"));
+  }
+  if (offload.moments && sgd != nullptr && sgd->momentum == 0) {
+    errors.Add(kField, "moments has no effect: training.optimizer.sgd.momentum is 0, so there are none");
+  }
+  if (offload.master && is_elementwise && options.model.dtype != FloatType::kBf16) {
+    errors.Add(kField, "master needs model.dtype bf16: fp32 weights are their own master");
+  }
+  if (offload.residuals && options.training.recompute != Recompute::kBlock) {
+    errors.Add(kField, "residuals needs training.recompute block, which keeps the inputs of blocks and nothing else");
+  }
+}
+
 // What depends on more than one section.
 void CheckRelations(const v1::JobSpec& spec, const JobOptions& options, FieldErrors& errors) {
   const LlamaShape* shape = ShapeOf(options.model);
@@ -459,6 +494,7 @@ absl::StatusOr<JobOptions> ParseJob(const v1::JobSpec& spec) {
   }
   const bool is_study = spec.kind_case() == v1::JobSpec::kStudy;
   if (!is_gan) CheckShard(spec, options, errors);
+  if (!is_gan) CheckOffload(spec, options, errors);
   if (!is_gan && !is_study && spec.kind_case() != v1::JobSpec::kSelectData) CheckRelations(spec, options, errors);
   if (is_study && errors.violations().empty()) CheckStudyTrainings(spec, options, errors);
   options.depends_on = ParseDependencies(spec, options, errors);

@@ -531,6 +531,44 @@ TEST(ParseJob, ShardNeedsAnOptimizerAndAnExchangeThatGoWithIt) {
   EXPECT_THAT(Problems(selection), Contains(HasSubstr("training.shard: zero1 has no effect")));
 }
 
+TEST(ParseJob, OffloadNeedsADeviceAndWhatCouldLiveElsewhere) {
+  constexpr char kOnGpu[] = "world { slot_type: SLOT_TYPE_GPU } model { dtype: FLOAT_TYPE_BF16 } %s";
+  const auto gpu_problems = [&](const std::string& more) { return Problems(absl::StrFormat(kOnGpu, more)); };
+  EXPECT_FALSE(ParseJob(Spec())->training.offload.any());
+  ASSERT_OK_AND_ASSIGN(
+      const JobOptions all,
+      ParseJob(Spec(absl::StrFormat(kOnGpu,
+                                    "training { recompute: RECOMPUTE_BLOCK shard: SHARD_ZERO1 "
+                                    "offload: [OFFLOAD_MOMENTS, OFFLOAD_MASTER, OFFLOAD_RESIDUALS] }"))));
+  EXPECT_TRUE(all.training.offload.moments && all.training.offload.master && all.training.offload.residuals);
+  EXPECT_THAT(gpu_problems("training { offload: OFFLOAD_MOMENTS optimizer { sgd {} } }"), IsEmpty());
+  EXPECT_THAT(gpu_problems("training { offload: OFFLOAD_RESIDUALS recompute: RECOMPUTE_BLOCK optimizer { eco {} } }"),
+              IsEmpty());
+
+  EXPECT_THAT(Problems("training { offload: OFFLOAD_MOMENTS }"),
+              ElementsAre(HasSubstr("training.offload: needs world.slot_type gpu")));
+  EXPECT_THAT(Problems("world { slot_type: SLOT_TYPE_GPU } training { offload: OFFLOAD_MASTER }"),
+              ElementsAre(HasSubstr("training.offload: master needs model.dtype bf16")));
+  EXPECT_THAT(gpu_problems("training { offload: OFFLOAD_RESIDUALS }"),
+              ElementsAre(HasSubstr("training.offload: residuals needs training.recompute block")));
+  EXPECT_THAT(gpu_problems("training { offload: OFFLOAD_MOMENTS optimizer { sgd { momentum: 0 } } }"),
+              ElementsAre(HasSubstr("training.offload: moments has no effect")));
+  EXPECT_THAT(gpu_problems("training { offload: [OFFLOAD_MASTER, OFFLOAD_MOMENTS, OFFLOAD_MASTER] }"),
+              ElementsAre("training.offload[2]: is in the list twice"));
+  EXPECT_THAT(
+      gpu_problems("training { offload: OFFLOAD_UNSPECIFIED }"),
+      ElementsAre(HasSubstr("training.offload[0]: 0 is not a known choice; give moments, master or residuals")));
+  for (const char* optimizer : {"trion {}", "dct_adamw {}", "eco {}", "elsa {}"}) {
+    for (const auto& [offload, name] : {std::pair{"OFFLOAD_MOMENTS", "moments"}, {"OFFLOAD_MASTER", "master"}}) {
+      EXPECT_THAT(gpu_problems(absl::StrFormat("training { offload: %s optimizer { %s } }", offload, optimizer)),
+                  Contains(HasSubstr(absl::StrFormat("training.offload: %s is for adamw and sgd", name))));
+    }
+  }
+  v1::JobSpec search = Spec("world { slot_type: SLOT_TYPE_GPU } training { offload: OFFLOAD_MOMENTS }");
+  search.mutable_prune_search();
+  EXPECT_THAT(Problems(search), Contains(HasSubstr("training.offload: is for pretrain, qat and study")));
+}
+
 TEST(ParseJob, AListedExitCodeLeavesTheOtherDefault) {
   ASSERT_OK_AND_ASSIGN(JobOptions job, ParseJob(Spec("exit_policy { always_retry: 65 }")));
   EXPECT_THAT(job.exit_policy.never_retry, ElementsAre(64, 78));

@@ -102,6 +102,32 @@ ScheduleOptions ParseSchedule(const v1::Schedule& spec, int64_t steps, FieldErro
   return options;
 }
 
+OffloadOptions ParseOffload(const v1::TrainingSpec& spec, FieldErrors& errors) {
+  OffloadOptions options;
+  for (int i = 0; i < spec.offload_size(); ++i) {
+    const std::string name = absl::StrCat("offload[", i, "]");
+    bool* chosen = nullptr;
+    switch (spec.offload(i)) {
+      case v1::OFFLOAD_MOMENTS:
+        chosen = &options.moments;
+        break;
+      case v1::OFFLOAD_MASTER:
+        chosen = &options.master;
+        break;
+      case v1::OFFLOAD_RESIDUALS:
+        chosen = &options.residuals;
+        break;
+      default:  // only a newer client can send another number
+        errors.Add(name, absl::StrCat(static_cast<int>(spec.offload(i)),
+                                      " is not a known choice; give moments, master or residuals"));
+        continue;
+    }
+    if (*chosen) errors.Add(name, "is in the list twice");
+    *chosen = true;
+  }
+  return options;
+}
+
 }  // namespace
 
 const LlamaShape* ShapeOf(const ModelOptions& options) {
@@ -217,6 +243,7 @@ TrainingOptions ParseTraining(const v1::TrainingSpec& spec, FieldErrors& errors)
   options.shard = Choose<v1::Shard, Shard>(
       errors, "shard", spec.shard(),
       {{v1::SHARD_NONE, Shard::kNone}, {v1::SHARD_ZERO1, Shard::kZero1}, {v1::SHARD_GRADS, Shard::kGrads}});
+  options.offload = ParseOffload(spec, errors);
   return options;
 }
 

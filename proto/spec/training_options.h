@@ -89,6 +89,14 @@ enum class NanPolicy { kFail, kSkip };
 enum class Recompute { kNone, kBlock };
 enum class Shard { kNone, kZero1, kGrads };  // kZero1 and kGrads: adamw and sgd; kGrads: gradients that are not coded
 
+// What lives in pinned memory of the host; of jobs on GPU slots (docs/training-memory.md).
+struct OffloadOptions {
+  bool moments = false;    // adamw; sgd with momentum
+  bool master = false;     // adamw and sgd; model.dtype bf16
+  bool residuals = false;  // recompute: block
+  bool any() const { return moments || master || residuals; }
+};
+
 struct TrainingOptions {
   int64_t steps = 0;         // required, 1..1,000,000,000
   int32_t micro_batch = 4;   // 1..65,536 sequences a rank
@@ -103,6 +111,7 @@ struct TrainingOptions {
   int32_t lm_head_chunks = 1;  // 1..1024; divides micro_batch * sequence_length
   Recompute recompute = Recompute::kNone;
   Shard shard = Shard::kNone;  // docs/training-memory.md
+  OffloadOptions offload;
 };
 
 // Each adds all problems of its section to `errors`, whose path is the section's. What depends on two sections is

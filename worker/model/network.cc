@@ -36,9 +36,11 @@ void Network::Prepare(Stream& stream) {
 void Network::ForwardBackward(const StepArgs& args, Stream& stream) {
   TY_CHECK(gradients_ != nullptr);
   random_ = args.random;
+  goes_back_ = true;
   ForwardTrunk(stream);
   ForwardHead(/*with_gradients=*/true, args, stream);
   BackwardTrunk(args, stream);
+  goes_back_ = false;
 }
 
 void Network::Forward(Stream& stream) {
@@ -66,19 +68,31 @@ void Network::ForwardTrunk(Stream& stream) {
     const auto index = static_cast<size_t>(layer);
     const BlockTensors& w = weights_->blocks[index];
     const BlockActivations& a = blocks_[index];
+    BeginInput(layer, stream);
     if (shapes_[index].has_attention()) {
       AddAndNorm(residual, residual_[index], w.attention_norm, a.attention_normed, a.attention_inv_rms, a.qkv_amax,
                  stream);
+      EndInput(layer, stream);
       ForwardAttention(layer, stream);
       residual.added = ProjectAttention(layer, stream);
     }
     if (shapes_[index].has_mlp()) {
       AddAndNorm(residual, MlpInput(layer), w.mlp_norm, a.mlp_normed, a.mlp_inv_rms, a.gate_up_amax, stream);
+      if (!shapes_[index].has_attention()) EndInput(layer, stream);
       ForwardMlp(layer, stream);
       residual.added = ProjectMlp(layer, stream);
     }
   }
+  BeginInput(config_.layers, stream);
   AddAndNorm(residual, residual_.back(), weights_->final_norm, final_normed_, final_inv_rms_, {}, stream);
+}
+
+void Network::BeginInput(int64_t layer, Stream& stream) const {
+  if (offloaded_ != nullptr && goes_back_) offloaded_->MakeRoom(static_cast<size_t>(layer), stream);
+}
+
+void Network::EndInput(int64_t layer, Stream& stream) const {
+  if (offloaded_ != nullptr && goes_back_) offloaded_->SendHome(static_cast<size_t>(layer), stream);
 }
 
 void Network::AddAndNorm(Residual& residual, const TensorView& sum, const TensorView& weight, const TensorView& y,
@@ -242,6 +256,7 @@ void Network::BackwardTrunk(const StepArgs& args, Stream& stream) {
   ready(config_.layers + 1);
   for (int64_t layer = config_.layers - 1; layer >= 0; --layer) {
     const BlockShape& shape = shapes_[static_cast<size_t>(layer)];
+    if (offloaded_ != nullptr) offloaded_->Fetch(static_cast<size_t>(layer), stream);
     // The forward left the last block's activations where they are needed.
     if (options_.recompute_blocks && layer != last_block_ && !shape.is_empty()) RecomputeBlock(layer, stream);
     begin(layer + 1);

@@ -11,10 +11,11 @@
 //
 // N = batch * seq tokens. Kept for the backward, in elements a token and block (C hidden, K = (Hq + 2 Hkv) HS,
 // A = Hq HS, D intermediate): x, h, mid, h' C each, qkv K, attention A, gate|up 2 D, swiglu D, and f32: two norms, Hq
-// log-sum-exps. With recompute_blocks only x is kept for each block, the rest once for all blocks.
+// log-sum-exps. With recompute_blocks only x is kept for each block, the rest once for all blocks; with offload_inputs
+// too, x is kept in the host's memory but for two (offloaded_inputs.h).
 //
 // Weights and activations are f32 or bf16, gradients of weights f32. The same bits for any number of threads,
-// recompute_blocks or not, and any head_chunks.
+// recompute_blocks or not, offload_inputs or not, and any head_chunks.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +32,7 @@
 #include "worker/linear/linear_scheme.h"
 #include "worker/model/config.h"
 #include "worker/model/linear_sites.h"
+#include "worker/model/offloaded_inputs.h"
 #include "worker/model/parameters.h"
 
 namespace trainyard::model {
@@ -40,6 +42,7 @@ struct NetworkOptions {
   int64_t seq = 1;
   kernels::DType dtype = kernels::DType::kF32;
   bool recompute_blocks = false;
+  bool offload_inputs = false;  // with recompute_blocks, on a device other than the CPU; if there are gradients
   // The head and its loss work on chunks of rows, so only about 1 / head_chunks of the logits exist at a time. A chunk
   // is a multiple of kHeadRows rows, so there may be fewer chunks.
   int head_chunks = 1;
@@ -116,6 +119,9 @@ class Network {
   const kernels::TensorView& MlpInput(int64_t layer) const;
 
   void ForwardTrunk(kernels::Stream& stream);
+  // Around what makes x[layer], if it is the input of a block or the last one's output.
+  void BeginInput(int64_t layer, kernels::Stream& stream) const;
+  void EndInput(int64_t layer, kernels::Stream& stream) const;
   // y = norm(residual); the sum is stored as `sum`, which becomes the stream. `amax`: of y, optional.
   void AddAndNorm(Residual& residual, const kernels::TensorView& sum, const kernels::TensorView& weight,
                   const kernels::TensorView& y, const kernels::TensorView& inv_rms, const kernels::TensorView& amax,
@@ -147,12 +153,14 @@ class Network {
   const std::vector<BlockSites> sites_;
   linear::LinearRandom random_;  // of the call in progress
   bool calibrates_ = false;      // the call in progress sets the scheme's parameters
+  bool goes_back_ = false;       // the call in progress has a backward
 
   kernels::TensorView tokens_, targets_, target_weights_, losses_;
   kernels::TensorView rope_table_;
-  std::vector<kernels::TensorView> residual_;  // x[0] .. x[L]; absent before a block that has nothing
-  std::vector<BlockActivations> blocks_;       // with recompute_blocks, or without gradients, in the same memory
-  int64_t last_block_ = -1;                    // the last one that has anything
+  std::vector<kernels::TensorView> residual_;   // x[0] .. x[L]; absent before a block that has nothing
+  std::vector<BlockActivations> blocks_;        // with recompute_blocks, or without gradients, in the same memory
+  int64_t last_block_ = -1;                     // the last one that has anything
+  std::unique_ptr<OffloadedInputs> offloaded_;  // null without offload_inputs
   kernels::TensorView final_normed_, final_inv_rms_;
   kernels::TensorView narrow_;         // (N, max(C, A)): a block's output, or the gradient of a normed input
   kernels::TensorView wide_;           // (N, max(K, D)): gradient of qkv or of the activated middle

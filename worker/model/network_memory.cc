@@ -1,6 +1,7 @@
 // The memory of a network: what is kept of each block, and what all of them share.
 #include <algorithm>
 
+#include "base/check.h"
 #include "kernels/embed/embedding.h"
 #include "kernels/gemm/linear.h"
 #include "kernels/norm/rms_norm.h"
@@ -61,17 +62,30 @@ Network::Network(const ModelConfig& config, const NetworkOptions& options, const
 
 void Network::AllocateResiduals(Arena& arena) {
   const auto allocate = [&] { return arena.Allocate("activations", options_.dtype, {rows_, config_.hidden_size}); };
+  const bool offloads = options_.offload_inputs && gradients_ != nullptr;
+  TY_CHECK(!offloads || options_.recompute_blocks);
   residual_.resize(shapes_.size() + 1);
   residual_[0] = allocate();
-  bool is_first = true;
+  // With inputs on the host, two buffers in turn.
+  const TensorView second = offloads ? allocate() : TensorView();
+  std::vector<TensorView> inputs(residual_.size());
+  int64_t made = 0;
   for (size_t layer = 0; layer <= shapes_.size(); ++layer) {
     if (layer < shapes_.size() && shapes_[layer].is_empty()) continue;
     // The embedding is the input of the first block that has anything. A network that only evaluates needs the residual
     // stream once: each norm reads and writes it in place.
-    residual_[layer] = is_first || gradients_ == nullptr ? residual_[0] : allocate();
-    is_first = false;
+    if (made == 0 || gradients_ == nullptr) {
+      residual_[layer] = residual_[0];
+    } else if (offloads) {
+      residual_[layer] = made % 2 == 0 ? residual_[0] : second;
+    } else {
+      residual_[layer] = allocate();
+    }
+    inputs[layer] = residual_[layer];
+    ++made;
     if (layer < shapes_.size()) last_block_ = static_cast<int64_t>(layer);
   }
+  if (offloads) offloaded_ = std::make_unique<OffloadedInputs>(inputs, arena);
 }
 
 void Network::AllocateBlocks(Arena& arena) {

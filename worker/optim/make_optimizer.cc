@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "base/check.h"
 #include "base/overloaded.h"
 #include "worker/optim/adamw_optimizer.h"
 #include "worker/optim/dct_adamw_optimizer.h"
@@ -29,12 +30,16 @@ bool TakesShards(const spec::OptimizerOptions& options) {
 }
 
 std::unique_ptr<Optimizer> MakeOptimizer(const spec::OptimizerOptions& options,
-                                         std::vector<OptimizerParameter> parameters, kernels::Arena& arena) {
+                                         std::vector<OptimizerParameter> parameters, kernels::Arena& arena,
+                                         const spec::OffloadOptions& offload) {
+  TY_CHECK(TakesShards(options) || !(offload.moments || offload.master));
   using Made = std::unique_ptr<Optimizer>;
   return std::visit(
       Overloaded{
-          [&](const spec::AdamWOptions& o) -> Made { return MakeAdamWOptimizer(o, std::move(parameters), arena); },
-          [&](const spec::SgdOptions& o) -> Made { return MakeSgdOptimizer(o, std::move(parameters), arena); },
+          [&](const spec::AdamWOptions& o) -> Made {
+            return MakeAdamWOptimizer(o, std::move(parameters), arena, offload);
+          },
+          [&](const spec::SgdOptions& o) -> Made { return MakeSgdOptimizer(o, std::move(parameters), arena, offload); },
           [&](const spec::EcoOptions& o) -> Made { return MakeEcoOptimizer(o, std::move(parameters), arena); },
           [&](const spec::DctAdamWOptions& o) -> Made {
             return MakeDctAdamWOptimizer(o, std::move(parameters), arena);

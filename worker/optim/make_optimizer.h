@@ -17,9 +17,11 @@ absl::Status CheckOptimizer(const spec::OptimizerOptions& options, const std::ve
 bool TakesShards(const spec::OptimizerOptions& options);
 
 // Of parameters that CheckOptimizer accepts. State is booked under "moments", unless the optimizer's header says
-// otherwise.
+// otherwise. `offload`: of moments, and, telling where those of `parameters` are, of masters; only for optimizers that
+// TakesShards, and devices other than the CPU.
 std::unique_ptr<Optimizer> MakeOptimizer(const spec::OptimizerOptions& options,
-                                         std::vector<OptimizerParameter> parameters, kernels::Arena& arena);
+                                         std::vector<OptimizerParameter> parameters, kernels::Arena& arena,
+                                         const spec::OffloadOptions& offload = {});
 
 double PeakLearningRate(const spec::OptimizerOptions& options);
 

@@ -20,8 +20,9 @@ DType DTypeOf(spec::MomentType type) {
 }
 
 TensorView AllocateMoment(const std::string& kind, const OptimizerParameter& parameter, DType dtype, int64_t elements,
-                          kernels::Arena& arena, std::vector<NamedTensor>* state, int64_t stride) {
-  const TensorView moment = arena.Allocate("moments", dtype, {elements});
+                          kernels::Arena& arena, std::vector<NamedTensor>* state, int64_t stride, Place place) {
+  const TensorView moment = place == Place::kHost ? arena.AllocateShared("moments", dtype, {elements})
+                                                  : arena.Allocate("moments", dtype, {elements});
   state->push_back({.name = absl::StrCat(kind, "/", parameter.name),
                     .tensor = moment,
                     .part_begin = parameter.first_element / stride,
@@ -30,10 +31,12 @@ TensorView AllocateMoment(const std::string& kind, const OptimizerParameter& par
 }
 
 std::vector<TensorView> AllocateMoments(const std::string& kind, const std::vector<OptimizerParameter>& parameters,
-                                        DType dtype, kernels::Arena& arena, std::vector<NamedTensor>* state) {
+                                        DType dtype, kernels::Arena& arena, std::vector<NamedTensor>* state,
+                                        Place place) {
   std::vector<TensorView> moments;
   for (const OptimizerParameter& parameter : parameters) {
-    moments.push_back(AllocateMoment(kind, parameter, dtype, parameter.weight.size(), arena, state));
+    moments.push_back(
+        AllocateMoment(kind, parameter, dtype, parameter.weight.size(), arena, state, /*stride=*/1, place));
   }
   return moments;
 }

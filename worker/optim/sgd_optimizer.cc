@@ -4,6 +4,7 @@
 
 #include "kernels/optim/sgd.h"
 #include "worker/optim/moments.h"
+#include "worker/optim/update_pieces.h"
 
 namespace trainyard::optim {
 namespace {
@@ -12,29 +13,32 @@ using kernels::TensorView;
 
 class SgdOptimizer final : public Optimizer {
  public:
-  SgdOptimizer(const spec::SgdOptions& options, std::vector<OptimizerParameter> parameters, kernels::Arena& arena)
+  SgdOptimizer(const spec::SgdOptions& options, std::vector<OptimizerParameter> parameters, kernels::Arena& arena,
+               const spec::OffloadOptions& offload)
       : options_(options), parameters_(std::move(parameters)) {
+    UpdatedState velocity{.tensors = std::vector<TensorView>(parameters_.size()), .place = PlaceOf(offload.moments)};
     if (options_.momentum > 0) {
-      velocity_ = AllocateMoments("sgd.velocity", parameters_, kernels::DType::kF32, arena, &state_);
-    } else {
-      velocity_.resize(parameters_.size());
+      velocity.tensors =
+          AllocateMoments("sgd.velocity", parameters_, kernels::DType::kF32, arena, &state_, velocity.place);
     }
+    pieces_ = std::make_unique<UpdatePieces>(parameters_, std::vector<UpdatedState>{std::move(velocity)},
+                                             PlaceOf(offload.master), arena);
   }
 
   void Update(const UpdateArgs& args, kernels::Stream& stream) override {
-    for (size_t i = 0; i < parameters_.size(); ++i) {
-      const OptimizerParameter& parameter = parameters_[i];
-      Sgd({.param = parameter.weight,
-           .master = parameter.master,
-           .grad = parameter.gradient,
-           .velocity = velocity_[i],
+    pieces_->ForEach(stream, [&](const UpdatePiece& piece) {
+      Sgd({.param = piece.weight,
+           .master = piece.master,
+           .grad = piece.gradient,
+           .velocity = piece.state[0],
            .lr = static_cast<float>(args.learning_rate),
            .momentum = static_cast<float>(options_.momentum),
            .nesterov = options_.nesterov,
-           .weight_decay = parameter.decays ? static_cast<float>(options_.weight_decay) : 0.0f,
-           .gradient_factor = args.gradient_factor},
+           .weight_decay = piece.parameter->decays ? static_cast<float>(options_.weight_decay) : 0.0f,
+           .gradient_factor = args.gradient_factor,
+           .first_element = piece.first_element},
           stream);
-    }
+    });
   }
 
   const std::vector<NamedTensor>& state() const override { return state_; }
@@ -43,14 +47,14 @@ class SgdOptimizer final : public Optimizer {
   const spec::SgdOptions options_;
   const std::vector<OptimizerParameter> parameters_;
   std::vector<NamedTensor> state_;
-  std::vector<TensorView> velocity_;
+  std::unique_ptr<UpdatePieces> pieces_;
 };
 
 }  // namespace
 
 std::unique_ptr<Optimizer> MakeSgdOptimizer(const spec::SgdOptions& options, std::vector<OptimizerParameter> parameters,
-                                            kernels::Arena& arena) {
-  return std::make_unique<SgdOptimizer>(options, std::move(parameters), arena);
+                                            kernels::Arena& arena, const spec::OffloadOptions& offload) {
+  return std::make_unique<SgdOptimizer>(options, std::move(parameters), arena, offload);
 }
 
 }  // namespace trainyard::optim

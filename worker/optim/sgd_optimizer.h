@@ -1,4 +1,5 @@
-// SGD with momentum (kernels/optim/sgd.h) on every parameter. The velocity is f32; without momentum there is none.
+// SGD with momentum (kernels/optim/sgd.h) on every parameter. The velocity is f32; without momentum there is none. It
+// and masters may live on the host (update_pieces.h), which shows in no bit.
 #pragma once
 
 #include <memory>
@@ -9,6 +10,6 @@
 namespace trainyard::optim {
 
 std::unique_ptr<Optimizer> MakeSgdOptimizer(const spec::SgdOptions& options, std::vector<OptimizerParameter> parameters,
-                                            kernels::Arena& arena);
+                                            kernels::Arena& arena, const spec::OffloadOptions& offload = {});
 
 }  // namespace trainyard::optim

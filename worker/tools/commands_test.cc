@@ -72,6 +72,38 @@ TEST(PlanCommandTest, PrintsTheSamePlanForPeopleAndPrograms) {
   EXPECT_FALSE(absl::StrContains(text.out, "on the wire"));
 }
 
+TEST(PlanCommandTest, OfAGpuJobTellsWhatLivesWhere) {
+  TempDir dir;
+  ASSERT_OK(WriteFileAtomic(dir.Join("job.yaml"), kJob));
+  const std::vector<std::string> common = {"plan",  dir.Join("job.yaml"),       "--set", "world.slot_type=gpu",
+                                           "--set", "training.recompute=block", "--set", "model.dtype=bf16"};
+  const auto plan_with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), common.begin(), common.end());
+    return Call(more);
+  };
+  const Outcome plain = plan_with({"-o", "json"});
+  ASSERT_EQ(plain.exit_code, 0) << plain.err;
+  const Outcome offloaded = plan_with({"-o", "json", "--set", "training.offload=[moments, master, residuals]"});
+  ASSERT_EQ(offloaded.exit_code, 0) << offloaded.err;
+  const nlohmann::json before = nlohmann::json::parse(plain.out), after = nlohmann::json::parse(offloaded.out);
+  for (const nlohmann::json& plan : {before, after}) {
+    int64_t host = 0;
+    for (const auto& [purpose, bytes] : plan["host_memory_by_purpose"].items()) host += bytes.get<int64_t>();
+    EXPECT_EQ(plan["host_memory_bytes_per_rank"], host);
+    EXPECT_EQ(plan["device_memory_bytes_per_rank"].get<int64_t>() + host, plan["memory_bytes_per_rank"]);
+  }
+  EXPECT_FALSE(before["host_memory_by_purpose"].contains("moments"));
+  EXPECT_EQ(after["host_memory_by_purpose"]["moments"], before["memory_by_purpose"]["moments"]);
+  EXPECT_EQ(after["host_memory_by_purpose"]["master"], before["memory_by_purpose"]["master"]);
+
+  const Outcome text = plan_with({"--set", "training.offload=[moments]"});
+  ASSERT_EQ(text.exit_code, 0) << text.err;
+  EXPECT_THAT(text.out, HasSubstr("memory of one rank       device         host\n"));
+  const Outcome refused = Call({"plan", dir.Join("job.yaml"), "--set", "training.offload=[moments]"});
+  EXPECT_NE(refused.exit_code, 0);
+  EXPECT_THAT(refused.err, HasSubstr("training.offload: needs world.slot_type gpu"));
+}
+
 constexpr char kGan[] = R"(
 name: gan
 world: {min: 2}

@@ -35,6 +35,11 @@ void PrintJson(const std::string& name, int ranks, const train::TrainingPlan& pl
   root["parameters"] = plan.parameters;
   root["memory_bytes_per_rank"] = plan.memory_bytes;
   for (const auto& [purpose, bytes] : plan.memory) root["memory_by_purpose"][purpose] = bytes;
+  if (!plan.host_memory.empty()) {
+    root["device_memory_bytes_per_rank"] = plan.memory_bytes - plan.host_memory_bytes;
+    root["host_memory_bytes_per_rank"] = plan.host_memory_bytes;
+    for (const auto& [purpose, bytes] : plan.host_memory) root["host_memory_by_purpose"][purpose] = bytes;
+  }
   root["tokens_per_step"] = plan.tokens_per_step;
   root["flops_per_token"] = plan.flops_per_token;
   root["flops_per_step"] = plan.flops_per_step;
@@ -54,6 +59,21 @@ void PrintMemory(const kernels::MemoryPlan& memory, int64_t total) {
   std::cout << absl::StrFormat("  %-14s %12s\n\n", "total", BytesText(total));
 }
 
+// Of a run on a device; `host`: what of `memory` is the host's.
+void PrintDividedMemory(const kernels::MemoryPlan& memory, const kernels::MemoryPlan& host) {
+  std::cout << absl::StrFormat("memory of one rank %12s %12s\n", "device", "host");
+  const auto text = [](int64_t bytes) { return bytes == 0 ? std::string("-") : BytesText(bytes); };
+  int64_t device_total = 0, host_total = 0;
+  for (const auto& [purpose, bytes] : memory) {
+    const auto found = host.find(purpose);
+    const int64_t host_bytes = found == host.end() ? 0 : found->second;
+    std::cout << absl::StrFormat("  %-16s %12s %12s\n", purpose, text(bytes - host_bytes), text(host_bytes));
+    device_total += bytes - host_bytes;
+    host_total += host_bytes;
+  }
+  std::cout << absl::StrFormat("  %-16s %12s %12s\n\n", "total", text(device_total), text(host_total));
+}
+
 // `sent`: by one rank in a step; `uncoded`: what f32 would send.
 void PrintWire(int64_t sent, int64_t uncoded, int64_t buckets) {
   std::cout << "  on the wire    " << absl::StrFormat("%12s", BytesText(sent))
@@ -71,7 +91,11 @@ std::string Heading(const std::string& name, int ranks) {
 
 void PrintText(const std::string& name, int ranks, const train::TrainingPlan& plan) {
   std::cout << Heading(name, ranks) << CountText(static_cast<double>(plan.parameters)) << " parameters\n\n";
-  PrintMemory(plan.memory, plan.memory_bytes);
+  if (plan.host_memory.empty()) {
+    PrintMemory(plan.memory, plan.memory_bytes);
+  } else {
+    PrintDividedMemory(plan.memory, plan.host_memory);
+  }
   std::cout << "one step of all ranks\n"
             << "  tokens         " << absl::StrFormat("%12d\n", plan.tokens_per_step) << "  operations     "
             << absl::StrFormat("%12s", CountText(plan.flops_per_step) + "FLOP") << "  ("

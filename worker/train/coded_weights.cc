@@ -85,14 +85,17 @@ absl::Status CheckCodedWeights(const spec::OptimizerOptions& options, const std:
 }
 
 TrainedWeights AllocateTrainedWeights(const model::ModelConfig& config, DType dtype,
-                                      const spec::OptimizerOptions& options, Arena& arena,
-                                      std::vector<comm::Part> parts) {
+                                      const spec::OptimizerOptions& options, Arena& arena, MasterOptions masters) {
   const auto* const eco = std::get_if<spec::EcoOptions>(&options);
   const std::vector<model::Parameter> parameters = ListParameters(config);
   const int last_layer = parameters.back().layer;
   TrainedWeights weights;
-  weights.parts = std::move(parts);
+  weights.parts = std::move(masters.parts);
   TY_CHECK(weights.parts.empty() || (eco == nullptr && weights.parts.size() == parameters.size()));
+  const auto allocate_master = [&](int64_t elements) {
+    return masters.on_host ? arena.AllocateShared("master", DType::kF32, {elements})
+                           : arena.Allocate("master", DType::kF32, {elements});
+  };
   std::vector<TensorView> values;
   for (const model::Parameter& parameter : parameters) {
     weights.coded.emplace_back();
@@ -106,11 +109,10 @@ TrainedWeights AllocateTrainedWeights(const model::ModelConfig& config, DType dt
     if (dtype == DType::kF32) continue;
     if (!weights.parts.empty()) {
       const comm::Part& part = weights.parts[weights.masters.size() - 1];
-      if (part.size() > 0) weights.masters.back() = arena.Allocate("master", DType::kF32, {part.size()});
+      if (part.size() > 0) weights.masters.back() = allocate_master(part.size());
       continue;
     }
-    weights.masters.back() =
-        Shaped(arena.Allocate("master", DType::kF32, {parameter.size()}).data(), DType::kF32, parameter);
+    weights.masters.back() = Shaped(allocate_master(parameter.size()).data(), DType::kF32, parameter);
   }
   weights.values = BindTensors(config, std::move(values));
   return weights;

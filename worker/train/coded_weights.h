@@ -29,11 +29,17 @@ struct TrainedWeights {
   std::vector<kernels::CodedMatrix> coded;
 };
 
-// Books values, codes and scales under "weights", masters under "master". With `parts`, by parameter, masters are those
-// parts, if they are not empty; the optimizer then keeps no codes.
+struct MasterOptions {
+  // By parameter, what of it its master is, which is none where the part is empty; the optimizer then keeps no codes.
+  // Without: all.
+  std::vector<comm::Part> parts = {};
+  bool on_host = false;  // in pinned memory, if the arena is of a device other than the CPU
+};
+
+// Books values, codes and scales under "weights", masters under "master".
 TrainedWeights AllocateTrainedWeights(const model::ModelConfig& config, kernels::DType dtype,
                                       const spec::OptimizerOptions& options, kernels::Arena& arena,
-                                      std::vector<comm::Part> parts = {});
+                                      MasterOptions masters = {});
 
 // What of parameter `name` a checkpoint holds: "weight/<name>" (the master, if there is one), or if it is coded
 // "weight.codes/<name>" and "weight.scales/<name>". Of a master in parts, this rank's, if there is any.

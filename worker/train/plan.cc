@@ -53,6 +53,11 @@ absl::StatusOr<TrainingPlan> PlanTraining(const TrainerOptions& any_rank,
     }
   }
   for (const auto& [purpose, bytes] : plan.memory) plan.memory_bytes += bytes;
+  if (options.device != kernels::Device::kCpu) {
+    plan.host_memory = trainer->pinned_plan();
+    plan.host_memory["checkpoint"] = plan.memory["checkpoint"];
+  }
+  for (const auto& [purpose, bytes] : plan.host_memory) plan.host_memory_bytes += bytes;
 
   plan.parameters = model::ParameterCount(options.config);
   plan.tokens_per_step =

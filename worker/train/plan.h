@@ -16,6 +16,10 @@ struct TrainingPlan {
   // the training; of all ranks the most, or, sharded, a little more than that).
   kernels::MemoryPlan memory;
   int64_t memory_bytes = 0;  // the sum
+  // Of a run on a device: what of `memory` is the host's, pinned but for "checkpoint"; the rest is the device's. Empty
+  // for a run on the CPU.
+  kernels::MemoryPlan host_memory;
+  int64_t host_memory_bytes = 0;
   int64_t parameters = 0;
   int64_t tokens_per_step = 0;  // of all ranks
   double flops_per_token = 0;   // see flops.h

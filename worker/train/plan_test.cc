@@ -1,6 +1,11 @@
 #include "worker/train/plan.h"
 
+#include "base/testing/status_matchers.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "worker/comm/shard_map.h"
+#include "worker/model/parameters.h"
+#include "worker/optim/update_pieces.h"
 
 namespace trainyard::train {
 namespace {
@@ -75,6 +80,96 @@ TEST(PlanTest, SnapshotHoldsTheStateSharedOutOverRanks) {
   const int64_t half = PlanTraining(Options(), {}, 2)->memory.at("checkpoint");
   EXPECT_GE(half, state / 2);
   EXPECT_LT(half, state / 2 + 4 * 1600);
+}
+
+// An allocation of that many bytes, as the arena rounds it.
+int64_t R(int64_t bytes) {
+  return (bytes + 63) / 64 * 64;
+}
+
+// Four blocks of bf16 with recomputing, on a device.
+TrainerOptions DeviceOptions() {
+  TrainerOptions options = Options();
+  options.config.layers = 4;
+  options.dtype = kernels::DType::kBF16;
+  options.training.linear.scheme = spec::LinearBf16{};
+  options.training.recompute = spec::Recompute::kBlock;
+  options.device = kernels::Device::kCuda;
+  return options;
+}
+
+// docs/training-memory.md. A byte that goes to the host is not on the device; two buffers come on top.
+TEST(PlanTest, OffloadMovesBytesToTheHost) {
+  for (const int ranks : {1, 3}) {
+    TrainerOptions options = DeviceOptions();
+    if (ranks > 1) options.training.shard = spec::Shard::kZero1;
+    const TrainingPlan plain = *PlanTraining(options, {}, ranks);
+    // Tokens, targets and losses; a snapshot.
+    EXPECT_EQ(plain.host_memory.at("activations"), 3 * R(4 * 3 * 24));
+    EXPECT_EQ(plain.host_memory.at("checkpoint"), plain.memory.at("checkpoint"));
+    EXPECT_EQ(plain.host_memory.count("moments") + plain.host_memory.count("master"), 0u);
+
+    options.training.offload = {.moments = true, .master = true, .residuals = true};
+    TrainingPlan plan = *PlanTraining(options, {}, ranks);
+    int64_t masters = 0, elements = 0, longest = 0;
+    for (const model::Parameter& parameter : model::ListParameters(options.config)) {
+      const int64_t size = comm::ShardMap({parameter.size()}, ranks).part(0, 0).size();
+      masters += R(4 * size);
+      elements += size;
+      longest = std::max(longest, size);
+    }
+    EXPECT_EQ(plan.host_memory.at("master"), masters);
+    EXPECT_EQ(plan.host_memory.at("moments"), 2 * masters);
+    // Of the inputs of four blocks all but the last's.
+    EXPECT_EQ(plan.host_memory.at("activations"), plain.host_memory.at("activations") + 3 * R(2 * 3 * 24 * 16));
+    const int64_t piece = std::min(optim::PieceElements(elements), longest);
+    EXPECT_LT(piece, longest);
+    EXPECT_EQ(plan.memory.at("staging"), 2 * 3 * R(4 * piece));
+    EXPECT_EQ(plan.host_memory.count("staging"), 0u);
+    int64_t host = 0;
+    for (const auto& [purpose, bytes] : plan.host_memory) host += bytes;
+    EXPECT_EQ(plan.host_memory_bytes, host);
+    plan.memory.erase("staging");
+    EXPECT_EQ(plan.memory, plain.memory);
+  }
+}
+
+TEST(PlanTest, OneChoiceMovesOneThing) {
+  TrainerOptions options = DeviceOptions();
+  const kernels::MemoryPlan plain = PlanTraining(options, {}, 1)->host_memory;
+  const auto moved = [&](const spec::OffloadOptions& offload) {
+    options.training.offload = offload;
+    const TrainingPlan plan = *PlanTraining(options, {}, 1);
+    std::string purposes;
+    for (const auto& [purpose, bytes] : plan.host_memory) {
+      if (plain.count(purpose) == 0 || plain.at(purpose) != bytes) purposes += purpose + " ";
+    }
+    return purposes;
+  };
+  EXPECT_EQ(moved({.moments = true}), "moments ");
+  EXPECT_EQ(moved({.master = true}), "master ");
+  EXPECT_EQ(moved({.residuals = true}), "activations ");
+}
+
+TEST(PlanTest, OffloadIsRefusedWhereItMakesNoSense) {
+  using ::testing::HasSubstr;
+  const auto refuses = [](const TrainerOptions& options) {
+    EXPECT_THAT(PlanTraining(options, {}, 1),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("training.offload: ")));
+  };
+  TrainerOptions options = DeviceOptions();
+  options.training.offload.moments = true;
+  options.device = kernels::Device::kCpu;
+  refuses(options);
+  EXPECT_TRUE(PlanTraining(Options(), {}, 1)->host_memory.empty());
+  options = DeviceOptions();
+  options.training.optimizer = spec::EcoOptions{};
+  options.training.offload = {.master = true};
+  refuses(options);
+  options = DeviceOptions();
+  options.training.recompute = spec::Recompute::kNone;
+  options.training.offload = {.residuals = true};
+  refuses(options);
 }
 
 TEST(PlanTest, SumsUp) {

@@ -220,6 +220,20 @@ TEST(ShardedTrainingTest, NorWithOtherMemoryOptions) {
   }
 }
 
+// What a rank has of the state may live on the host. On devices only.
+TEST(ShardedTrainingTest, NorWithStateOnTheHost) {
+  if (DeviceUnderTest() == Device::kCpu) GTEST_SKIP() << "on the CPU all memory is the host's";
+  TestRun run{.options = Options(Shard::kNone, SmallMoments(), DType::kBF16), .ranks = 2, .steps = 2};
+  run.options.config.layers = 3;
+  run.options.training.recompute = spec::Recompute::kBlock;
+  const Outcome none = Train(run);
+  run.options.training.offload = {.moments = true, .master = true, .residuals = true};
+  for (const Shard shard : {Shard::kNone, Shard::kZero1, Shard::kGrads}) {
+    run.options.training.shard = shard;
+    ExpectSameBits(Train(run), none, NameOf(shard));
+  }
+}
+
 TEST(ShardedTrainingTest, NorOverGloo) {
   if (DeviceUnderTest() != Device::kCpu) GTEST_SKIP() << "the transport does not know devices";
   TestRun run{.options = Options(Shard::kNone, spec::AdamWOptions{}, DType::kBF16), .ranks = 3, .steps = 2};

@@ -74,6 +74,24 @@ absl::Status CheckUpdated(const TrainerOptions& options) {
                         ListWhole(model::ListParameters(options.config), weights, gradients.tensors));
 }
 
+absl::Status CheckOffload(const TrainerOptions& options) {
+  const spec::OffloadOptions& offload = options.training.offload;
+  if (!offload.any()) return absl::OkStatus();
+  if (options.device == kernels::Device::kCpu) {
+    return absl::InvalidArgumentError(
+        "training.offload: there is no device to spare: on the CPU all memory is the host's; leave it empty");
+  }
+  if ((offload.moments || offload.master) && !optim::TakesShards(options.training.optimizer)) {
+    return absl::InvalidArgumentError(
+        "training.offload: the optimizer looks at whole matrices or keeps weights as codes, so its state cannot come "
+        "to the device in pieces; take residuals or nothing");
+  }
+  if (offload.residuals && options.training.recompute != spec::Recompute::kBlock) {
+    return absl::InvalidArgumentError("training.offload: residuals needs training.recompute block");
+  }
+  return absl::OkStatus();
+}
+
 bool IsSharded(const TrainerOptions& options) {
   TY_CHECK(options.rank >= 0 && options.rank < options.ranks);
   return options.training.shard != spec::Shard::kNone && options.ranks > 1;
@@ -146,10 +164,12 @@ std::vector<optim::OptimizerParameter> Trainer::ListUpdated() const {
 }
 
 void Trainer::Allocate() {
-  std::vector<comm::Part> parts;
-  for (size_t i = 0; is_sharded_ && i < parameters_.size(); ++i) parts.push_back(shards_.part(i, options_.rank));
+  const spec::OffloadOptions& offload = options_.training.offload;
+  MasterOptions masters{.on_host = offload.master};
+  for (size_t i = 0; is_sharded_ && i < parameters_.size(); ++i)
+    masters.parts.push_back(shards_.part(i, options_.rank));
   weights_ =
-      AllocateTrainedWeights(options_.config, options_.dtype, options_.training.optimizer, arena_, std::move(parts));
+      AllocateTrainedWeights(options_.config, options_.dtype, options_.training.optimizer, arena_, std::move(masters));
   AllocateGradients();
 
   for (size_t i = 0; i < parameters_.size(); ++i) {
@@ -161,7 +181,7 @@ void Trainer::Allocate() {
     const bool is_for_writing = weights_.coded[i] || (is_sharded_ && options_.dtype != DType::kF32);
     leading_.push_back(is_for_writing ? gradient : master ? master : value);
   }
-  optimizer_ = MakeOptimizer(options_.training.optimizer, ListUpdated(), arena_);
+  optimizer_ = MakeOptimizer(options_.training.optimizer, ListUpdated(), arena_, offload);
   state_.insert(state_.end(), optimizer_->state().begin(), optimizer_->state().end());
 
   scheme_ = linear::MakeLinearScheme(options_.training.linear);
@@ -179,6 +199,7 @@ void Trainer::Allocate() {
                             .seq = options_.sequence_length,
                             .dtype = options_.dtype,
                             .recompute_blocks = options_.training.recompute == spec::Recompute::kBlock,
+                            .offload_inputs = offload.residuals,
                             .head_chunks = options_.training.lm_head_chunks,
                             .threads = options_.threads,
                             .weighted_targets = options_.weighted_targets},
@@ -212,6 +233,7 @@ absl::Status Trainer::Check(const TrainerOptions& options) {
         "shared "
         "out among the ranks; take none");
   }
+  TY_RETURN_IF_ERROR(CheckOffload(options));
   TY_RETURN_IF_ERROR(CheckSites(options));
   TY_RETURN_IF_ERROR(CheckCodedWeights(options.training.optimizer, model::ListParameters(options.config)));
   return CheckUpdated(options);

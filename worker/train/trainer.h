@@ -6,7 +6,8 @@
 //
 // With training.shard and several ranks, a rank keeps the optimizer's state, the masters of bf16 weights, and of grads
 // also the gradients, for its part of each tensor (comm/shard_map.h). It gets the mean of that part, updates it, and
-// the ranks send each other the weights. docs/training-memory.md has the bytes and what stays equal.
+// the ranks send each other the weights. With training.offload, moments, masters and inputs of blocks live in pinned
+// memory of the host. docs/training-memory.md has the bytes and what stays equal.
 //
 // All memory is taken in Create; a step allocates nothing. On a CUDA device every call here returns with the device
 // idle, so that callers on the host may read and write what the trainer shows them. Everything a step does is a
@@ -155,6 +156,8 @@ class Trainer {
   const linear::LinearScheme& scheme() const { return *scheme_; }
   const model::Gradients& gradients() const { return gradients_; }
   const kernels::MemoryPlan& memory_plan() const { return arena_.plan(); }
+  // What of it is memory of the host, of a run on a device.
+  const kernels::MemoryPlan& pinned_plan() const { return arena_.pinned_plan(); }
   kernels::Stream& stream() { return stream_; }
   model::Network& network() { return *network_; }
   // The gradients of each layer (Parameter::layer), as the exchange takes them.
