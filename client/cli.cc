@@ -5,6 +5,7 @@
 #include <ostream>
 
 #include "absl/strings/str_cat.h"
+#include "base/arguments.h"
 #include "client/certs.h"
 #include "client/commands.h"
 #include "client/duration_text.h"
@@ -246,7 +247,8 @@ int RunCli(const std::vector<std::string>& args, Environment env) {
     return kExitUsage;
   }
   try {
-    std::vector<std::string> reversed(args.rbegin(), args.rend());  // the order that CLI11 takes
+    const std::vector<std::string> split = SplitEmptyValues(args);
+    std::vector<std::string> reversed(split.rbegin(), split.rend());  // the order that CLI11 takes
     app.parse(reversed);
   } catch (const CLI::ParseError& error) {
     return app.exit(error, *env.out, *env.err) == 0 ? kExitOk : kExitUsage;

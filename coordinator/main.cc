@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "base/arguments.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/version.h"
@@ -58,7 +59,8 @@ int main(int argc, char** argv) {
   app.add_option("--listen", options.listen, "Address of the gRPC services; port 0 takes a free one")
       ->capture_default_str();
   app.add_option("--data_dir", options.data_dir, "Folder of the database and the logs, on a local disk")->required();
-  app.add_option("--metrics_listen", options.metrics_listen, "Address of GET /metrics; empty turns it off")
+  app.add_option("--metrics_listen", options.metrics_listen,
+                 "Address of GET /metrics, /livez and /readyz; empty turns it off")
       ->capture_default_str();
   app.add_option("--web_listen", options.web_listen,
                  "Address of the web view, protected as --listen is; empty turns it off; usually port 7072");
@@ -68,8 +70,8 @@ int main(int argc, char** argv) {
   app.add_option("--tls_ca", options.tls.ca, "PEM certificates of the CA that clients and workers must be of");
   app.add_option(
       "--port_file", port_file,
-      "Write the bound addresses here: lines \"grpc HOST:PORT\", \"metrics HOST:PORT\" and, with a web view, "
-      "\"web HOST:PORT\"");
+      "Write the bound addresses here: lines \"grpc HOST:PORT\" and, of what is not turned off, \"metrics HOST:PORT\" "
+      "and \"web HOST:PORT\"");
   app.add_option("--log_level", log_level, "debug, info, warning or error")->capture_default_str();
   trainyard::coordinator::Timing& timing = options.timing;
   AddDuration(app, "--heartbeat_interval", &timing.heartbeat_interval, "At most lease_ttl / 4");
@@ -85,7 +87,8 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(0.0, 100.0))
       ->capture_default_str();
   AddDuration(app, "--stop_limit", &stop_limit, "Longest graceful stop");
-  CLI11_PARSE(app, argc, argv);
+  const trainyard::Arguments arguments(argc, argv);
+  CLI11_PARSE(app, arguments.argc(), arguments.argv());
 
   trainyard::LogLevel level;
   if (!trainyard::ParseLogLevel(log_level, &level)) {
@@ -98,13 +101,15 @@ int main(int argc, char** argv) {
     trainyard::LogError("cannot start: ", std::string(server.status().message()));
     return 1;
   }
-  trainyard::LogInfo("serving on ", (*server)->address(), ", metrics on ",
-                     (*server)->metrics_address().empty() ? "no address" : (*server)->metrics_address());
+  const std::string metrics = (*server)->metrics_address();
+  trainyard::LogInfo("serving on ", (*server)->address(),
+                     metrics.empty() ? ", without metrics" : absl::StrCat(", metrics on ", metrics));
   const std::string web = (*server)->web_address();
   if (!web.empty()) trainyard::LogInfo("web view on ", options.tls.is_set() ? "https://" : "http://", web, "/");
   if (!port_file.empty()) {
     const absl::Status status = trainyard::WriteFileAtomic(
-        port_file, absl::StrCat("grpc ", (*server)->address(), "\nmetrics ", (*server)->metrics_address(), "\n",
+        port_file, absl::StrCat("grpc ", (*server)->address(), "\n",
+                                metrics.empty() ? "" : absl::StrCat("metrics ", metrics, "\n"),
                                 web.empty() ? "" : absl::StrCat("web ", web, "\n")));
     if (!status.ok()) {
       trainyard::LogError("--port_file: ", std::string(status.message()));

@@ -91,7 +91,7 @@ class LocalCoordinator(Programs):
         self.log_path = os.path.join(folder, "coordinator.log")
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(
-                [os.path.join(binaries, "coordinator/trainyard-coordinator"), "--listen=127.0.0.1:0", "--metrics_listen", "",
+                [os.path.join(binaries, "coordinator/trainyard-coordinator"), "--listen=127.0.0.1:0", "--metrics_listen=",
                  "--web_listen=127.0.0.1:0", "--data_dir=" + os.path.join(folder, "data"), "--port_file=" + ports] + flags,
                 stdout=log, stderr=log)
         for _ in range(600):

@@ -15,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "base/arguments.h"
 #include "base/file.h"
 #include "base/ids.h"
 #include "base/log.h"
@@ -150,6 +151,7 @@ int Run(const Flags& flags) {
     LogWarning("--artifact_cache_bytes 0, but the old cache stays: ", removed.message());
   }
   for (const std::string& label : flags.labels) {
+    if (label.empty()) continue;  // "--labels=" is none
     const std::pair<std::string, std::string> parts = absl::StrSplit(label, absl::MaxSplits('=', 1));
     if (parts.first.empty() || label.find('=') == std::string::npos) {
       return Fail(absl::StrCat("--labels: '", label, "' is not key=value"));
@@ -266,7 +268,9 @@ int main(int argc, char** argv) {
   app.add_option("--address", flags.address,
                  "Address at which ranks on other hosts reach this one (default: the one "
                  "used towards the coordinator)");
-  app.add_option("--metrics_listen", flags.metrics_listen, "HOST:PORT for Prometheus; port 0 takes any; empty: none");
+  app.add_option(
+      "--metrics_listen", flags.metrics_listen,
+      "HOST:PORT of GET /metrics, /livez and /readyz; port 0 takes a free one; empty, as by default, turns it off");
   app.add_option("--labels", flags.labels, "key=value labels of this worker")->delimiter(',');
   app.add_option("--runner", flags.runner, "The trainyard-runner program (default: found beside this one)");
   app.add_option("--port_file", flags.port_file, "Write the chosen addresses to this file once serving");
@@ -279,7 +283,8 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(int64_t{0}, int64_t{1} << 50))
       ->capture_default_str();
   app.add_option("--log_level", flags.log_level, "debug, info, warning or error")->capture_default_str();
-  CLI11_PARSE(app, argc, argv);
+  const trainyard::Arguments arguments(argc, argv);
+  CLI11_PARSE(app, arguments.argc(), arguments.argv());
   trainyard::LogLevel level;
   if (!trainyard::ParseLogLevel(flags.log_level, &level)) {
     std::fprintf(stderr, "--log_level: '%s' is not debug, info, warning or error\n", flags.log_level.c_str());

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <string>
 
+#include "base/arguments.h"
 #include "base/log.h"
 #include "base/version.h"
 #include "worker/tools/commands.h"
@@ -21,7 +22,8 @@ int main(int argc, char** argv) {
   trainyard::tools::AddPruneCommand(app, &exit_code);
   trainyard::tools::AddRunCommand(app, &exit_code);
   try {
-    app.parse(argc, argv);
+    const trainyard::Arguments arguments(argc, argv);
+    app.parse(arguments.argc(), arguments.argv());
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
