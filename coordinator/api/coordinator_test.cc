@@ -1,8 +1,5 @@
 // The coordinator over real gRPC with fake workers: the scenarios of control-plane.md, section 10, that need one.
-#include <arpa/inet.h>
 #include <grpcpp/grpcpp.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <set>
@@ -12,79 +9,27 @@
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/testing/status_matchers.h"
-#include "base/testing/temp_dir.h"
-#include "base/unique_fd.h"
-#include "coordinator/api/coordinator_server.h"
 #include "coordinator/core/transitions.h"
-#include "coordinator/testing/fake_worker.h"
-#include "google/protobuf/text_format.h"
+#include "coordinator/testing/scrape.h"
+#include "coordinator/testing/test_coordinator.h"
 #include "gtest/gtest.h"
 #include "proto/rpc/channel.h"
 #include "proto/rpc/error_details.h"
 #include "proto/rpc/status.h"
-#include "proto/v1/coordinator.grpc.pb.h"
 
 namespace trainyard::coordinator {
 namespace {
 
 using ::testing::HasSubstr;
 
-v1::JobSpec Spec(const std::string& name, int ranks = 1) {
-  v1::JobSpec spec;
-  TY_CHECK(google::protobuf::TextFormat::ParseFromString(
-      R"(model { preset: "llama-1m" } data { path: "d" sequence_length: 64 } training { steps: 10 } pretrain {}
-         stop_grace { seconds: 1 } retry { backoff_initial { seconds: 1 } })",
-      &spec));
-  spec.set_name(name);
-  spec.mutable_world()->set_min(ranks);
-  spec.mutable_world()->set_max(ranks);
-  return spec;
-}
-
-class CoordinatorTest : public ::testing::Test {
+class CoordinatorTest : public ::testing::Test, protected TestCoordinator {
  protected:
-  CoordinatorTest() { Restart(); }
-
-  void Restart(const std::string& metrics_listen = "") {
-    stub_ = nullptr;
-    server_ = nullptr;
-    CoordinatorOptions options;
-    options.listen = "127.0.0.1:0";
-    options.data_dir = dir_.path();
-    options.metrics_listen = metrics_listen;
-    options.timing.minimum_lease_ttl = absl::Milliseconds(100);
-    options.timing.heartbeat_interval = absl::Milliseconds(100);
-    options.timing.lease_ttl = absl::Seconds(2);
-    options.timing.backoff_scale = 0.01;
-    auto server = CoordinatorServer::Start(options);
-    TY_CHECK_OK(server);
-    server_ = *std::move(server);
-    stub_ = v1::Jobs::NewStub(*MakeChannel(server_->address(), {}));
-  }
-
-  std::unique_ptr<FakeWorker> Worker(const std::string& id, int slots, bool obedient = true) {
-    return FakeWorker::Start(
-        {.coordinator = server_->address(), .worker_id = id, .slots = slots, .is_obedient = obedient});
-  }
-
-  absl::StatusOr<v1::SubmitResponse> Submit(const v1::JobSpec& spec, const std::string& request_id = "") {
-    v1::SubmitRequest request;
-    *request.mutable_spec() = spec;
-    request.set_request_id(request_id);
-    grpc::ClientContext context;
-    SetDeadline(&context);
-    v1::SubmitResponse response;
-    const grpc::Status status = stub_->Submit(&context, request, &response);
-    if (!status.ok()) return FromGrpcStatus(status);
-    return response;
-  }
-
   v1::Job Get(const std::string& job) {
     v1::GetRequest request;
     request.set_job(job);
     grpc::ClientContext context;
     v1::Job response;
-    const grpc::Status status = stub_->Get(&context, request, &response);
+    const grpc::Status status = jobs().Get(&context, request, &response);
     EXPECT_TRUE(status.ok()) << status.error_message();
     return response;
   }
@@ -94,7 +39,7 @@ class CoordinatorTest : public ::testing::Test {
     v1::JobActionRequest request;
     request.set_job(job);
     grpc::ClientContext context;
-    return FromGrpcStatus(((*stub_).*call)(&context, request, response));
+    return FromGrpcStatus((jobs().*call)(&context, request, response));
   }
 
   // Follows the job's events until one of them has the state.
@@ -103,7 +48,7 @@ class CoordinatorTest : public ::testing::Test {
     request.set_job(job);
     grpc::ClientContext context;
     SetDeadline(&context, absl::Seconds(20));
-    auto stream = stub_->Watch(&context, request);
+    auto stream = jobs().Watch(&context, request);
     v1::WatchResponse response;
     v1::Job last;
     while (stream->Read(&response)) {
@@ -119,15 +64,11 @@ class CoordinatorTest : public ::testing::Test {
                   << stream->Finish().error_message();
     return last;
   }
-
-  TempDir dir_;
-  std::unique_ptr<CoordinatorServer> server_;
-  std::unique_ptr<v1::Jobs::Stub> stub_;
 };
 
 TEST_F(CoordinatorTest, JobRunsFromSubmitToSuccess) {
   auto a = Worker("a", 1), b = Worker("b", 1);
-  ASSERT_OK_AND_ASSIGN(const auto submitted, Submit(Spec("train", 2)));
+  ASSERT_OK_AND_ASSIGN(const auto submitted, Submit(SpecForTests("train", 2)));
   EXPECT_EQ(submitted.job().name(), "train");
   EXPECT_TRUE(submitted.job().spec().has_seed());
   const auto assign_a = a->Await(IsAssign), assign_b = b->Await(IsAssign);
@@ -156,18 +97,18 @@ TEST_F(CoordinatorTest, JobRunsFromSubmitToSuccess) {
 
 // Scenario 1, and a restart between the two calls.
 TEST_F(CoordinatorTest, RepeatedSubmitMakesOneJobAlsoAcrossARestart) {
-  ASSERT_OK_AND_ASSIGN(const auto first, Submit(Spec("once"), "request-a"));
+  ASSERT_OK_AND_ASSIGN(const auto first, Submit(SpecForTests("once"), "request-a"));
   EXPECT_FALSE(first.deduplicated());
-  ASSERT_OK_AND_ASSIGN(const auto second, Submit(Spec("once"), "request-a"));
+  ASSERT_OK_AND_ASSIGN(const auto second, Submit(SpecForTests("once"), "request-a"));
   EXPECT_TRUE(second.deduplicated());
   EXPECT_EQ(second.job().uid(), first.job().uid());
-  const auto other = Submit(Spec("other"), "request-a");
+  const auto other = Submit(SpecForTests("other"), "request-a");
   EXPECT_THAT(other, StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("request-a")));
   EXPECT_EQ(GetErrorReason(other.status()), "REQUEST_ID_REUSED");
-  const uint64_t epoch = server_->leader_epoch();
+  const uint64_t epoch = server().leader_epoch();
   Restart();
-  EXPECT_EQ(server_->leader_epoch(), epoch + 1);
-  ASSERT_OK_AND_ASSIGN(const auto third, Submit(Spec("once"), "request-a"));
+  EXPECT_EQ(server().leader_epoch(), epoch + 1);
+  ASSERT_OK_AND_ASSIGN(const auto third, Submit(SpecForTests("once"), "request-a"));
   EXPECT_TRUE(third.deduplicated());
   EXPECT_EQ(third.job().uid(), first.job().uid());
 }
@@ -179,7 +120,7 @@ TEST_F(CoordinatorTest, OneOfManyClientsGetsTheName) {
   for (int i = 0; i < 16; ++i) {
     clients.emplace_back([&] {
       for (int j = 0; j < 7; ++j) {
-        const auto response = Submit(Spec("same"));
+        const auto response = Submit(SpecForTests("same"));
         if (response.ok()) ++accepted;
         if (response.status().code() == absl::StatusCode::kAlreadyExists) ++refused;
       }
@@ -193,8 +134,8 @@ TEST_F(CoordinatorTest, OneOfManyClientsGetsTheName) {
 // Scenario 3: at no time do both gangs hold slots.
 TEST_F(CoordinatorTest, GangsThatDoNotFitTogetherRunOneAfterTheOther) {
   auto a = Worker("a", 4), b = Worker("b", 4);
-  ASSERT_OK(Submit(Spec("five", 5)));
-  ASSERT_OK(Submit(Spec("six", 6)));
+  ASSERT_OK(Submit(SpecForTests("five", 5)));
+  ASSERT_OK(Submit(SpecForTests("six", 6)));
   const auto run = [&](const std::string& name, const std::string& other) {
     AwaitState(name, v1::JOB_STATE_RUNNING);
     const v1::Job waiting = Get(other);
@@ -217,7 +158,7 @@ TEST_F(CoordinatorTest, GangsThatDoNotFitTogetherRunOneAfterTheOther) {
 // Scenario 9, the states that a real session shows; the core's scripts have the others.
 TEST_F(CoordinatorTest, CancelWhileRunningStopsTheTasksAndIsIdempotent) {
   auto a = Worker("a", 2);
-  ASSERT_OK(Submit(Spec("victim", 2)));
+  ASSERT_OK(Submit(SpecForTests("victim", 2)));
   AwaitState("victim", v1::JOB_STATE_RUNNING);
   v1::Job job;
   ASSERT_OK(Act(&v1::Jobs::Stub::Cancel, "victim", &job));
@@ -235,14 +176,14 @@ TEST_F(CoordinatorTest, CancelWhileRunningStopsTheTasksAndIsIdempotent) {
 // Scenario 10.
 TEST_F(CoordinatorTest, ExitCodesDecideWhetherAJobIsTriedAgain) {
   auto a = Worker("a", 1);
-  ASSERT_OK(Submit(Spec("bad")));
+  ASSERT_OK(Submit(SpecForTests("bad")));
   a->Fail(a->Await(IsAssign)->assign(), 65);
   v1::Job job = AwaitState("bad", v1::JOB_STATE_FAILED);
   EXPECT_EQ(job.attempts_size(), 1);
   EXPECT_EQ(job.exit().failure_class(), v1::FAILURE_CLASS_PERMANENT);
   EXPECT_EQ(job.exit().exit_code(), 65);
 
-  ASSERT_OK(Submit(Spec("stuck")));
+  ASSERT_OK(Submit(SpecForTests("stuck")));
   for (int attempt = 1; attempt <= 3; ++attempt) {
     const auto assign = a->Await(IsAssign);
     ASSERT_TRUE(assign) << attempt;
@@ -254,7 +195,7 @@ TEST_F(CoordinatorTest, ExitCodesDecideWhetherAJobIsTriedAgain) {
   EXPECT_EQ(job.attempts_size(), 3);
   EXPECT_EQ(job.exit().reason(), "NO_PROGRESS");
 
-  ASSERT_OK(Submit(Spec("moving")));
+  ASSERT_OK(Submit(SpecForTests("moving")));
   for (int attempt = 1; attempt <= 5; ++attempt) {
     const auto assign = a->Await(IsAssign);
     ASSERT_TRUE(assign) << attempt;
@@ -273,7 +214,7 @@ TEST_F(CoordinatorTest, ExitCodesDecideWhetherAJobIsTriedAgain) {
 // Section 4 of control-plane.md: tasks outlive the coordinator (CP-24), and nothing is started again.
 TEST_F(CoordinatorTest, TasksSurviveARestartOfTheCoordinator) {
   auto a = Worker("a", 1);
-  ASSERT_OK(Submit(Spec("long")));
+  ASSERT_OK(Submit(SpecForTests("long")));
   const auto assign = a->Await(IsAssign);
   ASSERT_TRUE(assign);
   const v1::Job before = AwaitState("long", v1::JOB_STATE_RUNNING);
@@ -283,7 +224,7 @@ TEST_F(CoordinatorTest, TasksSurviveARestartOfTheCoordinator) {
   v1::TaskReport running;
   *running.mutable_ref() = assign->assign().ref();
   running.set_state(v1::TASK_STATE_RUNNING);
-  a = FakeWorker::Start({.coordinator = server_->address(), .worker_id = "a"}, {running}, running.ref().fence());
+  a = FakeWorker::Start({.coordinator = server().address(), .worker_id = "a"}, {running}, running.ref().fence());
   const auto registered = a->Await(IsRegistered);
   ASSERT_TRUE(registered);
   ASSERT_EQ(registered->registered().decisions_size(), 1);
@@ -297,7 +238,7 @@ TEST_F(CoordinatorTest, TasksSurviveARestartOfTheCoordinator) {
 // Scenario 6: the zombie cannot commit, and its slot is free only after its report.
 TEST_F(CoordinatorTest, PausedWorkerLosesItsTaskAndCannotCommit) {
   auto a = Worker("a", 1);
-  ASSERT_OK(Submit(Spec("moved")));
+  ASSERT_OK(Submit(SpecForTests("moved")));
   const auto assign = a->Await(IsAssign);
   ASSERT_TRUE(assign);
   AwaitState("moved", v1::JOB_STATE_RUNNING);
@@ -311,7 +252,7 @@ TEST_F(CoordinatorTest, PausedWorkerLosesItsTaskAndCannotCommit) {
   v1::TaskReport running;
   *running.mutable_ref() = assign->assign().ref();
   running.set_state(v1::TASK_STATE_RUNNING);
-  a = FakeWorker::Start({.coordinator = server_->address(), .worker_id = "a", .is_obedient = false}, {running});
+  a = FakeWorker::Start({.coordinator = server().address(), .worker_id = "a", .is_obedient = false}, {running});
   const auto registered = a->Await(IsRegistered);
   ASSERT_TRUE(registered);
   EXPECT_FALSE(registered->registered().decisions(0).keep());
@@ -323,7 +264,7 @@ TEST_F(CoordinatorTest, PausedWorkerLosesItsTaskAndCannotCommit) {
   const auto slot_state = [&] {
     grpc::ClientContext context;
     v1::ListWorkersResponse workers;
-    EXPECT_TRUE(stub_->ListWorkers(&context, {}, &workers).ok());
+    EXPECT_TRUE(jobs().ListWorkers(&context, {}, &workers).ok());
     return workers.workers(0).slots(0).state();
   };
   EXPECT_EQ(slot_state(), v1::SLOT_STATE_BUSY);
@@ -333,14 +274,14 @@ TEST_F(CoordinatorTest, PausedWorkerLosesItsTaskAndCannotCommit) {
 
 // Scenario 15.
 TEST_F(CoordinatorTest, WorkerWhoseFencesAreAheadIsRefused) {
-  auto a = FakeWorker::Start({.coordinator = server_->address(), .worker_id = "a"}, {}, /*max_fence=*/1000);
+  auto a = FakeWorker::Start({.coordinator = server().address(), .worker_id = "a"}, {}, /*max_fence=*/1000);
   EXPECT_EQ(a->AwaitEnd(), grpc::StatusCode::FAILED_PRECONDITION);
 }
 
 TEST_F(CoordinatorTest, NewerDaemonOfAWorkerWins) {
   auto older = Worker("a", 1);
   ASSERT_TRUE(older->Await(IsRegistered));
-  auto newer = FakeWorker::Start({.coordinator = server_->address(), .worker_id = "a", .start_count = 2});
+  auto newer = FakeWorker::Start({.coordinator = server().address(), .worker_id = "a", .start_count = 2});
   ASSERT_TRUE(newer->Await(IsRegistered));
   EXPECT_EQ(older->AwaitEnd(), grpc::StatusCode::FAILED_PRECONDITION);
   auto again = Worker("a", 1);
@@ -352,20 +293,20 @@ TEST_F(CoordinatorTest, SubmitWithATinyDeadlineIsSettledByARetry) {
   for (int i = 0; i < 20; ++i) {
     const std::string id = absl::StrCat("request-", i), name = absl::StrCat("job-", i);
     v1::SubmitRequest request;
-    *request.mutable_spec() = Spec(name);
+    *request.mutable_spec() = SpecForTests(name);
     request.set_request_id(id);
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(1));
     v1::SubmitResponse response;
-    const grpc::Status status = stub_->Submit(&context, request, &response);
+    const grpc::Status status = jobs().Submit(&context, request, &response);
     EXPECT_TRUE(status.ok() || status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED);
-    EXPECT_OK(Submit(Spec(name), id));
-    EXPECT_EQ(Submit(Spec(name), id)->deduplicated(), true);
+    EXPECT_OK(Submit(SpecForTests(name), id));
+    EXPECT_EQ(Submit(SpecForTests(name), id)->deduplicated(), true);
   }
 }
 
 TEST_F(CoordinatorTest, BadSpecIsRefusedWithAllItsFields) {
-  v1::JobSpec spec = Spec("Bad_Name");
+  v1::JobSpec spec = SpecForTests("Bad_Name");
   spec.mutable_training()->set_steps(0);
   const auto response = Submit(spec);
   EXPECT_EQ(response.status().code(), absl::StatusCode::kInvalidArgument);
@@ -374,22 +315,22 @@ TEST_F(CoordinatorTest, BadSpecIsRefusedWithAllItsFields) {
 
 TEST_F(CoordinatorTest, ValidateOnlyChangesNothing) {
   v1::SubmitRequest request;
-  *request.mutable_spec() = Spec("dry", 3);
+  *request.mutable_spec() = SpecForTests("dry", 3);
   request.set_validate_only(true);
   grpc::ClientContext context;
   v1::SubmitResponse response;
-  ASSERT_TRUE(stub_->Submit(&context, request, &response).ok());
+  ASSERT_TRUE(jobs().Submit(&context, request, &response).ok());
   EXPECT_EQ(response.job().pending().slots_needed(), 3);
   EXPECT_EQ(response.job().uid(), "");
   grpc::ClientContext list_context;
   v1::ListResponse list;
-  ASSERT_TRUE(stub_->List(&list_context, {}, &list).ok());
+  ASSERT_TRUE(jobs().List(&list_context, {}, &list).ok());
   EXPECT_EQ(list.jobs_size(), 0);
 }
 
 TEST_F(CoordinatorTest, ListPagesThroughAFilter) {
   for (int i = 0; i < 7; ++i) {
-    v1::JobSpec spec = Spec(absl::StrCat("job-", i));
+    v1::JobSpec spec = SpecForTests(absl::StrCat("job-", i));
     (*spec.mutable_labels())["team"] = i % 2 == 0 ? "nlp" : "vision";
     ASSERT_OK(Submit(spec));
   }
@@ -400,7 +341,7 @@ TEST_F(CoordinatorTest, ListPagesThroughAFilter) {
   do {
     grpc::ClientContext context;
     v1::ListResponse response;
-    ASSERT_TRUE(stub_->List(&context, request, &response).ok());
+    ASSERT_TRUE(jobs().List(&context, request, &response).ok());
     for (const v1::Job& job : response.jobs()) names.push_back(job.name());
     request.set_page_token(response.next_page_token());
   } while (!request.page_token().empty());
@@ -408,20 +349,20 @@ TEST_F(CoordinatorTest, ListPagesThroughAFilter) {
   request.set_filter("colour=red");
   grpc::ClientContext context;
   v1::ListResponse response;
-  EXPECT_EQ(stub_->List(&context, request, &response).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(jobs().List(&context, request, &response).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
 }
 
 // CP-51: resumed at a revision, the stream continues without a gap and without repeats.
 TEST_F(CoordinatorTest, BatchIsOneCommitWithNamesOfItsOwn) {
   v1::SubmitBatchRequest request;
   request.set_request_id("2f9f0ac4-0f6e-4b86-9d5e-64f6a2d4f1aa");
-  for (const char* name : {"train", "prepare"}) *request.add_specs() = Spec(name);
+  for (const char* name : {"train", "prepare"}) *request.add_specs() = SpecForTests(name);
   request.mutable_specs(0)->add_depends_on()->set_job("prepare");  // which comes later
   const auto submit = [&]() -> absl::StatusOr<v1::SubmitBatchResponse> {
     grpc::ClientContext context;
     SetDeadline(&context);
     v1::SubmitBatchResponse response;
-    const grpc::Status status = stub_->SubmitBatch(&context, request, &response);
+    const grpc::Status status = jobs().SubmitBatch(&context, request, &response);
     if (!status.ok()) return FromGrpcStatus(status);
     return response;
   };
@@ -465,8 +406,8 @@ TEST_F(CoordinatorTest, BatchIsOneCommitWithNamesOfItsOwn) {
 // CP-14: a generation of 1,000 trials, more than a common message holds, in one call over a real session.
 TEST_F(CoordinatorTest, ThousandTrialsInOneCall) {
   constexpr int kTrials = 1000;
-  auto a = FakeWorker::Start({.coordinator = server_->address(), .worker_id = "a", .slots = 0, .driver_slots = 1});
-  v1::JobSpec search = Spec("search");
+  auto a = FakeWorker::Start({.coordinator = server().address(), .worker_id = "a", .slots = 0, .driver_slots = 1});
+  v1::JobSpec search = SpecForTests("search");
   search.clear_training();
   search.mutable_prune_search();
   ASSERT_OK_AND_ASSIGN(const auto submitted, Submit(search));
@@ -482,7 +423,7 @@ TEST_F(CoordinatorTest, ThousandTrialsInOneCall) {
   generation.set_label("first");
   for (int i = 0; i < kTrials; ++i) {
     v1::JobSpec& spec = *generation.add_specs();
-    spec = Spec("");
+    spec = SpecForTests("");
     for (const char* name : {"genome", "more"}) (*spec.mutable_annotations())[name] = std::string(4000, 'g');
   }
   EXPECT_GT(message.ByteSizeLong(), static_cast<size_t>(kMaxMessageBytes));
@@ -503,16 +444,16 @@ TEST_F(CoordinatorTest, ThousandTrialsInOneCall) {
     request.set_filter(filter);
     request.set_include_trials(include_trials);
     request.set_page_size(1000);
-    int jobs = 0;
+    int found = 0;
     do {
       grpc::ClientContext context;
       v1::ListResponse response;
-      const grpc::Status status = stub_->List(&context, request, &response);
+      const grpc::Status status = jobs().List(&context, request, &response);
       EXPECT_TRUE(status.ok()) << status.error_message();
-      jobs += response.jobs_size();
+      found += response.jobs_size();
       request.set_page_token(response.next_page_token());
     } while (!request.page_token().empty());
-    return jobs;
+    return found;
   };
   EXPECT_EQ(count("", false), 1);
   EXPECT_EQ(count("state=QUEUED", false), 0);
@@ -533,8 +474,8 @@ TEST_F(CoordinatorTest, ThousandTrialsInOneCall) {
 
 // A watch of all jobs tells what a list does: trials, their progress and their history only if they are asked for.
 TEST_F(CoordinatorTest, AWatchOfAllJobsHasNoTrialsUnasked) {
-  auto a = FakeWorker::Start({.coordinator = server_->address(), .worker_id = "a", .slots = 1, .driver_slots = 1});
-  v1::JobSpec search = Spec("search");
+  auto a = FakeWorker::Start({.coordinator = server().address(), .worker_id = "a", .slots = 1, .driver_slots = 1});
+  v1::JobSpec search = SpecForTests("search");
   search.clear_training();
   search.mutable_prune_search();
   ASSERT_OK(Submit(search));
@@ -545,7 +486,7 @@ TEST_F(CoordinatorTest, AWatchOfAllJobsHasNoTrialsUnasked) {
   *message.mutable_run_trials()->mutable_ref() = assign->assign().ref();
   v1::TrialGeneration& generation = *message.mutable_run_trials()->mutable_generation();
   generation.set_number(1);
-  *generation.add_specs() = Spec("");
+  *generation.add_specs() = SpecForTests("");
   a->Send(message);
   ASSERT_TRUE(a->Await(IsTrialsAck));
   const auto trial = a->Await(IsAssign);
@@ -562,7 +503,7 @@ TEST_F(CoordinatorTest, AWatchOfAllJobsHasNoTrialsUnasked) {
     request.set_include_trials(include_trials);
     grpc::ClientContext context;
     SetDeadline(&context);
-    auto stream = stub_->Watch(&context, request);
+    auto stream = jobs().Watch(&context, request);
     std::set<std::string> uids;
     v1::WatchResponse response;
     while (stream->Read(&response) && !response.has_bookmark()) uids.insert(response.job().uid());
@@ -578,12 +519,12 @@ TEST_F(CoordinatorTest, AWatchOfAllJobsHasNoTrialsUnasked) {
 }
 
 TEST_F(CoordinatorTest, WatchResumesWhereItStopped) {
-  ASSERT_OK(Submit(Spec("first")));
+  ASSERT_OK(Submit(SpecForTests("first")));
   v1::WatchRequest request;
   uint64_t seen = 0;
   {
     grpc::ClientContext context;
-    auto stream = stub_->Watch(&context, request);
+    auto stream = jobs().Watch(&context, request);
     v1::WatchResponse response;
     while (stream->Read(&response) && !response.has_bookmark()) seen = response.revision();
     context.TryCancel();
@@ -596,7 +537,7 @@ TEST_F(CoordinatorTest, WatchResumesWhereItStopped) {
   Restart();  // history survives
   request.set_after_revision(seen);
   grpc::ClientContext context;
-  auto stream = stub_->Watch(&context, request);
+  auto stream = jobs().Watch(&context, request);
   std::vector<v1::JobState> states;
   v1::WatchResponse response;
   while (stream->Read(&response) && !response.has_bookmark()) {
@@ -608,7 +549,7 @@ TEST_F(CoordinatorTest, WatchResumesWhereItStopped) {
   stream->Finish();
   request.set_after_revision(1'000'000);
   grpc::ClientContext late;
-  auto refused = stub_->Watch(&late, request);
+  auto refused = jobs().Watch(&late, request);
   EXPECT_FALSE(refused->Read(&response));
   EXPECT_EQ(refused->Finish().error_code(), grpc::StatusCode::OUT_OF_RANGE);
 }
@@ -616,7 +557,7 @@ TEST_F(CoordinatorTest, WatchResumesWhereItStopped) {
 // CP-11, CP-52: chunks out of order, twice and with a gap; followed to the end of the attempt.
 TEST_F(CoordinatorTest, LogsArriveOnceInOrderWithTheirGaps) {
   auto a = Worker("a", 1);
-  ASSERT_OK(Submit(Spec("talker")));
+  ASSERT_OK(Submit(SpecForTests("talker")));
   const auto assign = a->Await(IsAssign);
   ASSERT_TRUE(assign);
   AwaitState("talker", v1::JOB_STATE_RUNNING);
@@ -643,7 +584,7 @@ TEST_F(CoordinatorTest, LogsArriveOnceInOrderWithTheirGaps) {
     request.set_follow(true);
     grpc::ClientContext context;
     SetDeadline(&context, absl::Seconds(20));
-    auto stream = stub_->Logs(&context, request);
+    auto stream = jobs().Logs(&context, request);
     v1::LogFrame frame;
     while (stream->Read(&frame)) {
       text += frame.data();
@@ -666,7 +607,7 @@ TEST_F(CoordinatorTest, LogsArriveOnceInOrderWithTheirGaps) {
 
 TEST_F(CoordinatorTest, MetricsOfAJobAreKept) {
   auto a = Worker("a", 1);
-  ASSERT_OK(Submit(Spec("measured")));
+  ASSERT_OK(Submit(SpecForTests("measured")));
   const auto assign = a->Await(IsAssign);
   ASSERT_TRUE(assign);
   v1::WorkerMessage message;
@@ -688,33 +629,16 @@ TEST_F(CoordinatorTest, MetricsOfAJobAreKept) {
   request.set_after_step(1);
   grpc::ClientContext context;
   v1::MetricsResponse response;
-  ASSERT_TRUE(stub_->Metrics(&context, request, &response).ok());
+  ASSERT_TRUE(jobs().Metrics(&context, request, &response).ok());
   ASSERT_EQ(response.points_size(), 2);
   EXPECT_EQ(response.points(1).values().at("loss"), 1.0);
 }
 
-std::string HttpGet(const std::string& address, const std::string& path) {
-  const size_t colon = address.rfind(':');
-  sockaddr_in name = {};
-  name.sin_family = AF_INET;
-  name.sin_port = htons(static_cast<uint16_t>(std::stoi(address.substr(colon + 1))));
-  inet_pton(AF_INET, address.substr(0, colon).c_str(), &name.sin_addr);
-  const UniqueFd socket(::socket(AF_INET, SOCK_STREAM, 0));
-  if (connect(socket.get(), reinterpret_cast<const sockaddr*>(&name), sizeof(name)) != 0) return "";
-  const std::string request = absl::StrCat("GET ", path, " HTTP/1.0\r\n\r\n");
-  if (write(socket.get(), request.data(), request.size()) < 0) return "";
-  std::string answer;
-  char buffer[4096];
-  for (ssize_t got; (got = read(socket.get(), buffer, sizeof(buffer))) > 0;) answer.append(buffer, got);
-  return answer;
-}
-
 // CP-68, CP-69: known series exist from the start, and no label holds a job.
 TEST_F(CoordinatorTest, MetricsAreServedWithoutNamesOfJobs) {
-  Restart("127.0.0.1:0");
-  ASSERT_OK_AND_ASSIGN(const auto submitted, Submit(Spec("some-job")));
-  ASSERT_OK(Submit(Spec("other-job")));
-  const std::string text = HttpGet(server_->metrics_address(), "/metrics");
+  ASSERT_OK_AND_ASSIGN(const auto submitted, Submit(SpecForTests("some-job")));
+  ASSERT_OK(Submit(SpecForTests("other-job")));
+  const std::string text = HttpGet(server().metrics_address());
   EXPECT_THAT(text, HasSubstr("trainyard_invariant_violations_total 0"));
   EXPECT_THAT(text, HasSubstr("trainyard_slots{state=\"free\",type=\"gpu\"} 0"));
   EXPECT_THAT(text, HasSubstr("trainyard_submit_duration_seconds_count 2"));
@@ -726,7 +650,7 @@ TEST_F(CoordinatorTest, MetricsAreServedWithoutNamesOfJobs) {
 TEST_F(CoordinatorTest, SecondCoordinatorOnTheSameFolderIsRefused) {
   CoordinatorOptions options;
   options.listen = "127.0.0.1:0";
-  options.data_dir = dir_.path();
+  options.data_dir = dir().path();
   EXPECT_THAT(CoordinatorServer::Start(options),
               StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("another coordinator")));
 }

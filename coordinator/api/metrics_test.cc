@@ -8,60 +8,25 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/testing/status_matchers.h"
-#include "base/testing/temp_dir.h"
 #include "coordinator/api/coordinator_metrics.h"
-#include "coordinator/api/coordinator_server.h"
 #include "coordinator/api/rpc_metrics.h"
-#include "coordinator/testing/fake_worker.h"
 #include "coordinator/testing/scrape.h"
-#include "google/protobuf/text_format.h"
+#include "coordinator/testing/test_coordinator.h"
 #include "gtest/gtest.h"
-#include "proto/rpc/channel.h"
 #include "proto/rpc/error_details.h"
-#include "proto/rpc/status.h"
-#include "proto/v1/coordinator.grpc.pb.h"
 
 namespace trainyard::coordinator {
 namespace {
 
-using ::testing::HasSubstr;
 using Series = std::map<std::string, double>;
 
-v1::JobSpec Spec(const std::string& name) {
-  v1::JobSpec spec;
-  TY_CHECK(google::protobuf::TextFormat::ParseFromString(
-      R"(model { preset: "llama-1m" } data { path: "d" sequence_length: 64 } training { steps: 10 } pretrain {}
-         stop_grace { seconds: 1 } retry { backoff_initial { seconds: 1 } })",
-      &spec));
-  spec.set_name(name);
-  spec.mutable_world()->set_min(1);
-  spec.mutable_world()->set_max(1);
-  return spec;
-}
-
-class CoordinatorMetricsTest : public ::testing::Test {
+class CoordinatorMetricsTest : public ::testing::Test, protected TestCoordinator {
  protected:
-  CoordinatorMetricsTest() { Start(); }
-
-  void Start() {
-    stub_ = nullptr;
-    server_ = nullptr;
-    CoordinatorOptions options;
-    options.listen = "127.0.0.1:0";
-    options.metrics_listen = "127.0.0.1:0";
-    options.data_dir = dir_.path();
-    options.timing.minimum_lease_ttl = absl::Milliseconds(100);
-    options.timing.heartbeat_interval = absl::Milliseconds(100);
-    options.timing.lease_ttl = absl::Seconds(1);
-    options.timing.failover_grace = absl::Seconds(2);
-    options.timing.backoff_scale = 0.01;
-    auto server = CoordinatorServer::Start(options);
-    TY_CHECK_OK(server);
-    server_ = *std::move(server);
-    stub_ = v1::Jobs::NewStub(*MakeChannel(server_->address(), {}));
-  }
-
-  Series Scrape() { return SeriesOf(HttpGet(server_->metrics_address())); }
+  CoordinatorMetricsTest()
+      : TestCoordinator([](CoordinatorOptions& options) {
+          options.timing.lease_ttl = absl::Seconds(1);
+          options.timing.failover_grace = absl::Seconds(2);
+        }) {}
 
   // Scrapes until it holds; the last scrape.
   template <typename Condition>
@@ -75,26 +40,6 @@ class CoordinatorMetricsTest : public ::testing::Test {
     return Scrape();
   }
 
-  void Submit(const std::string& name) {
-    v1::SubmitRequest request;
-    *request.mutable_spec() = Spec(name);
-    grpc::ClientContext context;
-    v1::SubmitResponse response;
-    ASSERT_OK(FromGrpcStatus(stub_->Submit(&context, request, &response)));
-  }
-
-  absl::Status Forget(const std::string& worker) {
-    v1::ForgetWorkerRequest request;
-    request.set_worker_id(worker);
-    grpc::ClientContext context;
-    v1::ForgetWorkerResponse response;
-    return FromGrpcStatus(stub_->ForgetWorker(&context, request, &response));
-  }
-
-  std::unique_ptr<FakeWorker> Worker(const std::string& id) {
-    return FakeWorker::Start({.coordinator = server_->address(), .worker_id = id});
-  }
-
   static double Started(const Series& series, const std::string& method) {
     return SumOf(series, "trainyard_grpc_server_started_total", {absl::StrCat("method=\"", method, "\"")});
   }
@@ -105,10 +50,6 @@ class CoordinatorMetricsTest : public ::testing::Test {
   static double Recoveries(const Series& series, const std::string& phase) {
     return SumOf(series, "trainyard_recovery_seconds_count", {absl::StrCat("phase=\"", phase, "\"")});
   }
-
-  TempDir dir_;
-  std::unique_ptr<CoordinatorServer> server_;
-  std::unique_ptr<v1::Jobs::Stub> stub_;
 };
 
 // CP-68: what is known is there at 0.
@@ -129,13 +70,13 @@ TEST_F(CoordinatorMetricsTest, KnownSeriesExistFromTheStart) {
 }
 
 TEST_F(CoordinatorMetricsTest, CountsEveryCallByMethodAndCode) {
-  Submit("one");
+  ASSERT_OK(Submit(SpecForTests("one")));
   {
     v1::GetRequest request;
     request.set_job("nobody");
     grpc::ClientContext context;
     v1::Job response;
-    EXPECT_EQ(stub_->Get(&context, request, &response).error_code(), grpc::StatusCode::NOT_FOUND);
+    EXPECT_EQ(jobs().Get(&context, request, &response).error_code(), grpc::StatusCode::NOT_FOUND);
   }
   Series series = ScrapeUntil([](const Series& s) { return Handled(s, "Jobs/Get", "not_found") == 1; });
   EXPECT_EQ(Handled(series, "Jobs/Get", "ok"), 0);
@@ -147,7 +88,7 @@ TEST_F(CoordinatorMetricsTest, CountsEveryCallByMethodAndCode) {
   {
     grpc::ClientContext context;
     v1::WatchRequest request;
-    auto stream = stub_->Watch(&context, request);
+    auto stream = jobs().Watch(&context, request);
     v1::WatchResponse response;
     ASSERT_TRUE(stream->Read(&response));
     series = Scrape();
@@ -225,7 +166,7 @@ TEST(CoordinatorMetricsUnitTest, PhasesOfARecoveryAndAdmissionsAreCountedAsTold)
 TEST_F(CoordinatorMetricsTest, ARecoveryIsCountedOncePhaseByPhase) {
   auto a = Worker("a");
   ASSERT_TRUE(a->Await(IsRegistered));
-  Submit("job");
+  ASSERT_OK(Submit(SpecForTests("job")));
   auto assign = a->Await(IsAssign);
   ASSERT_TRUE(assign && a->Await(IsStart));
   EXPECT_FALSE(assign->assign().follows_failure());
@@ -243,8 +184,8 @@ TEST_F(CoordinatorMetricsTest, ARecoveryIsCountedOncePhaseByPhase) {
   task.set_state(v1::TASK_STATE_RUNNING);
   v1::RankStatus& rank = *task.add_ranks();
   rank.set_state(v1::TASK_STATE_RUNNING);
-  Start();
-  a = FakeWorker::Start({.coordinator = server_->address(), .worker_id = "a"}, {task});
+  Restart();
+  a = FakeWorker::Start({.coordinator = server().address(), .worker_id = "a"}, {task});
   ASSERT_TRUE(a->Await(IsRegistered));
   for (int step = 1; step <= 3; ++step) {
     v1::WorkerMessage message;
@@ -261,16 +202,16 @@ TEST_F(CoordinatorMetricsTest, ARecoveryIsCountedOncePhaseByPhase) {
 TEST_F(CoordinatorMetricsTest, AWorkerIsForgottenOnlyIfItIsLost) {
   auto a = Worker("a");
   ASSERT_TRUE(a->Await(IsRegistered));
-  absl::Status status = Forget("a");
+  absl::Status status = ForgetWorker("a");
   EXPECT_EQ(GetErrorReason(status), "WORKER_NOT_LOST");
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_EQ(Forget("b").code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(ForgetWorker("b").code(), absl::StatusCode::kNotFound);
   a = nullptr;
   ScrapeUntil([](const Series& s) { return SumOf(s, "trainyard_workers", {"state=\"lost\""}) == 1; });
-  ASSERT_OK(Forget("a"));
+  ASSERT_OK(ForgetWorker("a"));
   Series series = ScrapeUntil([](const Series& s) { return SumOf(s, "trainyard_workers") == 0; });
   EXPECT_EQ(SumOf(series, "trainyard_slots"), 0);
-  Start();  // it stays forgotten
+  Restart();  // it stays forgotten
   series = ScrapeUntil([](const Series& s) { return s.contains("trainyard_workers{state=\"lost\"}"); });
   EXPECT_EQ(SumOf(series, "trainyard_workers"), 0);
 }

@@ -18,14 +18,11 @@
 #include "absl/time/clock.h"
 #include "base/file.h"
 #include "base/testing/status_matchers.h"
-#include "base/testing/temp_dir.h"
 #include "base/unique_fd.h"
 #include "client/certificates.h"
-#include "coordinator/api/coordinator_server.h"
-#include "coordinator/testing/fake_worker.h"
+#include "coordinator/testing/test_coordinator.h"
 #include "coordinator/web/tls_acceptor.h"
 #include "gmock/gmock.h"
-#include "google/protobuf/text_format.h"
 #include "gtest/gtest.h"
 #include "proto/rpc/channel.h"
 #include "proto/v1/coordinator.grpc.pb.h"
@@ -113,14 +110,9 @@ class WebViewTest : public ::testing::Test {
  protected:
   WebViewTest() { signal(SIGPIPE, SIG_IGN); }
 
-  absl::Status Start(CoordinatorOptions options = {}) {
+  absl::Status Start(CoordinatorOptions options = OptionsForTests("")) {
     server_ = nullptr;
-    options.listen = "127.0.0.1:0";
     options.data_dir = dir_.Join("data");
-    if (options.web_listen.empty()) options.web_listen = "127.0.0.1:0";
-    options.timing.minimum_lease_ttl = absl::Milliseconds(100);
-    options.timing.heartbeat_interval = absl::Milliseconds(100);
-    options.timing.lease_ttl = absl::Seconds(2);
     auto server = CoordinatorServer::Start(options);
     if (!server.ok()) return server.status();
     server_ = *std::move(server);
@@ -151,11 +143,8 @@ class WebViewTest : public ::testing::Test {
 
   std::string Submit(const std::string& name) {
     v1::SubmitRequest request;
-    TY_CHECK(google::protobuf::TextFormat::ParseFromString(
-        R"(model { preset: "llama-1m" } data { path: "d" sequence_length: 64 } training { steps: 10 } pretrain {}
-           world { min: 1 max: 1 } labels { key: "note" value: "</script><script>alert(1)</script>" })",
-        request.mutable_spec()));
-    request.mutable_spec()->set_name(name);
+    *request.mutable_spec() = SpecForTests(name);
+    (*request.mutable_spec()->mutable_labels())["note"] = "</script><script>alert(1)</script>";
     grpc::ClientContext context;
     v1::SubmitResponse response;
     const grpc::Status status = stub_->Submit(&context, request, &response);
@@ -247,7 +236,7 @@ TEST_F(WebViewTest, PlaintextAnswersToLoopbackNamesOnly) {
 }
 
 TEST_F(WebViewTest, PlaintextBeyondLoopbackNeedsTheFlag) {
-  CoordinatorOptions options;
+  CoordinatorOptions options = OptionsForTests("");
   options.web_listen = "0.0.0.0:0";
   const absl::Status refused = Start(options);
   EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
@@ -382,7 +371,7 @@ TEST_F(WebViewTest, ThereAreSoManyStreamsAndNoMore) {
 }
 
 TEST_F(WebViewTest, MutualTlsAsOnTheOtherPort) {
-  CoordinatorOptions options;
+  CoordinatorOptions options = OptionsForTests("");
   options.tls = MakeCertificates("ours");
   options.web_listen = "0.0.0.0:0";
   ASSERT_OK(Start(options));

@@ -5,24 +5,18 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "base/testing/temp_dir.h"
-#include "coordinator/api/coordinator_server.h"
-#include "coordinator/testing/fake_worker.h"
+#include "base/testing/status_matchers.h"
 #include "coordinator/testing/scrape.h"
+#include "coordinator/testing/test_coordinator.h"
 #include "gmock/gmock.h"
-#include "google/protobuf/text_format.h"
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
-#include "proto/rpc/channel.h"
-#include "proto/v1/coordinator.grpc.pb.h"
 #include "tests/support/process.h"
 
 namespace trainyard::testing_support {
 namespace {
 
 using coordinator::FakeWorker;
-using coordinator::HttpGet;
-using coordinator::SeriesOf;
 using coordinator::SumOf;
 using Series = std::map<std::string, double>;
 using ::testing::HasSubstr;
@@ -52,27 +46,19 @@ std::set<std::string> Missing(const std::set<std::string>& from, const std::set<
 }
 
 // A real coordinator whose workers have no processes, so that there can be many jobs.
-class CoordinatorSoak {
+class CoordinatorSoak : private coordinator::TestCoordinator {
  public:
-  CoordinatorSoak() {
-    coordinator::CoordinatorOptions options;
-    options.listen = "127.0.0.1:0";
-    options.metrics_listen = "127.0.0.1:0";
-    options.data_dir = dir_.path();
-    options.timing.minimum_lease_ttl = absl::Milliseconds(100);
-    options.timing.heartbeat_interval = absl::Milliseconds(200);
-    options.timing.lease_ttl = absl::Seconds(1);
-    options.timing.failover_grace = absl::Seconds(2);
-    options.timing.backoff_scale = 0.001;
-    options.timing.retention_interval = absl::Milliseconds(500);
-    auto server = coordinator::CoordinatorServer::Start(options);
-    TY_CHECK_OK(server);
-    server_ = *std::move(server);
-    stub_ = v1::Jobs::NewStub(*MakeChannel(server_->address(), {}));
-  }
+  CoordinatorSoak()
+      : TestCoordinator([](coordinator::CoordinatorOptions& options) {
+          options.timing.heartbeat_interval = absl::Milliseconds(200);
+          options.timing.lease_ttl = absl::Seconds(1);
+          options.timing.failover_grace = absl::Seconds(2);
+          options.timing.backoff_scale = 0.001;
+          options.timing.retention_interval = absl::Milliseconds(500);
+        }) {}
 
   Series Scrape() {
-    Series series = SeriesOf(HttpGet(server_->metrics_address()));
+    Series series = TestCoordinator::Scrape();
     most_ = std::max(most_, series.size());
     return series;
   }
@@ -82,12 +68,12 @@ class CoordinatorSoak {
   void Round(int round) {
     std::vector<std::unique_ptr<FakeWorker>> workers;
     for (int i = 0; i < kWorkers; ++i) {
-      workers.push_back(FakeWorker::Start({.coordinator = server_->address(),
+      workers.push_back(FakeWorker::Start({.coordinator = server().address(),
                                            .worker_id = absl::StrCat("worker-", round, "-", i),
                                            .slots = kSlots,
                                            .heartbeat_interval = absl::Milliseconds(200)}));
     }
-    for (int i = 0; i < kJobs; ++i) Submit(round, i);
+    for (int i = 0; i < kJobs; ++i) SubmitJob(round, i);
     Scrape();
     const absl::Duration end = RealClock()->Monotonic() + absl::Seconds(60);
     int started = 0;
@@ -102,7 +88,7 @@ class CoordinatorSoak {
     workers.clear();
     EXPECT_TRUE(WaitUntil([&] { return SumOf(Scrape(), "trainyard_workers", {"state=\"lost\""}) == kWorkers; },
                           absl::Seconds(20)));
-    for (int i = 0; i < kWorkers; ++i) Forget(absl::StrCat("worker-", round, "-", i));
+    for (int i = 0; i < kWorkers; ++i) EXPECT_OK(ForgetWorker(absl::StrCat("worker-", round, "-", i)));
     // And the jobs are deleted when they have been kept long enough.
     EXPECT_TRUE(WaitUntil([&] { return SumOf(Scrape(), "trainyard_jobs") == 0; }, absl::Seconds(20)));
     EXPECT_TRUE(WaitUntil([&] { return SumOf(Scrape(), "trainyard_workers") == 0; }, absl::Seconds(5)));
@@ -117,25 +103,17 @@ class CoordinatorSoak {
     return ended;
   }
 
-  void Submit(int round, int i) {
-    v1::SubmitRequest request;
-    TY_CHECK(google::protobuf::TextFormat::ParseFromString(
-        R"(model { preset: "llama-1m" } data { path: "d" sequence_length: 64 } training { steps: 10 }
-           pretrain {} world { min: 1 max: 1 } stop_grace { seconds: 1 } ttl_after_finish { seconds: 1 })",
-        request.mutable_spec()));
-    v1::JobSpec& spec = *request.mutable_spec();
-    spec.set_name(absl::StrCat("job-", round, "-", i));
+  void SubmitJob(int round, int i) {
+    v1::JobSpec spec = coordinator::SpecForTests(absl::StrCat("job-", round, "-", i));
     spec.set_queue(absl::StrCat("queue-", round, "-", i % kQueues));
-    grpc::ClientContext context;
-    v1::SubmitResponse response;
-    const grpc::Status status = stub_->Submit(&context, request, &response);
-    ASSERT_TRUE(status.ok()) << status.error_message();
+    spec.mutable_ttl_after_finish()->set_seconds(1);
+    ASSERT_OK(Submit(spec));
     if (i % 10 == 9) {
       v1::JobActionRequest cancel;
       cancel.set_job(spec.name());
       grpc::ClientContext cancel_context;
       v1::Job job;
-      ASSERT_TRUE(stub_->Cancel(&cancel_context, cancel, &job).ok());
+      ASSERT_TRUE(jobs().Cancel(&cancel_context, cancel, &job).ok());
     }
   }
 
@@ -162,18 +140,6 @@ class CoordinatorSoak {
     return started;
   }
 
-  void Forget(const std::string& worker) {
-    v1::ForgetWorkerRequest request;
-    request.set_worker_id(worker);
-    grpc::ClientContext context;
-    v1::ForgetWorkerResponse response;
-    const grpc::Status status = stub_->ForgetWorker(&context, request, &response);
-    EXPECT_TRUE(status.ok()) << status.error_message();
-  }
-
-  TempDir dir_;
-  std::unique_ptr<coordinator::CoordinatorServer> server_;
-  std::unique_ptr<v1::Jobs::Stub> stub_;
   std::map<uint64_t, v1::Assign> tasks_;
   size_t most_ = 0;
 };
