@@ -11,7 +11,6 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "base/check.h"
 
 namespace trainyard::coordinator {
@@ -22,39 +21,6 @@ constexpr absl::Duration kLinger = absl::Seconds(2);
 constexpr int kBacklog = 128;
 // Reads of one connection in a row.
 constexpr int kRounds = 16;
-
-const char* ReasonOf(int status) {
-  switch (status) {
-    case 200:
-      return "OK";
-    case 304:
-      return "Not Modified";
-    case 400:
-      return "Bad Request";
-    case 403:
-      return "Forbidden";
-    case 404:
-      return "Not Found";
-    case 405:
-      return "Method Not Allowed";
-    case 413:
-      return "Content Too Large";
-    case 414:
-      return "URI Too Long";
-    case 421:
-      return "Misdirected Request";
-    case 431:
-      return "Request Header Fields Too Large";
-    case 500:
-      return "Internal Server Error";
-    case 503:
-      return "Service Unavailable";
-    case 505:
-      return "HTTP Version Not Supported";
-    default:
-      return "Unknown";
-  }
-}
 
 HttpResponse PlainText(int status, const std::string& text) {
   return {.status = status, .type = "text/plain; charset=utf-8", .body = text + "\n"};
@@ -240,31 +206,14 @@ HttpServer::Connection* HttpServer::Find(RequestId id, State state) {
   return found == requests_.end() || found->second->state != state ? nullptr : found->second;
 }
 
-std::string HttpServer::Head(const HttpResponse& response, bool keeps, bool has_length) const {
-  std::string head = absl::StrCat(
-      "HTTP/1.1 ", response.status, " ", ReasonOf(response.status),
-      "\r\nDate: ", absl::FormatTime("%a, %d %b %Y %H:%M:%S GMT", absl::Now(), absl::UTCTimeZone()), "\r\n");
-  if (response.status != 304) absl::StrAppend(&head, "Content-Type: ", response.type, "\r\n");
-  if (has_length && response.status != 304) absl::StrAppend(&head, "Content-Length: ", response.body.size(), "\r\n");
-  absl::StrAppend(&head, "Connection: ", keeps ? "keep-alive" : "close", "\r\n");
-  bool says_cache = false;
-  for (const HttpHeaders* headers : {&options_.headers, &response.headers}) {
-    for (const auto& [name, value] : *headers) {
-      absl::StrAppend(&head, name, ": ", value, "\r\n");
-      says_cache |= name == "Cache-Control";
-    }
-  }
-  if (!says_cache) absl::StrAppend(&head, "Cache-Control: no-store\r\n");
-  return absl::StrCat(head, "\r\n");
-}
-
 void HttpServer::Reply(RequestId id, const HttpResponse& response) {
   Connection* const connection = Find(id, State::kAnswering);
   if (connection == nullptr) return;
   requests_.erase(id);
   connection->state = State::kWriting;
   connection->since = now_;
-  std::string bytes = Head(response, connection->keeps, true);
+  std::string bytes =
+      WriteHead(response, {.common = options_.headers, .keeps_connection = connection->keeps, .has_length = true});
   if (!connection->is_head && response.status != 304) bytes += response.body;
   Put(*connection, std::make_shared<const std::string>(std::move(bytes)));
 }
@@ -277,7 +226,7 @@ bool HttpServer::BeginStream(RequestId id) {
   ++streams_;
   connection->state = State::kStreaming;
   connection->since = now_;
-  Put(*connection, std::make_shared<const std::string>(Head(response, false, false)));
+  Put(*connection, std::make_shared<const std::string>(WriteHead(response, {.common = options_.headers})));
   return true;
 }
 

@@ -16,7 +16,6 @@
 #include <map>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -25,17 +24,9 @@
 #include "base/event_loop.h"
 #include "coordinator/web/byte_channel.h"
 #include "coordinator/web/http_request.h"
+#include "coordinator/web/http_response.h"
 
 namespace trainyard::coordinator {
-
-using HttpHeaders = std::vector<std::pair<std::string, std::string>>;
-
-struct HttpResponse {
-  int status = 200;
-  std::string type = "application/json";
-  std::string body = {};
-  HttpHeaders headers = {};  // Cache-Control is "no-store" unless given
-};
 
 struct HttpServerOptions {
   std::string listen;          // "host:port"; port 0 takes a free one
@@ -118,7 +109,6 @@ class HttpServer {
   void End(Connection& connection);
   Connection* OldestIdle();
   Connection* Find(RequestId id, State state);
-  std::string Head(const HttpResponse& response, bool keeps, bool has_length) const;
 
   const HttpServerOptions options_;
   EventLoop* const loop_;
