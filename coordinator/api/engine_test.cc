@@ -30,8 +30,8 @@ class FailingStore final : public Store {
   absl::Status Probe() override {
     return *fails_ ? absl::ResourceExhaustedError("database or disk is full") : store_->Probe();
   }
-  absl::StatusOr<std::vector<v1::MetricPoint>> ReadMetrics(const MetricsQuery& query) override {
-    return store_->ReadMetrics(query);
+  absl::StatusOr<StoredPoints> ReadMetrics(const std::string& uid, int64_t after_step) override {
+    return store_->ReadMetrics(uid, after_step);
   }
 
  private:

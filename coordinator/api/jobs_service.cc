@@ -124,11 +124,12 @@ grpc::ServerUnaryReactor* JobsService::Metrics(grpc::CallbackServerContext* cont
   parts_.engine->Read([reactor, request, response](const Core& core, Store& store, Now now) {
     const absl::Status status = [&]() -> absl::Status {
       TY_ASSIGN_OR_RETURN(const std::string uid, core.Find(request->namespace_(), request->job()));
-      MetricsQuery query{.uid = uid,
-                         .names = {request->names().begin(), request->names().end()},
-                         .after_step = request->after_step() > 0 ? request->after_step() : -1,
-                         .max_points = request->max_points() > 0 ? request->max_points() : kMaxMetricPoints};
-      TY_ASSIGN_OR_RETURN(std::vector<v1::MetricPoint> points, store.ReadMetrics(query));
+      TY_ASSIGN_OR_RETURN(const StoredPoints stored,
+                          store.ReadMetrics(uid, request->after_step() > 0 ? request->after_step() : -1));
+      TY_ASSIGN_OR_RETURN(
+          std::vector<v1::MetricPoint> points,
+          ChoosePoints(stored, {.names = {request->names().begin(), request->names().end()},
+                                .max_points = request->max_points() > 0 ? request->max_points() : kMaxMetricPoints}));
       for (v1::MetricPoint& point : points) *response->add_points() = std::move(point);
       return absl::OkStatus();
     }();

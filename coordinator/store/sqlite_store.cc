@@ -53,7 +53,7 @@ class SqliteStore final : public Store {
   absl::StatusOr<std::vector<StoredEvent>> LoadEvents(uint64_t* compacted_revision) override;
   absl::Status Commit(const std::vector<Write>& writes) override;
   absl::Status Probe() override;
-  absl::StatusOr<std::vector<v1::MetricPoint>> ReadMetrics(const MetricsQuery& query) override;
+  absl::StatusOr<StoredPoints> ReadMetrics(const std::string& uid, int64_t after_step) override;
 
  private:
   struct Series {
@@ -382,34 +382,17 @@ absl::Status SqliteStore::Probe() {
   return Execute(db_.get(), "DROP TABLE probe");
 }
 
-absl::StatusOr<std::vector<v1::MetricPoint>> SqliteStore::ReadMetrics(const MetricsQuery& query) {
+absl::StatusOr<StoredPoints> SqliteStore::ReadMetrics(const std::string& uid, int64_t after_step) {
   TY_ASSIGN_OR_RETURN(Statement rows, Statement::Prepare(db_.get(),
                                                          "SELECT point FROM metrics WHERE job_uid=? AND step>? "
                                                          "ORDER BY step"));
-  rows.Text(query.uid).Int(query.after_step);
-  std::vector<v1::MetricPoint> points;
+  rows.Text(uid).Int(after_step);
+  StoredPoints points;
   while (true) {
     TY_ASSIGN_OR_RETURN(const bool has_row, rows.Step());
-    if (!has_row) break;
-    v1::MetricPoint point;
-    TY_RETURN_IF_ERROR(Parse(rows.ColumnBytes(0), "metrics", &point));
-    if (!query.names.empty()) {
-      v1::MetricPoint chosen = point;
-      chosen.clear_values();
-      for (const std::string& name : query.names) {
-        const auto value = point.values().find(name);
-        if (value != point.values().end()) (*chosen.mutable_values())[name] = value->second;
-      }
-      if (chosen.values().empty()) continue;
-      point = std::move(chosen);
-    }
-    points.push_back(std::move(point));
+    if (!has_row) return points;
+    points.emplace_back(rows.ColumnBytes(0));
   }
-  const size_t limit = static_cast<size_t>(std::max(query.max_points, 0));
-  if (limit == 0 || points.size() <= limit) return points;
-  std::vector<v1::MetricPoint> spread;
-  for (size_t i = 1; i <= limit; ++i) spread.push_back(std::move(points[i * points.size() / limit - 1]));
-  return spread;
 }
 
 }  // namespace

@@ -220,16 +220,22 @@ TEST_F(SqliteStoreTest, MetricsAreThinnedReplacedAndDeletedWithTheirJob) {
     ASSERT_OK(store_->Commit({write}));
   };
   for (int64_t step = 1; step <= 250; ++step) put(step, 1);
-  ASSERT_OK_AND_ASSIGN(auto points, store_->ReadMetrics({.uid = "u"}));
+  const auto read = [&](const PointChoice& choice) -> absl::StatusOr<std::vector<v1::MetricPoint>> {
+    TY_ASSIGN_OR_RETURN(const StoredPoints stored, store_->ReadMetrics("u", -1));
+    return ChoosePoints(stored, choice);
+  };
+  ASSERT_OK_AND_ASSIGN(auto points, read({}));
   EXPECT_LE(points.size(), 100u);
   EXPECT_GE(points.size(), 50u);
   EXPECT_EQ(points.back().step() % 4, 0);
   put(points.back().step(), 2);
-  ASSERT_OK_AND_ASSIGN(points, store_->ReadMetrics({.uid = "u", .names = {"loss"}, .max_points = 7}));
+  ASSERT_OK_AND_ASSIGN(points, read({.names = {"loss"}, .max_points = 7}));
   EXPECT_EQ(points.size(), 7u);
   EXPECT_EQ(points.back().attempt(), 2);
+  ASSERT_OK_AND_ASSIGN(const StoredPoints after, store_->ReadMetrics("u", points.back().step() - 8));
+  EXPECT_EQ(after.size(), 2u);
   ASSERT_OK(store_->Commit({DeleteJob{"u"}}));
-  ASSERT_OK_AND_ASSIGN(points, store_->ReadMetrics({.uid = "u"}));
+  ASSERT_OK_AND_ASSIGN(points, read({}));
   EXPECT_TRUE(points.empty());
 }
 

@@ -7,19 +7,13 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "coordinator/core/effects.h"
+#include "coordinator/store/metric_points.h"
 
 namespace trainyard::coordinator {
 
 struct StoredEvent {
   uint64_t revision = 0;
   std::shared_ptr<const v1::Job> job;
-};
-
-struct MetricsQuery {
-  std::string uid;
-  std::vector<std::string> names = {};  // empty: all
-  int64_t after_step = -1;
-  int max_points = 0;  // 0: all kept; else spread evenly, the newest always among them
 };
 
 // Not safe for several threads: one thread owns it.
@@ -40,8 +34,8 @@ class Store {
   // Can a transaction be made durable now? Writes a little and takes it back.
   virtual absl::Status Probe() = 0;
 
-  // Points in order of step.
-  virtual absl::StatusOr<std::vector<v1::MetricPoint>> ReadMetrics(const MetricsQuery& query) = 0;
+  // Of the job, those after `after_step`.
+  virtual absl::StatusOr<StoredPoints> ReadMetrics(const std::string& uid, int64_t after_step) = 0;
 };
 
 }  // namespace trainyard::coordinator

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/status_macros.h"
 #include "coordinator/api/list_jobs.h"
+#include "coordinator/store/metric_points.h"
 
 namespace trainyard::coordinator {
 namespace {
@@ -121,13 +122,14 @@ absl::Status WebApi::Job(RequestId id, const HttpRequest& request, const std::st
     const std::vector<std::string> names = absl::StrSplit(request.Query("names"), ',', absl::SkipEmpty());
     Read(
         id,
-        [uid, no_job, after, points, names](const Core& core, Store& store,
-                                            Now) -> absl::StatusOr<std::vector<v1::MetricPoint>> {
+        [uid, no_job, after](const Core& core, Store& store, Now) -> absl::StatusOr<StoredPoints> {
           if (core.Record(uid) == nullptr) return no_job();
-          return store.ReadMetrics(
-              {.uid = uid, .names = names, .after_step = after, .max_points = static_cast<int>(points)});
+          return store.ReadMetrics(uid, after);
         },
-        [names](const std::vector<v1::MetricPoint>& got) { return Json(MetricsJson(got, names)); });
+        [names, points](const StoredPoints& stored) {
+          const auto chosen = ChoosePoints(stored, {.names = names, .max_points = static_cast<int>(points)});
+          return chosen.ok() ? Json(MetricsJson(*chosen, names)) : FailureResponse(chosen.status());
+        });
     return absl::OkStatus();
   }
   if (what == "generations") {
