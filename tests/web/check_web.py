@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """The web view in headless Chromium against a live small cluster that trains: pages in light and dark and at the width of
 a phone, live updates without a reload, what is said when the coordinator is gone; no error in the console, no request to
-another host. Before that, mutual TLS (mutual_tls.py). Screenshots and figures are written to --out.
+another host. Before that, mutual TLS (mutual_tls.py); after it, 1,000 workers and 1,000 jobs (crowd.py). Screenshots and
+figures are written to --out.
 
   tests/web/check_web.py --bin DIR [--out DIR]     # --bin is laid out like bazel-bin
 """
@@ -13,8 +14,8 @@ import statistics
 import sys
 import tempfile
 import time
-import urllib.request
 
+import crowd
 import mutual_tls
 from devtools import Page
 
@@ -39,13 +40,6 @@ training:
   micro_batch: 4
   optimizer: {adamw: {learning_rate: 1.0e-2}}
   schedule: {shape: cosine, warmup_steps: 2}
-"""
-# Notes in the page when a first row of data appears, whatever view it is.
-FIRST_DATA = """
-  window.firstData = null;
-  new MutationObserver(() => {
-    if (window.firstData === null && document.querySelector('tbody tr')) window.firstData = performance.now();
-  }).observe(document, {childList: true, subtree: true});
 """
 found = []
 
@@ -100,13 +94,6 @@ CONTRAST = """(() => {
 })()"""
 
 
-def open_view(page, url, ready, seconds=30):
-    page.go("about:blank")
-    page.go(url)
-    page.wait(ready, seconds)
-    page.pump(0.3)
-
-
 def check_pages(cluster, uids, out):
     views = {
         "jobs": ("#/jobs", "document.querySelectorAll('tbody tr').length >= 4"),
@@ -123,7 +110,7 @@ def check_pages(cluster, uids, out):
         try:
             for view, (path, ready) in views.items():
                 page.forgives_network = view == "missing"   # a 404 is told in the log of any browser
-                open_view(page, cluster.web + "/" + path, ready)
+                page.open(cluster.web + "/" + path, ready)
                 page.wait("document.getElementById('link').dataset.state === 'live'")
                 check_names(page, "%s, %s" % (view, name))
                 page.picture(os.path.join(out, "%s-%s.png" % (view, name)))
@@ -143,33 +130,29 @@ def collect(page, cluster, where):
 
 def check_live(cluster, uids, figures, out):
     page = Page()
-    page.call("Page.addScriptToEvaluateOnNewDocument", source=FIRST_DATA)
+    page.note_first_data()
     try:
         # Load times: nothing cached, then as a user who comes back.
         times = {"cold": [], "warm": []}
         for kind in ("cold", "warm"):
             page.call("Network.setCacheDisabled", cacheDisabled=kind == "cold")
             for _ in range(5):
-                open_view(page, cluster.web + "/", "window.firstData !== null")
+                page.open(cluster.web + "/", "window.firstData !== null")
                 times[kind].append(page.run("window.firstData"))
         sizes = page.run("performance.getEntriesByType('resource').filter(e => !e.name.includes('/api/')).length")
         figures["files of the page"] = sizes + 1
         for kind, seen in times.items():
             figures["navigation to first data, %s, ms (median of %d)" % (kind, len(seen))] = round(statistics.median(seen))
 
-        # Jobs appear by themselves. Clocks are of one machine: the page's and the coordinator's submit time.
+        # Jobs appear by themselves.
         page.wait("document.getElementById('link').dataset.state === 'live'")
-        page.run("""window.seen = {}; new MutationObserver(() => {
-            for (const link of document.querySelectorAll('tbody .job-name')) window.seen[link.textContent] ||= Date.now();
-          }).observe(document.querySelector('main'), {childList: true, subtree: true}); 1""")
+        page.run(page.NOTE_ROWS)
         loads = page.loads
         delays = []
         for i in range(15):
             name = "appears-%d" % i
             uid = cluster.submit(suspended(name, HOSTILE))
-            page.wait("window.seen['%s']" % name, 10)
-            submitted = page.run("fetch('/api/jobs/%s').then(a => a.json()).then(a => Date.parse(a.job.submitTime))" % uid)
-            delays.append(page.run("window.seen['%s']" % name) - submitted)
+            delays.append(page.delay_of_row(name, uid))
         figures["job submitted to row in the page, ms (median, largest of %d)" % len(delays)] = [
             round(statistics.median(delays)), round(max(delays))]
         need(page.loads == loads, "the page was loaded again to show new jobs")
@@ -177,7 +160,7 @@ def check_live(cluster, uids, figures, out):
         page.wait("[...document.querySelectorAll('tbody tr')].find(r => r.textContent.includes('waits')).textContent.includes('Cancelled')", 10)
 
         # Numbers of a running job move, and its curves grow.
-        open_view(page, cluster.web + "/#/job/" + uids["pair"], "document.querySelector('path.line')")
+        page.open(cluster.web + "/#/job/" + uids["pair"], "document.querySelector('path.line')")
         loads = page.loads
         step = "document.querySelector('.job-bar .sub').textContent"
         before, path = page.run(step), page.run("document.querySelector('path.line').getAttribute('d')")
@@ -191,7 +174,7 @@ def check_live(cluster, uids, figures, out):
         need("step" in page.run("document.querySelector('.readout').textContent"), "arrow keys read no value of a curve")
         need(page.loads == loads, "the page was loaded again to show progress")
         # An end is shown as it happens.
-        open_view(page, cluster.web + "/#/job/" + uids["single"], "document.querySelector('.title .pill').textContent === 'Running'")
+        page.open(cluster.web + "/#/job/" + uids["single"], "document.querySelector('.title .pill').textContent === 'Running'")
         loads = page.loads
         cluster.client("cancel", uids["single"])
         page.wait("document.querySelector('.title .pill').textContent === 'Cancelled'", 30, "the end is shown")
@@ -204,7 +187,7 @@ def check_live(cluster, uids, figures, out):
 def check_lost(cluster, out):
     page = Page()
     try:
-        open_view(page, cluster.web + "/", "document.querySelector('tbody tr')")
+        page.open(cluster.web + "/", "document.querySelector('tbody tr')")
         page.wait("document.getElementById('link').dataset.state === 'live'")
         collect(page, cluster, "before the coordinator ended")
         page.errors.clear()
@@ -223,36 +206,11 @@ def check_lost(cluster, out):
         page.close()
 
 
-def check_many(cluster, figures, out, count):
-    specs = [suspended("many-%04d" % i) for i in range(count)]
-    for begin in range(0, count, 250):
-        cluster.submit("---\n".join(specs[begin:begin + 250]))
-    page = Page()
-    page.call("Page.addScriptToEvaluateOnNewDocument", source=FIRST_DATA)
-    try:
-        times = []
-        for _ in range(5):
-            open_view(page, cluster.web + "/", "window.firstData !== null")
-            times.append(page.run("window.firstData"))
-        figures["navigation to first data with %d jobs, ms (median of 5)" % count] = round(statistics.median(times))
-        page.run("const input = document.querySelector('input[type=search]'); input.value = 'many-0001'; input.dispatchEvent(new Event('input')); 1")
-        page.wait("[...document.querySelectorAll('tbody tr:not([hidden])')].length === 1", 20, "the oldest of many is found")
-        answers = []
-        for _ in range(10):
-            began = time.monotonic()
-            urllib.request.urlopen(cluster.web + "/api/jobs?page_size=100", timeout=20).read()
-            answers.append((time.monotonic() - began) * 1000)
-        figures["GET /api/jobs, a page of 100 of %d, ms (median of 10)" % count] = round(statistics.median(answers), 1)
-        collect(page, cluster, "many jobs")
-    finally:
-        page.close()
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", default=os.path.join(ROOT, "bazel-bin"))
     parser.add_argument("--out", default=os.path.join(ROOT, "bazel-testlogs", "web"))
-    parser.add_argument("--many", type=int, default=1000, help="jobs of the last part")
+    parser.add_argument("--many", type=int, default=1000, help="workers, and jobs, of the last part")
     arguments = parser.parse_args()
     binaries = os.path.abspath(arguments.bin)
     out = os.path.abspath(arguments.out)
@@ -265,7 +223,7 @@ def main():
         cluster.start()
         page = Page()
         try:
-            open_view(page, cluster.web + "/", "document.querySelector('.empty')")
+            page.open(cluster.web + "/", "document.querySelector('.empty')")
             page.picture(os.path.join(out, "empty-light.png"), whole=False)
             collect(page, cluster, "empty")
         finally:
@@ -284,7 +242,7 @@ def main():
         check_pages(cluster, uids, out)
         check_live(cluster, uids, figures, out)
         check_lost(cluster, out)
-        check_many(cluster, figures, out, arguments.many)
+        found.extend(crowd.check(binaries, os.path.join(folder, "crowd"), out, arguments.many, figures))
     finally:
         cluster.stop()
         shutil.rmtree(folder, ignore_errors=True)

@@ -139,6 +139,37 @@ class Page:
 
     # ---- for tests ----
 
+    # Notes in the page when a first row of data appears, whatever view it is.
+    FIRST_DATA = """
+      window.firstData = null;
+      new MutationObserver(() => {
+        if (window.firstData === null && document.querySelector('tbody tr')) window.firstData = performance.now();
+      }).observe(document, {childList: true, subtree: true});
+    """
+    # Notes when the row of each job appears in a list.
+    NOTE_ROWS = """
+      window.seen = {}; new MutationObserver(() => {
+        for (const link of document.querySelectorAll('tbody .job-name')) window.seen[link.textContent] ||= Date.now();
+      }).observe(document.querySelector('main'), {childList: true, subtree: true});
+      1
+    """
+
+    def note_first_data(self):
+        self.call("Page.addScriptToEvaluateOnNewDocument", source=self.FIRST_DATA)
+
+    def delay_of_row(self, name, uid):
+        """Milliseconds from a job's submit to its row. The clocks are of one machine: the page's and the coordinator's."""
+        self.wait("window.seen['%s']" % name, 10)
+        submitted = self.run("fetch('/api/jobs/%s').then(a => a.json()).then(a => Date.parse(a.job.submitTime))" % uid)
+        return self.run("window.seen['%s']" % name) - submitted
+
+    def open(self, url, ready, seconds=30):
+        """A fresh load of the page, until `ready` holds in it."""
+        self.go("about:blank")
+        self.go(url)
+        self.wait(ready, seconds)
+        self.pump(0.3)
+
     def go(self, url):
         """The browser's error, or None if something came."""
         return self.call("Page.navigate", url=url).get("errorText")
