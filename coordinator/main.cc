@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "base/arguments.h"
+#include "base/descriptor_limit.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/version.h"
@@ -96,6 +97,8 @@ int main(int argc, char** argv) {
     return 2;
   }
   trainyard::InitLog("coordinator", level);
+  // Each worker and each client has a connection.
+  trainyard::LogDebug("at most ", trainyard::RaiseDescriptorLimit(), " files and connections");
   auto server = CoordinatorServer::Start(options);
   if (!server.ok()) {
     trainyard::LogError("cannot start: ", std::string(server.status().message()));

@@ -16,6 +16,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/descriptor_limit.h"
 #include "coordinator/testing/fake_worker.h"
 
 namespace trainyard::coordinator {
@@ -80,6 +81,7 @@ int main(int argc, char** argv) {
   app.add_option("--progress_seconds", progress_seconds, "Between two reports of a task")
       ->check(CLI::Range(0.1, 3600.0));
   CLI11_PARSE(app, argc, argv);
+  trainyard::RaiseDescriptorLimit();
   std::vector<Member> members;
   for (int i = 0; i < count; ++i) {
     // A third of the coordinator's default lease.

@@ -1,6 +1,7 @@
 """A small live cluster for the checks that are written in Python: deploy/local/cluster.sh on free ports, in a folder of the
 check's own, a data set, and small jobs over it."""
 import os
+import resource
 import socket
 import subprocess
 import time
@@ -56,6 +57,11 @@ def free_ports(count):
     raise SystemExit("no %d free ports in a row" % count)
 
 
+def limits_of_a_shell():
+    """Of open files, for a child: what most shells and services give, whatever this process has."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, max(1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1])))
+
+
 class Programs:
     """Calls the programs as a user of one coordinator does. `binaries` is laid out like bazel-bin."""
 
@@ -93,7 +99,7 @@ class LocalCoordinator(Programs):
             self.process = subprocess.Popen(
                 [os.path.join(binaries, "coordinator/trainyard-coordinator"), "--listen=127.0.0.1:0", "--metrics_listen=",
                  "--web_listen=127.0.0.1:0", "--data_dir=" + os.path.join(folder, "data"), "--port_file=" + ports] + flags,
-                stdout=log, stderr=log)
+                stdout=log, stderr=log, preexec_fn=limits_of_a_shell)
         for _ in range(600):
             if os.path.exists(ports):
                 break
