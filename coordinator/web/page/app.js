@@ -1,4 +1,5 @@
 // The frame: which view is shown, the counts at its top, and what is said about the connection.
+import {Alarm} from "./alarm.js";
 import {get} from "./api.js";
 import {fill, make, setText} from "./dom.js";
 import {duration, secondsSince, words} from "./format.js";
@@ -16,7 +17,7 @@ const OVERVIEW_MS = 3000;
 
 let view = null;
 let lostSince = null;
-let overviewTimer = null;
+const counts = new Alarm(overview, 300);
 
 // ---- the connection ----
 
@@ -33,8 +34,7 @@ const live = new Live({
   onReload: load,
   onJob(job) {
     if (view && view.onJob) view.onJob(job);
-    clearTimeout(overviewTimer);
-    overviewTimer = setTimeout(overview, 300);
+    counts.within(300);
   },
   onProgress(event) {
     if (view && view.onProgress) view.onProgress(event);
@@ -77,15 +77,14 @@ function tile(label, value, detail, href) {
 }
 
 async function overview() {
-  clearTimeout(overviewTimer);
   if (!document.hidden) {
     try {
-      const counts = await get("/api/overview");
-      const jobs = state => counts.jobs[state] || 0;
+      const now = await get("/api/overview");
+      const jobs = state => now.jobs[state] || 0;
       const waiting = jobs("QUEUED") + jobs("RECOVERING");
-      const reasons = Object.entries(counts.pending).sort((a, b) => b[1] - a[1]);
+      const reasons = Object.entries(now.pending).sort((a, b) => b[1] - a[1]);
       const slots = {all: 0, busy: 0, bad: 0};
-      for (const [type, states] of Object.entries(counts.slots)) {
+      for (const [type, states] of Object.entries(now.slots)) {
         if (type === "DRIVER") continue;
         for (const [state, amount] of Object.entries(states)) {
           slots.all += amount;
@@ -93,22 +92,22 @@ async function overview() {
           if (state === "UNHEALTHY" || state === "UNREACHABLE") slots.bad += amount;
         }
       }
-      const troubled = Object.entries(counts.workers).filter(([state]) => state !== "READY");
+      const troubled = Object.entries(now.workers).filter(([state]) => state !== "READY");
       fill(tally,
         tile("Running", jobs("RUNNING") + jobs("ADMITTED") + jobs("STOPPING"),
           jobs("STOPPING") ? jobs("STOPPING") + " stopping" : "", "#/jobs?show=running"),
         tile("Waiting", waiting, reasons.length && waiting ? words(reasons[0][0]).toLowerCase() : "", "#/queue"),
         tile("Failed", jobs("FAILED"), "", "#/jobs?show=failed"),
         tile("Slots in use", slots.busy + " / " + slots.all, slots.bad ? slots.bad + " unusable" : "", "#/workers"),
-        tile("Workers ready", counts.workers.READY || 0,
+        tile("Workers ready", now.workers.READY || 0,
           troubled.map(([state, amount]) => amount + " " + words(state).toLowerCase()).join(", "), "#/workers"));
-      setText(document.getElementById("footer"), "Trainyard " + counts.version + " · up " +
-        duration(secondsSince(counts.startTime)) + " · epoch " + counts.leaderEpoch);
+      setText(document.getElementById("footer"), "Trainyard " + now.version + " · up " +
+        duration(secondsSince(now.startTime)) + " · epoch " + now.leaderEpoch);
     } catch (error) {
       // The stream tells of a lost connection; the counts just stay as they were.
     }
   }
-  overviewTimer = setTimeout(overview, OVERVIEW_MS);
+  counts.within(OVERVIEW_MS);
 }
 
 // ---- routes ----

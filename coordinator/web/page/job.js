@@ -1,4 +1,5 @@
 // One job: what it does, why it waits or how it ended, its curves, compression, generations, attempts, logs and spec.
+import {Alarm} from "./alarm.js";
 import {get} from "./api.js";
 import {Chart} from "./chart.js";
 import {Compression, NAMES as IS_COMPRESSION} from "./compression.js";
@@ -36,6 +37,7 @@ export class JobView {
     this.curves = new Map();   // name -> [[step, value], ...]
     this.lastStep = -1;
     this.control = new AbortController();
+    this.trialsAlarm = new Alarm(() => this.search.load(this.control.signal).catch(() => {}), 800);
     document.title = "Job · Trainyard";
     fill(main, make("p", {class: "loading"}, "Loading the job"));
   }
@@ -264,8 +266,7 @@ export class JobView {
   onJob(job) {
     if (!this.data) return;
     if (job.uid !== this.job) {   // a trial of this one
-      clearTimeout(this.searchTimer);
-      this.searchTimer = setTimeout(() => this.search.load(this.control.signal).catch(() => {}), 800);
+      this.trialsAlarm.within(800);
       return;
     }
     // The event has a row's share of the job; the state is shown at once and the rest fetched.
@@ -303,7 +304,8 @@ export class JobView {
 
   leave() {
     this.control.abort();
-    for (const timer of [this.pageTimer, this.curveTimer, this.searchTimer, this.curveWaits]) clearTimeout(timer);
+    this.trialsAlarm.stop();
+    for (const timer of [this.pageTimer, this.curveTimer, this.curveWaits]) clearTimeout(timer);
     if (!this.head) return;
     for (const one of this.charts) one.chart.remove();
     this.more.chart.remove();

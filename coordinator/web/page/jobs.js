@@ -1,4 +1,5 @@
 // The table of jobs.
+import {Alarm} from "./alarm.js";
 import {get} from "./api.js";
 import {empty, fill, make, meter, setText} from "./dom.js";
 import {TERMINAL, WAITING, count, duration, number, secondsBetween, short, when, words} from "./format.js";
@@ -13,6 +14,7 @@ const SHOWS = [
 ];
 const PAGE = 100;
 const RELIST_MS = 60000;   // deletions are no events
+const WHYS = 8;            // jobs at a time that are asked why they wait
 
 export function pill(state) {
   return make("span", {class: "pill", "data-state": short(state)}, words(state));
@@ -60,7 +62,7 @@ function progressCell(job) {
 class Row {
   constructor(job) {
     this.cells = {};
-    this.element = make("tr", {});
+    this.element = make("tr", {"data-uid": job.uid});
     for (const [key, label, kind] of [["state", "State", ""], ["name", "Job", ""], ["progress", "Progress", "wide"],
       ["loss", "Loss", "num"], ["speed", "Per second", "num"], ["slots", "Slots", "num"], ["time", "Time", "num"]]) {
       this.cells[key] = make("td", {"data-label": label, class: kind});
@@ -77,6 +79,8 @@ class Row {
       why ? make("span", {class: "sub why"}, why) : null);
     this.takeProgress();
     setText(this.cells.slots, String(slotsOf(job)));
+    this.cells.time.title = "Submitted " + when(job.submitTime) + (job.startTime ? ", started " + when(job.startTime) : "") +
+      (job.endTime ? ", ended " + when(job.endTime) : "");
     this.tick();
   }
 
@@ -94,8 +98,6 @@ class Row {
     const job = this.job;
     const begin = job.startTime || job.submitTime;
     setText(this.cells.time, duration(secondsBetween(begin, job.endTime)));
-    this.cells.time.title = "Submitted " + when(job.submitTime) + (job.startTime ? ", started " + when(job.startTime) : "") +
-      (job.endTime ? ", ended " + when(job.endTime) : "");
   }
 }
 
@@ -108,6 +110,8 @@ export class JobsView {
     this.show = SHOWS.find(([id]) => id === parameters.get("show")) || SHOWS[0];
     this.rows = new Map();
     this.search = "";
+    this.unasked = new Set();
+    this.why = new Alarm(() => this.askWhy(), 400);
     document.title = "Jobs · Trainyard";
     this.tabs = make("div", {class: "segments", role: "group", "aria-label": "Which jobs"},
       SHOWS.map(([id, label]) => make("a", {href: id === "all" ? "#/jobs" : "#/jobs?show=" + id, "aria-current": id === this.show[0] && "true"}, label)));
@@ -212,7 +216,7 @@ export class JobsView {
       this.rows.set(job.uid, fresh);
       let before = null;
       for (const element of this.body.children) {
-        const other = [...this.rows.values()].find(one => one.element === element);
+        const other = this.rows.get(element.dataset.uid);
         if (other && other.job.submitTime <= job.submitTime) {
           before = element;
           break;
@@ -220,14 +224,19 @@ export class JobsView {
       }
       this.body.insertBefore(fresh.element, before);
     }
-    if (WAITING.has(job.state)) this.askWhy(job.uid);
+    if (WAITING.has(job.state)) {
+      this.unasked.add(job.uid);
+      this.why.within(400);
+    }
     this.settle();
   }
 
-  // Why a job waits is decided when it is asked for, so it comes with no event.
-  askWhy(uid) {
-    clearTimeout(this.why);
-    this.why = setTimeout(async () => {
+  // Why a job waits is decided when it is asked for, so it comes with no event. Of very many the newest are asked for; the
+  // others show it when the list is fetched again.
+  async askWhy() {
+    const uids = [...this.unasked].slice(-WHYS);
+    this.unasked.clear();
+    for (const uid of uids) {
       try {
         const {job} = await get("/api/jobs/" + encodeURIComponent(uid));
         const row = this.rows.get(uid);
@@ -235,7 +244,7 @@ export class JobsView {
       } catch (error) {
         // The row stays as the event left it.
       }
-    }, 400);
+    }
   }
 
   onProgress(event) {
@@ -259,6 +268,6 @@ export class JobsView {
   }
 
   leave() {
-    clearTimeout(this.why);
+    this.why.stop();
   }
 }

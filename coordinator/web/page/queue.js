@@ -1,4 +1,5 @@
 // Jobs that wait, in the order in which the scheduler tries them, each with the reason why it does not run.
+import {Alarm} from "./alarm.js";
 import {get} from "./api.js";
 import {empty, fill, make, setText} from "./dom.js";
 import {duration, secondsSince, words} from "./format.js";
@@ -10,6 +11,7 @@ export class QueueView {
   constructor(main) {
     this.name = "queue";
     document.title = "Queue · Trainyard";
+    this.alarm = new Alarm(() => this.again(), 500);
     this.note = make("p", {class: "note", role: "status"});
     this.reasons = make("ul", {class: "chips", "aria-label": "Reasons"});
     this.body = make("tbody", {});
@@ -22,7 +24,6 @@ export class QueueView {
   }
 
   async load() {
-    clearTimeout(this.timer);
     const queue = await get("/api/queue", {limit: 200});
     const tallied = new Map();
     this.waits = [];
@@ -47,20 +48,17 @@ export class QueueView {
     else fill(this.none, empty("Nothing waits", "Every job that may run has its slots."));
     setText(this.note, queue.total > queue.jobs.length ? "The first " + queue.jobs.length + " of " + queue.total + " are shown." : "");
     this.tick();
-    this.soon(REFRESH_MS);
+    this.alarm.within(REFRESH_MS);
     return queue.revision || "0";
   }
 
-  soon(delay) {
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => {
-      if (document.hidden) this.soon(REFRESH_MS);
-      else this.load().catch(() => this.soon(REFRESH_MS));
-    }, delay);
+  again() {
+    if (document.hidden) this.alarm.within(REFRESH_MS);
+    else this.load().catch(() => this.alarm.within(REFRESH_MS));
   }
 
   onJob() {
-    this.soon(200);
+    this.alarm.within(200);
   }
 
   tick() {
@@ -73,6 +71,6 @@ export class QueueView {
   }
 
   leave() {
-    clearTimeout(this.timer);
+    this.alarm.stop();
   }
 }

@@ -1,4 +1,5 @@
 // Workers and their slots; those in trouble come first.
+import {Alarm} from "./alarm.js";
 import {get} from "./api.js";
 import {empty, fill, make, setText} from "./dom.js";
 import {bytes, duration, secondsSince, short, words} from "./format.js";
@@ -18,10 +19,49 @@ function slot(one) {
     : make("span", {...attributes, role: "img"}, type === "driver" ? "d" : "");
 }
 
+// Of many workers few change from one look to the next, so a row is made anew only if it is to show something else; the
+// time of the last heartbeat, which always changes, is a text of its own.
+class Row {
+  constructor() {
+    this.element = make("tr", {});
+    this.beat = make("td", {class: "num", "data-label": "Heartbeat"});
+    this.shown = "";
+  }
+
+  take(worker) {
+    const {lastHeartbeatTime, ...rest} = worker;
+    this.beatTime = lastHeartbeatTime;
+    this.tick();
+    const wanted = JSON.stringify(rest);
+    if (wanted === this.shown) return;
+    this.shown = wanted;
+    const slots = (worker.slots || []).filter(one => short(one.type) !== "DRIVER");
+    const drivers = (worker.slots || []).filter(one => short(one.type) === "DRIVER");
+    const busy = slots.filter(one => one.state === "SLOT_STATE_BUSY" || one.state === "SLOT_STATE_RESERVED").length;
+    const trouble = (worker.slots || []).filter(one => one.healthMessage).map(one => "slot " + (one.index || 0) + ": " + one.healthMessage);
+    const usedDrivers = drivers.filter(one => one.jobUid);
+    fill(this.element,
+      make("td", {"data-label": "State"}, pill(worker.state)),
+      make("td", {"data-label": "Worker"}, make("span", {class: "job-name"}, worker.host || worker.workerId),
+        make("span", {class: "sub mono"}, worker.workerId + (worker.version ? " · " + worker.version : "")),
+        trouble.map(text => make("span", {class: "sub why bad"}, text))),
+      make("td", {class: "wide slots", "data-label": "Slots"}, slots.map(slot), usedDrivers.map(slot),
+        drivers.length ? make("span", {class: "sub inline"}, (drivers.length - usedDrivers.length) + " driver slots free") : null),
+      make("td", {class: "num", "data-label": "In use"}, busy + " / " + slots.length), this.beat);
+  }
+
+  tick() {
+    setText(this.beat, this.beatTime ? duration(secondsSince(this.beatTime)) + " ago" : "–");
+  }
+}
+
 export class WorkersView {
   constructor(main) {
     this.name = "workers";
+    this.rows = new Map();   // by worker
+    this.alarm = new Alarm(() => this.again(), 1000);
     this.limit = PAGE;
+    this.turn = 0;           // of the newest look
     document.title = "Workers · Trainyard";
     this.note = make("p", {class: "note", role: "status"});
     this.body = make("tbody", {});
@@ -42,7 +82,7 @@ export class WorkersView {
   }
 
   async load() {
-    clearTimeout(this.timer);
+    const turn = ++this.turn;
     const workers = [];
     let total = 0;
     do {
@@ -52,8 +92,8 @@ export class WorkersView {
       this.revision = page.revision;
       if (!page.workers.length) break;
     } while (workers.length < Math.min(total, this.limit));
-    this.beats = [];
-    fill(this.body, workers.map(worker => this.row(worker)));
+    if (turn !== this.turn) return this.revision || "0";   // asked again meanwhile, for more perhaps
+    this.take(workers);
     this.table.hidden = workers.length === 0;
     this.more.hidden = workers.length >= total;
     setText(this.note, workers.length < total ? workers.length + " of " + total + " workers" : "");
@@ -62,43 +102,38 @@ export class WorkersView {
       fill(this.none, empty("No workers yet", "Start a daemon that knows this coordinator, and it appears here:"),
         make("pre", {class: "hint"}, "trainyard-worker --coordinator HOST:7070 --state_dir DIR --job_root DIR"));
     }
-    this.tick();
-    this.timer = setTimeout(() => this.again(), REFRESH_MS);
+    this.alarm.within(REFRESH_MS);
     return this.revision || "0";
   }
 
-  again() {
-    if (document.hidden) this.timer = setTimeout(() => this.again(), REFRESH_MS);
-    else this.load().catch(() => {
-      this.timer = setTimeout(() => this.again(), REFRESH_MS);
-    });
+  // Rows in the order of the list; what is where it belongs is not touched.
+  take(workers) {
+    const rows = new Map();
+    for (const worker of workers) {
+      const row = this.rows.get(worker.workerId) || new Row();
+      row.take(worker);
+      rows.set(worker.workerId, row);
+    }
+    for (const [id, row] of this.rows) if (!rows.has(id)) row.element.remove();
+    let next = this.body.firstElementChild;
+    for (const {element} of rows.values()) {
+      if (element === next) next = next.nextElementSibling;
+      else this.body.insertBefore(element, next);
+    }
+    this.rows = rows;
   }
 
-  row(worker) {
-    const slots = (worker.slots || []).filter(one => short(one.type) !== "DRIVER");
-    const drivers = (worker.slots || []).filter(one => short(one.type) === "DRIVER");
-    const busy = slots.filter(one => one.state === "SLOT_STATE_BUSY" || one.state === "SLOT_STATE_RESERVED").length;
-    const beat = make("td", {class: "num", "data-label": "Heartbeat"});
-    this.beats.push([beat, worker.lastHeartbeatTime]);
-    const trouble = (worker.slots || []).filter(one => one.healthMessage).map(one => "slot " + (one.index || 0) + ": " + one.healthMessage);
-    const usedDrivers = drivers.filter(one => one.jobUid);
-    return make("tr", {},
-      make("td", {"data-label": "State"}, pill(worker.state)),
-      make("td", {"data-label": "Worker"}, make("span", {class: "job-name"}, worker.host || worker.workerId),
-        make("span", {class: "sub mono"}, worker.workerId + (worker.version ? " · " + worker.version : "")),
-        trouble.map(text => make("span", {class: "sub why bad"}, text))),
-      make("td", {class: "wide slots", "data-label": "Slots"}, slots.map(slot), usedDrivers.map(slot),
-        drivers.length ? make("span", {class: "sub inline"}, (drivers.length - usedDrivers.length) + " driver slots free") : null),
-      make("td", {class: "num", "data-label": "In use"}, busy + " / " + slots.length), beat);
+  again() {
+    if (document.hidden) this.alarm.within(REFRESH_MS);
+    else this.load().catch(() => this.alarm.within(REFRESH_MS));
   }
 
   tick() {
-    for (const [cell, time] of this.beats || []) setText(cell, time ? duration(secondsSince(time)) + " ago" : "–");
+    for (const row of this.rows.values()) row.tick();
   }
 
   onJob() {
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.again(), 300);
+    this.alarm.within(300);
   }
 
   fail(error) {
@@ -107,6 +142,6 @@ export class WorkersView {
   }
 
   leave() {
-    clearTimeout(this.timer);
+    this.alarm.stop();
   }
 }
