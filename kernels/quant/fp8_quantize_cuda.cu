@@ -32,6 +32,21 @@ __device__ inline void Round(const QuantizePlan& plan, const float* values, int6
   for (int i = 0; i < kChunk; ++i) rounded[i] = RoundStochastic<Y>(values[i], words[i], Overflow::kSaturate);
 }
 
+// Codes of the `count` elements from `first`, of which at most a chunk; writes their values where those are wanted.
+template <typename Y>
+__device__ inline void QuantizeChunk(const QuantizePlan& plan, float scale, int64_t first, int64_t count,
+                                     Y (&rounded)[kChunk]) {
+  float values[kChunk];
+  Load<kChunk>(plan.x, first, count, values);
+  TY_UNROLL
+  for (int i = 0; i < kChunk; ++i) values[i] *= scale;
+  Round(plan, values, first, rounded);
+  if (plan.values.data == nullptr) return;
+  TY_UNROLL
+  for (int i = 0; i < kChunk; ++i) values[i] = WidenToFloat(rounded[i]);
+  Store<kChunk>(values, plan.values, first, count);
+}
+
 template <typename Y>
 __global__ void QuantizeKernel(QuantizePlan plan, Y* codes) {
   for (int64_t row = blockIdx.y; row < plan.scales; row += gridDim.y) {
@@ -45,18 +60,9 @@ __global__ void QuantizeKernel(QuantizePlan plan, Y* codes) {
     for (int64_t column = GlobalThread() * kChunk; column < plan.span; column += GlobalThreads() * kChunk) {
       const int64_t first = row * plan.span + column;
       const int64_t count = plan.span - column;
-      float values[kChunk];
       Y rounded[kChunk];
-      Load<kChunk>(plan.x, first, count, values);
-      TY_UNROLL
-      for (int i = 0; i < kChunk; ++i) values[i] *= scale;
-      Round(plan, values, first, rounded);
+      QuantizeChunk(plan, scale, first, count, rounded);
       StoreChunk<kChunk>(rounded, count, codes + first);
-      if (plan.values.data != nullptr) {
-        TY_UNROLL
-        for (int i = 0; i < kChunk; ++i) values[i] = WidenToFloat(rounded[i]);
-        Store<kChunk>(values, plan.values, first, count);
-      }
     }
   }
 }
@@ -92,20 +98,11 @@ __global__ void __launch_bounds__(kSquareThreads)
       const bool is_first = plan.scales == 1 ? row == 0 : true;
       if (plan.inverse != nullptr && is_first && left + c == 0) plan.inverse[scale_of_row] = amax / plan.target;
       const int64_t first = row * cols + left + c;
-      float values[kChunk];
       Y rounded[kChunk];
-      Load<kChunk>(plan.x, first, count, values);
-      TY_UNROLL
-      for (int i = 0; i < kChunk; ++i) values[i] *= scale;
-      Round(plan, values, first, rounded);
+      QuantizeChunk(plan, scale, first, count, rounded);
       TY_UNROLL
       for (int i = 0; i < kChunk; ++i) square[r][c + i] = rounded[i];
       if (codes != nullptr) StoreChunk<kChunk>(rounded, count, codes + first);
-      if (plan.values.data != nullptr) {
-        TY_UNROLL
-        for (int i = 0; i < kChunk; ++i) values[i] = WidenToFloat(rounded[i]);
-        Store<kChunk>(values, plan.values, first, count);
-      }
     }
     __syncthreads();
     TY_UNROLL

@@ -277,11 +277,12 @@ absl::Status FileCache::MakeRoom(const std::string& own_part, int64_t bytes, int
   const std::string lock_path = JoinPath(options_.directory, kLock);
   const UniqueFd lock(open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
   if (!lock.valid()) return ErrnoStatus(errno, "open", lock_path);
-  const absl::Time give_up = absl::Now() + kRoomTimeout;
+  const absl::Duration give_up = RealClock()->Monotonic() + kRoomTimeout;
   while (!TryLock(lock.get(), LOCK_EX)) {
     if (errno != EWOULDBLOCK) return ErrnoStatus(errno, "lock", lock_path);
-    if (absl::Now() >= give_up)
+    if (RealClock()->Monotonic() >= give_up) {
       return absl::DeadlineExceededError(absl::StrCat(lock_path, " is held by another runner"));
+    }
     absl::SleepFor(kLook);
   }
 

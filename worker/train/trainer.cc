@@ -229,9 +229,8 @@ absl::Status Trainer::Check(const TrainerOptions& options) {
   }
   if (IsSharded(options) && !optim::TakesShards(options.training.optimizer)) {
     return absl::InvalidArgumentError(
-        "training.shard: the optimizer looks at whole matrices or keeps weights as codes, so its state cannot be "
-        "shared "
-        "out among the ranks; take none");
+        "training.shard: the optimizer looks at whole matrices or keeps weights as codes, so its state cannot be in "
+        "parts; take none");
   }
   TY_RETURN_IF_ERROR(CheckOffload(options));
   TY_RETURN_IF_ERROR(CheckSites(options));

@@ -145,13 +145,13 @@ class Trainer {
   const std::vector<model::Parameter>& parameters() const { return parameters_; }
   // Those that are codes have no data.
   const model::NetworkTensors& weights() const { return weights_.values; }
-  // What the optimizer tells of its last update.
   // After the last step: the optimizer's last word on the weights (Optimizer::Finalize), and what it pruned.
   void Finalize() {
     optimizer_->Finalize(stream_);
     kernels::WaitForDevice(stream_);
   }
   std::vector<optim::PruningMask> pruning_masks() const { return optimizer_->pruning_masks(); }
+  // What the optimizer tells of its last update.
   void AddOptimizerMetrics(std::map<std::string, double>* metrics) const { optimizer_->AddMetrics(metrics); }
   const linear::LinearScheme& scheme() const { return *scheme_; }
   const model::Gradients& gradients() const { return gradients_; }
