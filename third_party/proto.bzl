@@ -1,5 +1,7 @@
 """Protocol buffers through Debian's protoc: messages, and with grpc = True the services too."""
 
+load(":cc.bzl", "cc_library")
+
 def ty_proto_library(name, src, deps = [], grpc = False, visibility = None):
     """One .proto as a cc_library; include it as "<package>/<file>.pb.h".
 
@@ -29,7 +31,7 @@ def ty_proto_library(name, src, deps = [], grpc = False, visibility = None):
         outs = outs,
         cmd = command + " " + base + ".proto",
     )
-    native.cc_library(
+    cc_library(
         name = messages,
         srcs = [src[:-len(".proto")] + ".pb.cc"],
         hdrs = [src[:-len(".proto")] + ".pb.h"],
@@ -44,7 +46,7 @@ def ty_proto_library(name, src, deps = [], grpc = False, visibility = None):
             srcs = [name + "_src"],
             visibility = visibility,
         )
-        native.cc_library(
+        cc_library(
             name = name,
             srcs = [out for out in outs if out.endswith(".grpc.pb.cc")],
             hdrs = [out for out in outs if out.endswith(".grpc.pb.h") or out.endswith("_mock.grpc.pb.h")],
