@@ -80,7 +80,7 @@ build_programs() {
 step "programs and benchmarks build" build_programs
 step "names that deploy/ and the programs share" tests/deploy/check_names.py
 step "queries of dashboards, consoles and rules on a live cluster" tests/deploy/check_queries.py
-step "web view in a browser, on a live cluster that trains" tests/web/check_web.py
+step "web view in a browser, on a live cluster that trains" tests/web/check_web.py --many 100
 step "pods as the manifests describe them" tests/deploy/run_as_deployed.py
 suite "unit and integration tests" --config=opt --test_summary=short --test_tag_filters=-gpu "${all[@]}"
 suite "CUDA kernels and training on the emulated device" --config=opt --config=simt --test_summary=short \

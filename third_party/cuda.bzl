@@ -1,7 +1,6 @@
 """CUDA twins of ops: compiled by nvcc (--config=cuda), or by the host's compiler for the emulated device (--config=simt)."""
 
 load("@rules_cc//cc:find_cc_toolchain.bzl", "find_cc_toolchain", "use_cc_toolchain")
-load(":cc.bzl", "cc_library")
 
 CUDA = "/usr/local/cuda"
 
@@ -107,7 +106,7 @@ def cuda_twin(name, src, deps, copts = [], nvcc_copts = []):
         cmd = "echo '#include \"%s/%s\"' > $@" % (native.package_name(), src),
         tags = ["manual"],
     )
-    cc_library(
+    native.cc_library(
         name = name + "_simt",
         srcs = [name + "_simt.cc"],
         # No contraction: each product and sum rounds for itself, as with nvcc's -fmad=false. Kernels that a template

@@ -9,7 +9,6 @@
 <name>_test runs on the CPU; <name>_cuda_test is the same program on the CUDA device of the build, emulated or real.
 """
 
-load(":cc.bzl", "cc_binary", "cc_library", "cc_test")
 load(":cuda.bzl", "CUDA_DEFINES", "cuda_twin", "cuda_twin_deps")
 
 # Kernels are optimised in every configuration: an unoptimised matrix loop makes tests unbearably slow and finds nothing.
@@ -20,14 +19,14 @@ def op_library(name, deps = [], hdrs = [], srcs = [], test_deps = [], bench = Tr
 
     `cuda_deps`: what the library needs of CUDA builds beside <name>_cuda.cu, a select()."""
     headers = [src for src in srcs if src.endswith(".h")]
-    cc_library(
+    native.cc_library(
         name = name + "_headers",
         hdrs = [name + ".h"] + hdrs + headers,
         deps = deps + ["//kernels/core"],
     )
 
     # A library of its own: what does not know which backends there are is compiled once for all builds.
-    cc_library(
+    native.cc_library(
         name = name + "_cpu",
         srcs = [name + "_cpu.cc"] + [src for src in srcs if not src.endswith(".h")],
         copts = KERNEL_COPTS,
@@ -40,7 +39,7 @@ def op_library(name, deps = [], hdrs = [], srcs = [], test_deps = [], bench = Tr
             copts = KERNEL_COPTS,
             deps = [":" + name + "_headers"],
         )
-    cc_library(
+    native.cc_library(
         name = name,
         srcs = [name + ".cc"] + headers,
         hdrs = [name + ".h"] + hdrs,
@@ -49,7 +48,7 @@ def op_library(name, deps = [], hdrs = [], srcs = [], test_deps = [], bench = Tr
         visibility = ["//visibility:public"],
         deps = deps + [":" + name + "_cpu", "//kernels/core"] + (cuda_twin_deps(name + "_cuda") if cuda else []) + cuda_deps,
     )
-    cc_test(
+    native.cc_test(
         name = name + "_test",
         size = test_size,
         srcs = [name + "_test.cc"],
@@ -66,7 +65,7 @@ def op_library(name, deps = [], hdrs = [], srcs = [], test_deps = [], bench = Tr
             tags = ["gpu"],
         )
     if bench:
-        cc_binary(
+        native.cc_binary(
             name = name + "_bench",
             testonly = True,
             srcs = [name + "_bench.cc"],

@@ -1,7 +1,5 @@
 """Protocol buffers through Debian's protoc: messages, and with grpc = True the services too."""
 
-load(":cc.bzl", "cc_library")
-
 def ty_proto_library(name, src, deps = [], grpc = False, visibility = None):
     """One .proto as a cc_library; include it as "<package>/<file>.pb.h".
 
@@ -31,7 +29,7 @@ def ty_proto_library(name, src, deps = [], grpc = False, visibility = None):
         outs = outs,
         cmd = command + " " + base + ".proto",
     )
-    cc_library(
+    native.cc_library(
         name = messages,
         srcs = [src[:-len(".proto")] + ".pb.cc"],
         hdrs = [src[:-len(".proto")] + ".pb.h"],
@@ -46,7 +44,7 @@ def ty_proto_library(name, src, deps = [], grpc = False, visibility = None):
             srcs = [name + "_src"],
             visibility = visibility,
         )
-        cc_library(
+        native.cc_library(
             name = name,
             srcs = [out for out in outs if out.endswith(".grpc.pb.cc")],
             hdrs = [out for out in outs if out.endswith(".grpc.pb.h") or out.endswith("_mock.grpc.pb.h")],

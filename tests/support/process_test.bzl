@@ -1,14 +1,12 @@
 """Tests that run real processes on loopback."""
 
-load("//third_party:cc.bzl", "cc_test")
-
 def process_test(name, deps = ["//third_party:gtest_main"]):
     """<name>_test.cc as a test of its own, alone on the machine and outside the sandbox.
 
     The tag `process` keeps it out of the sanitizer runs, whose builds of the programs would only repeat what the unit
     tests show.
     """
-    cc_test(
+    native.cc_test(
         name = name + "_test",
         size = "large",
         srcs = [name + "_test.cc"],
